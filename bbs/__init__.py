@@ -1,0 +1,1 @@
+"""The bulletin-board service: HTTP API over Postgres, auction, placement cascade, convergence."""

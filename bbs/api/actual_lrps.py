@@ -1,0 +1,150 @@
+"""`/v1/actual_lrps`: what runs, instance by instance, and the claim that a cell makes before it starts one."""
+
+from __future__ import annotations
+
+from aiohttp import web
+from attrs import define
+
+from bbs.api.paging import page_answer, page_request, whole_number
+from bbs.api.waiting import Waiting
+from bbs.cell_pool import CellPool
+from bbs.lifecycle import Lifecycle
+from bbs.placement import Placement
+from bbs.store import actual_lrps, desired_lrps, failures
+from bbs.store.database import Database
+from diego_py.call import Call
+from diego_py.errors import (
+    ActualLRPNotFound,
+    ContainerNotFound,
+    DesiredLRPNotFound,
+    InvalidHeader,
+    RequestFailed,
+    RestartFailed,
+    StopFailed,
+)
+from diego_py.http import headers
+from diego_py.http.server import Route, answer, decode, found, read_json
+from diego_py.models.actual_lrp import ActualLRP, ActualLRPState
+from diego_py.models.identifiers import CellId, InstanceGuid, ProcessGuid
+from diego_py.models.work import ClaimRequest
+
+INDEX_MAX = 2**31 - 1
+LOG_LINES = 200
+LOG_LINES_MAX = 100_000
+FILTERS = ("process_guid", "domain", "cell_id", "state")
+
+
+@define
+class ActualLRPs:
+    """Handlers of instances."""
+
+    database: Database
+    lifecycle: Lifecycle
+    placement: Placement
+    pool: CellPool
+    waiting: Waiting
+    start_budget_ms: float
+
+    def routes(self) -> list[Route]:
+        path = "/v1/actual_lrps/{process_guid}/{index}"
+        return [
+            Route("GET", "/v1/actual_lrps", "list_actual_lrps", self.list, RequestFailed),
+            Route("GET", path, "get_actual_lrp", self.get, RequestFailed),
+            Route("POST", path + "/restart", "restart_instance", self.restart, RestartFailed),
+            Route("DELETE", path, "stop_instance", self.stop, StopFailed),
+            Route("GET", path + "/logs", "instance_logs", self.logs, RequestFailed, counted=False),
+            Route("POST", path + "/claim", "claim_instance", self.claim, RequestFailed, counted=False),
+        ]
+
+    async def list(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """Instances in order of process_guid and index; filters are ANDed."""
+        page = page_request(request, FILTERS, (str, int, str))
+        query = request.query
+        state = query.get("state")
+        if state is not None and state not in ActualLRPState.__members__:
+            raise InvalidHeader(f"state takes one of {', '.join(ActualLRPState)}")
+        wanted = actual_lrps.Filter(
+            process_guid=query.get("process_guid"),
+            domain=query.get("domain"),
+            cell_id=query.get("cell_id"),
+            state=state,
+        )
+        items = await self.database.read(
+            call, "list_actual_lrps", lambda c: actual_lrps.list_page(c, wanted, page.after, page.limit)
+        )
+        return page_answer(request, items, page, lambda row: (row.process_guid, row.index, str(row.presence)))
+
+    async def get(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """One instance, with the whole document of its last failure."""
+        return answer(await self._row(request, call))
+
+    async def restart(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """Stop the instance and start it again; answers when the new one runs."""
+        preferences = headers.preferences_from(request.headers)
+        guid, index = _key(request)
+        desired = await self.database.read(call, "get_desired_lrp", lambda c: desired_lrps.get(c, guid))
+        desired = found(desired, DesiredLRPNotFound(f"no desired LRP {guid[:200]}"))
+        if headers.BUDGET_MS not in request.headers:
+            call = call.with_budget(self.start_budget_ms + desired.definition.start_timeout_ms)
+
+        async def restart() -> web.Response:
+            return answer(await self.placement.restart(call, desired, index))
+
+        return await self.waiting.answer(preferences, restart(), f"restart {guid}/{index}", request.path)
+
+    async def stop(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """Stop the instance; answers when its container is gone. As long as it is desired, a new one is made."""
+        preferences = headers.preferences_from(request.headers)
+        row = await self._row(request, call)
+
+        async def stop() -> web.Response:
+            await self.placement.stop(call, row)
+            return answer({"process_guid": row.process_guid, "index": row.index, "instance_guid": row.instance_guid})
+
+        name = f"stop {row.process_guid}/{row.index}"
+        return await self.waiting.answer(preferences, stop(), name, request.path)
+
+    async def claim(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """A cell takes the row that it was sent; refused when the row waits for another instance by now."""
+        guid, index = _key(request)
+        claim = decode(ClaimRequest, await read_json(request))
+        return answer(await self.lifecycle.claim(call, guid, index, claim))
+
+    async def logs(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """The instance's log from its cell as NDJSON, also of one that ended; `follow=true` goes on until it ends."""
+        tail = whole_number(request, "tail", LOG_LINES, 0, LOG_LINES_MAX)
+        follow = request.query.get("follow", "false")
+        if follow not in ("true", "false"):
+            raise InvalidHeader("follow takes true or false")
+        cell_id, instance_guid = await self._where(call, await self._row(request, call))
+        query = f"tail={tail}&follow={follow}"
+        async with self.pool.logs(call, cell_id, instance_guid, query) as content:
+            response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", **headers.identity(call)})
+            await response.prepare(request)
+            async for chunk in content.iter_any():
+                await response.write(chunk)
+            await response.write_eof()
+        return response
+
+    async def _where(self, call: Call, row: ActualLRP) -> tuple[CellId, InstanceGuid]:
+        """Cell and instance whose log is meant: the one that is there, else the last one that failed."""
+        if row.cell_id is not None and row.instance_guid is not None:
+            return row.cell_id, row.instance_guid
+        last = await self.database.read(
+            call, "last_failure", lambda c: failures.last_on_a_cell(c, row.process_guid, row.index)
+        )
+        last = found(last, ContainerNotFound(f"{row.process_guid}/{row.index} never ran on a cell"))
+        return last
+
+    async def _row(self, request: web.Request, call: Call) -> ActualLRP:
+        guid, index = _key(request)
+        row = await self.database.read(call, "get_actual_lrp", lambda c: actual_lrps.get(c, guid, index))
+        return found(row, ActualLRPNotFound(f"no instance {guid[:200]}/{index}"))
+
+
+def _key(request: web.Request) -> tuple[ProcessGuid, int]:
+    """The instance that the path names. Raises ActualLRPNotFound for an index that cannot exist."""
+    guid, index = request.match_info["process_guid"], request.match_info["index"]
+    if not (index.isascii() and index.isdigit() and len(index) < 11 and int(index) <= INDEX_MAX):
+        raise ActualLRPNotFound("an instance's index is a whole number from 0")
+    return ProcessGuid(guid), int(index)

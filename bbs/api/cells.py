@@ -1,0 +1,70 @@
+"""`/v1/cells`: the cells, and the report by which each one keeps itself known."""
+
+from __future__ import annotations
+
+from aiohttp import web
+from attrs import define
+
+from bbs.cell_pool import CellPool
+from bbs.lifecycle import Lifecycle
+from bbs.store import cells
+from bbs.store.database import Database
+from diego_py.call import Call
+from diego_py.errors import CellNotFound, ConflictError, InvalidSpec, RequestFailed
+from diego_py.http.server import Route, answer, decode, found, read_json
+from diego_py.models.identifiers import CellId, InstanceGuid
+from diego_py.models.work import CellReport, ReportAnswer
+
+
+@define
+class Cells:
+    """Handlers of cells."""
+
+    database: Database
+    lifecycle: Lifecycle
+    pool: CellPool
+    presence_ttl_s: float
+
+    def routes(self) -> list[Route]:
+        path = "/v1/cells/{cell_id}"
+        return [
+            Route("GET", "/v1/cells", "list_cells", self.list, RequestFailed),
+            Route("GET", path, "get_cell", self.get, RequestFailed),
+            Route("DELETE", path, "forget_cell", self.forget, RequestFailed),
+            Route("POST", path + "/report", "cell_report", self.report, RequestFailed, counted=False),
+        ]
+
+    async def list(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """All cells, live ones and those whose presence ran out."""
+        return answer({"items": await self.database.read(call, "list_cells", cells.list_all), "next_cursor": None})
+
+    async def get(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """One cell."""
+        cell_id = CellId(request.match_info["cell_id"])
+        status = await self.database.read(call, "get_cell", lambda c: cells.get(c, cell_id))
+        return answer(found(status, CellNotFound(f"no cell {cell_id[:200]}")))
+
+    async def forget(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """Forget a cell whose presence ran out. A live one is refused: it would be back with its next report."""
+        cell_id = CellId(request.match_info["cell_id"])
+        status = await self.database.read(call, "get_cell", lambda c: cells.get(c, cell_id))
+        if found(status, CellNotFound(f"no cell {cell_id[:200]}")).live:
+            raise ConflictError(f"cell {cell_id} is live; stop its process first")
+        await self.database.run(call, "forget_cell", lambda c: cells.delete(c, cell_id))
+        return answer({"cell_id": cell_id})
+
+    async def report(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """Renew the presence, take up what ran and ended, and tell the cell what to stop."""
+        report = decode(CellReport, await read_json(request))
+        if report.presence.cell_id != request.match_info["cell_id"]:
+            raise InvalidSpec("the report is another cell's than the path says")
+        outcome = await self.lifecycle.report(call, report)
+        if outcome.accepted:
+            self.pool.reported(report)
+        return answer(
+            ReportAnswer(
+                stop=tuple(InstanceGuid(guid) for guid in outcome.stop),
+                acknowledged=tuple(InstanceGuid(guid) for guid in outcome.acknowledged),
+                presence_ttl_ms=round(self.presence_ttl_s * 1000),
+            )
+        )

@@ -1,0 +1,187 @@
+"""`/v1/desired_lrps`: what should run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from aiohttp import web
+from attrs import asdict, define
+
+from bbs.api.idempotency import Idempotency
+from bbs.api.paging import page_answer, page_request
+from bbs.api.waiting import Waiting
+from bbs.lifecycle import Desired, Lifecycle, etag
+from bbs.placement import Placed, Placement
+from bbs.store import actual_lrps, desired_lrps
+from bbs.store.database import Database
+from diego_py.call import Call
+from diego_py.errors import (
+    DeleteFailed,
+    DesiredLRPNotFound,
+    DesireFailed,
+    InvalidHeader,
+    InvalidSpec,
+    RequestFailed,
+    UnsupportedField,
+    UpdateFailed,
+)
+from diego_py.http import headers
+from diego_py.http.server import Route, answer, decode, found, read_json
+from diego_py.models.desired_lrp import DesiredLRPDefinition, DesiredLRPUpdate
+from diego_py.models.fields import FieldError
+from diego_py.models.identifiers import Domain, ProcessGuid
+from diego_py.models.supported import unsupported
+from diego_py.models.validation import validate
+
+T = TypeVar("T")
+
+DEFAULT_START_TIMEOUT_MS = 60_000
+"""Start time allowed where the definition names none; the cell's own default is the same."""
+
+
+@define
+class DesiredLRPs:
+    """Handlers of desired LRPs."""
+
+    database: Database
+    lifecycle: Lifecycle
+    placement: Placement
+    idempotency: Idempotency
+    waiting: Waiting
+    request_budget_ms: float
+
+    def routes(self) -> list[Route]:
+        path = "/v1/desired_lrps/{process_guid}"
+        return [
+            Route("POST", "/v1/desired_lrps", "desire_lrp", self.create, DesireFailed),
+            Route("GET", "/v1/desired_lrps", "list_desired_lrps", self.list, RequestFailed),
+            Route("GET", path, "get_desired_lrp", self.get, RequestFailed),
+            Route("PATCH", path, "update_lrp", self.update, UpdateFailed),
+            Route("DELETE", path, "delete_lrp", self.delete, DeleteFailed),
+        ]
+
+    async def create(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """Store the LRP and start its instances; 201 when all of them run."""
+        preferences = headers.preferences_from(request.headers)
+        roll_back = on_failure(request) == "rollback"
+        body = await read_json(request)
+        definition = accepted(decode(DesiredLRPDefinition, body))
+        call = self._budgeted(request, call, definition.start_timeout_ms)
+        key = self.idempotency.key_of(request, body)
+        before = await self.idempotency.before(call, key)
+        if before.answer is not None:
+            return before.answer
+        if before.resume:
+            start, stored = self.placement.resume, await self._stored(call, definition.process_guid)
+        else:
+            start, stored = self.placement.desire, await self.lifecycle.desire(call, definition, key)
+        location = f"/v1/desired_lrps/{definition.process_guid}"
+
+        async def place() -> web.Response:
+            placed = await start(call, stored.desired, stored.actuals, roll_back)
+            return told(placed, 201, location)
+
+        work = self.idempotency.remember(call, key, place)
+        return await self.waiting.answer(preferences, work, f"desire {definition.process_guid}", location)
+
+    async def list(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """Desired LRPs in order of process_guid, optionally of one domain."""
+        page = page_request(request, ("domain",), (str,))
+        domain = request.query.get("domain")
+        after = ProcessGuid(page.after[0]) if page.after else None
+        items = await self.database.read(
+            call,
+            "list_desired_lrps",
+            lambda c: desired_lrps.list_page(c, Domain(domain) if domain else None, after, page.limit),
+        )
+        return page_answer(request, items, page, lambda desired: (desired.definition.process_guid,))
+
+    async def get(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """One desired LRP with its ETag."""
+        guid = ProcessGuid(request.match_info["process_guid"])
+        desired = await self.database.read(call, "get_desired_lrp", lambda c: desired_lrps.get(c, guid))
+        desired = found(desired, DesiredLRPNotFound(f"no desired LRP {guid[:200]}"))
+        return answer(desired, extra={"ETag": etag(desired.modification_tag)})
+
+    async def update(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """Change instances, routes, annotation or metric tags; answers when the instances are as many as asked."""
+        preferences = headers.preferences_from(request.headers)
+        guid = ProcessGuid(request.match_info["process_guid"])
+        body = await read_json(request)
+        change = valid(decode(DesiredLRPUpdate, body))
+        key = self.idempotency.key_of(request, body)
+        before = await self.idempotency.before(call, key)
+        if before.answer is not None:
+            return before.answer
+        updated = await self.lifecycle.update(call, guid, change, request.headers.get("If-Match"), key)
+        call = self._budgeted(request, call, updated.desired.definition.start_timeout_ms)
+
+        async def apply() -> web.Response:
+            placed = await self.placement.update(call, updated.desired, updated.added, updated.surplus)
+            return told(placed, 200, None)
+
+        work = self.idempotency.remember(call, key, apply)
+        return await self.waiting.answer(preferences, work, f"update {guid}", f"/v1/desired_lrps/{guid}")
+
+    async def delete(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """Stop all instances and forget the LRP; answers when the containers are gone."""
+        preferences = headers.preferences_from(request.headers)
+        guid = ProcessGuid(request.match_info["process_guid"])
+
+        async def remove() -> web.Response:
+            stopped = await self.placement.delete(call, guid)
+            return answer({"process_guid": guid, "stopped": stopped})
+
+        return await self.waiting.answer(preferences, remove(), f"delete {guid}", f"/v1/desired_lrps/{guid}")
+
+    async def _stored(self, call: Call, guid: ProcessGuid) -> Desired:
+        """What the first request of a key left in the database."""
+        desired = await self.database.read(call, "get_desired_lrp", lambda c: desired_lrps.get(c, guid))
+        rows = await self.database.read(call, "list_instances", lambda c: actual_lrps.list_of(c, guid))
+        return Desired(found(desired, DesiredLRPNotFound(f"no desired LRP {guid}")), tuple(rows))
+
+    def _budgeted(self, request: web.Request, call: Call, start_timeout_ms: int) -> Call:
+        """Starting may take the start timeout on top of the usual budget, unless the caller named a budget."""
+        if headers.BUDGET_MS in request.headers:
+            return call
+        return call.with_budget(self.request_budget_ms + (start_timeout_ms or DEFAULT_START_TIMEOUT_MS))
+
+
+def accepted(definition: DesiredLRPDefinition) -> DesiredLRPDefinition:
+    """The definition if it is valid and this release executes all of it. Raises InvalidSpec or UnsupportedField."""
+    valid(definition)
+    if refused := unsupported(definition):
+        raise UnsupportedField(
+            f"{len(refused)} field(s) that this release does not execute: {names(refused)}",
+            errors=[asdict(error) for error in refused],
+        )
+    return definition
+
+
+def valid(noun: T) -> T:
+    """The noun if all its fields are within their limits. Raises InvalidSpec with every bad one."""
+    if errors := validate(noun):
+        raise InvalidSpec(
+            f"{len(errors)} invalid field(s): {names(errors)}", errors=[asdict(error) for error in errors]
+        )
+    return noun
+
+
+def names(errors: Sequence[FieldError]) -> str:
+    """The first few pointers, for the one-line detail."""
+    return ", ".join(error.pointer or "/" for error in errors[:5]) + (", ..." if len(errors) > 5 else "")
+
+
+def on_failure(request: web.Request) -> str:
+    """What a failed create leaves: `keep` or `rollback`. Raises InvalidHeader."""
+    choice = request.query.get("on_failure", "keep")
+    if choice not in ("keep", "rollback"):
+        raise InvalidHeader("on_failure takes keep or rollback")
+    return choice
+
+
+def told(placed: Placed, status: int, location: str | None) -> web.Response:
+    """An LRP and its instances as an answer."""
+    extra = {"ETag": etag(placed.desired.modification_tag)} | ({"Location": location} if location else {})
+    return answer({"desired_lrp": placed.desired, "actual_lrps": list(placed.actuals)}, status, extra)

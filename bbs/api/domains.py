@@ -1,0 +1,57 @@
+"""`/v1/domains`: which clients' desires are the whole truth, and until when. Diego: bbs domains."""
+
+from __future__ import annotations
+
+import attrs
+from aiohttp import web
+from attrs import define
+
+from bbs.store import domains
+from bbs.store.database import Database
+from diego_py.call import Call
+from diego_py.errors import InvalidSpec, RequestFailed
+from diego_py.http.server import Route, answer, decode, read_json
+from diego_py.models.identifiers import Domain
+
+TTL_S_MAX = 2**32 - 1
+DOMAIN_BYTES_MAX = 255
+
+
+@attrs.frozen(kw_only=True)
+class DomainTTL:
+    """How long the domain stays fresh, in seconds; 0 for ever."""
+
+    ttl_s: int
+
+
+@define
+class Domains:
+    """Handlers of domains."""
+
+    database: Database
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("GET", "/v1/domains", "list_domains", self.list, RequestFailed),
+            Route("PUT", "/v1/domains/{domain}", "upsert_domain", self.upsert, RequestFailed),
+        ]
+
+    async def list(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """The fresh domains: only their surplus instances are ever stopped."""
+        fresh = await self.database.read(call, "list_domains", domains.list_fresh)
+        return answer({"items": fresh, "next_cursor": None})
+
+    async def upsert(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """Make a domain fresh for `ttl_s` seconds from now."""
+        domain = request.match_info["domain"]
+        ttl = decode(DomainTTL, await read_json(request)).ttl_s
+        if not 0 <= ttl <= TTL_S_MAX:
+            raise InvalidSpec("ttl_s is out of range", errors=[_error("/ttl_s", f"0 to {TTL_S_MAX}")])
+        if len(domain.encode()) > DOMAIN_BYTES_MAX:
+            raise InvalidSpec("the domain is too long", errors=[_error("", f"at most {DOMAIN_BYTES_MAX} bytes")])
+        await self.database.run(call, "upsert_domain", lambda c: domains.upsert(c, Domain(domain), ttl or None))
+        return answer({"domain": domain, "ttl_s": ttl})
+
+
+def _error(pointer: str, detail: str) -> dict[str, str]:
+    return {"pointer": pointer, "code": "out_of_range", "detail": detail}

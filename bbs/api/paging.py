@@ -1,0 +1,82 @@
+"""Lists as every noun answers them: filters from the query, keyset cursors, JSON pages or NDJSON."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+from aiohttp import web
+from attrs import frozen
+
+from diego_py import wire
+from diego_py.errors import InvalidHeader
+from diego_py.http.server import answer
+
+T = TypeVar("T")
+
+PAGE_ITEMS = 500
+PAGE_ITEMS_MAX = 5_000
+CURSOR_BYTES_MAX = 1_000
+NDJSON = "application/x-ndjson"
+
+
+@frozen
+class PageRequest:
+    """Which part of a list is wanted."""
+
+    limit: int
+    after: tuple[Any, ...] | None
+    """The key of the last item of the page before; None for the first page."""
+
+
+def page_request(request: web.Request, filters: Sequence[str], key_types: Sequence[type]) -> PageRequest:
+    """The page that a query asks for. Raises InvalidHeader for parameters that are unknown or wrong."""
+    unknown = request.query.keys() - {"limit", "cursor", *filters}
+    if unknown:
+        told = ", ".join(("limit", "cursor", *filters))
+        raise InvalidHeader(f"unknown query parameter {sorted(unknown)[0][:80]!r}; this list takes {told}")
+    limit = whole_number(request, "limit", PAGE_ITEMS, 1, PAGE_ITEMS_MAX)
+    cursor = request.query.get("cursor")
+    return PageRequest(limit, None if cursor is None else _key(cursor, key_types))
+
+
+def whole_number(request: web.Request, name: str, default: int, low: int, high: int) -> int:
+    """A whole number from the query. Raises InvalidHeader when it is none or out of range."""
+    text = request.query.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 12 and low <= int(text) <= high):
+        raise InvalidHeader(f"{name} takes a whole number from {low} to {high}")
+    return int(text)
+
+
+def page_answer(
+    request: web.Request, items: Sequence[T], page: PageRequest, key_of: Callable[[T], tuple[Any, ...]]
+) -> web.Response:
+    """The page as JSON with `next_cursor` and a Link, or as NDJSON when the caller accepts that."""
+    cursor = _cursor(key_of(items[-1])) if len(items) == page.limit else None
+    headers = {}
+    if cursor is not None:
+        following = request.rel_url.update_query(cursor=cursor)
+        headers["Link"] = f'<{following}>; rel="next"'
+    if request.headers.get("Accept") == NDJSON:
+        body = b"".join(wire.encode(item) + b"\n" for item in items)
+        return web.Response(body=body, content_type=NDJSON, headers=headers)
+    return answer({"items": list(items), "next_cursor": cursor}, extra=headers)
+
+
+def _cursor(key: tuple[Any, ...]) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode(key)).decode().rstrip("=")
+
+
+def _key(cursor: str, key_types: Sequence[type]) -> tuple[Any, ...]:
+    try:
+        if len(cursor) > CURSOR_BYTES_MAX:
+            raise ValueError
+        raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        return msgspec.json.decode(raw, type=tuple[tuple(key_types)])  # type: ignore[misc,no-any-return]
+    except (ValueError, binascii.Error, msgspec.DecodeError):
+        raise InvalidHeader("cursor is not one that this list gave out") from None

@@ -1,0 +1,188 @@
+"""What this BBS knows of the cells, and its calls to them: their own reports, less what is on its way to them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+
+import aiohttp
+from attrs import define, evolve, field, frozen
+
+from bbs.auction import auction
+from bbs.auction.auction import Assignment
+from bbs.auction.cell_view import CellView, Demand, Room
+from bbs.store import cells
+from bbs.store.cells import CellRecord
+from bbs.store.database import Database
+from diego_py.call import Call
+from diego_py.clients.cell import CellClient
+from diego_py.errors import DiegoError, HopUnreachable, Outcome
+from diego_py.models.desired_lrp import DesiredLRPDefinition
+from diego_py.models.identifiers import CellId, InstanceGuid, ProcessGuid
+from diego_py.models.work import AvailableResources, CellReport, InstanceReport, InstanceState, Started, Stopped, Work
+
+ASK_TIMEOUT_MS = 1_000.0
+"""How long a cell may take to tell its state; a slower one is judged by what it said last (reliability rule R13)."""
+
+
+@frozen
+class Known:
+    """The last word of one cell."""
+
+    record: CellRecord
+    instances: tuple[InstanceReport, ...] = ()
+
+
+@define
+class CellPool:
+    """The auction's view of the cells, kept fresh by their reports and by the database that all BBSes share."""
+
+    database: Database
+    client: CellClient
+    _known: dict[CellId, Known] = field(factory=dict, init=False)
+    _on_its_way: dict[InstanceGuid, tuple[CellId, Demand]] = field(factory=dict, init=False)
+
+    async def refresh(self, call: Call) -> None:
+        """Read the live cells from the database. Those that reported elsewhere appear, dead ones vanish."""
+        records = await self.database.read(call, "list_cells", cells.list_live)
+        for record in records:
+            self._learn(record, None)
+        live = {record.presence.cell_id for record in records}
+        for gone in self._known.keys() - live:
+            del self._known[gone]
+
+    def reported(self, report: CellReport) -> None:
+        """Take up what a cell just said to this BBS."""
+        self._learn(_record_of(report), report.instances)
+
+    async def ask_cells(self, call: Call) -> None:
+        """Ask every live cell for its state now; one that does not answer in time keeps its last word."""
+        await self.refresh(call)
+        call = call.with_budget(min(ASK_TIMEOUT_MS, max(1.0, call.remaining_ms())))
+        async with asyncio.TaskGroup() as group:
+            for known in list(self._known.values()):
+                group.create_task(self._ask(evolve(call, here=None), known.record))
+
+    def choose(self, demand: Demand, tried: frozenset[str]) -> Assignment:
+        """The best cell for one demand as things are known now."""
+        return auction.choose(demand, self.views(), tried)
+
+    def assign(self, demands: Sequence[Demand]) -> list[Assignment]:
+        """A cell for each demand of one request."""
+        return auction.assign(demands, self.views())
+
+    def views(self) -> list[CellView]:
+        """Every live cell with what is on its way to it already taken off."""
+        return [self._view(known) for _, known in sorted(self._known.items())]
+
+    @contextmanager
+    def on_its_way(self, cell_id: CellId, demand: Demand, instance_guid: InstanceGuid) -> Iterator[None]:
+        """Count an assignment against its cell until the cell has answered."""
+        self._on_its_way[instance_guid] = (cell_id, demand)
+        try:
+            yield
+        finally:
+            del self._on_its_way[instance_guid]
+
+    async def run(self, call: Call, cell_id: CellId, work: Work, attempt: int) -> Started:
+        """Have the cell run an instance. Raises what the cell raised, or HopUnreachable."""
+        started = await self.client.run(call, cell_id, self._url(call, cell_id), work, attempt)
+        self._answered(cell_id, started)
+        return started
+
+    async def stop(self, call: Call, cell_id: CellId, instance_guid: InstanceGuid) -> Stopped:
+        """Have the cell stop an instance. Raises what the cell raised, or HopUnreachable."""
+        return await self.client.stop(call, cell_id, self._url(call, cell_id), instance_guid)
+
+    @asynccontextmanager
+    async def logs(
+        self, call: Call, cell_id: CellId, instance_guid: InstanceGuid, query: str
+    ) -> AsyncIterator[aiohttp.StreamReader]:
+        """The log of an instance, from its cell."""
+        async with self.client.logs(call, cell_id, self._url(call, cell_id), instance_guid, query) as content:
+            yield content
+
+    def zone_of(self, cell_id: CellId) -> str:
+        known = self._known.get(cell_id)
+        return known.record.presence.zone if known else ""
+
+    async def _ask(self, call: Call, record: CellRecord) -> None:
+        presence = record.presence
+        try:
+            report = await self.client.state(call, presence.cell_id, presence.url)
+        except DiegoError:
+            return  # its last word stands; if it is dead, its presence runs out
+        self._learn(_record_of(report), report.instances)
+
+    def _learn(self, record: CellRecord, instances: tuple[InstanceReport, ...] | None) -> None:
+        """Keep the newer word: a higher sequence of the same boot, or another boot."""
+        cell_id = record.presence.cell_id
+        before = self._known.get(cell_id)
+        if before is not None and before.record.presence.boot_id == record.presence.boot_id:
+            if record.sequence < before.record.sequence:
+                return
+            instances = before.instances if instances is None else instances
+        self._known[cell_id] = Known(record, instances or ())
+
+    def _answered(self, cell_id: CellId, started: Started) -> None:
+        """A cell's answer brings its books along; they are newer than its last report."""
+        known = self._known.get(cell_id)
+        if known is not None and started.sequence >= known.record.sequence:
+            record = evolve(known.record, available=started.available, sequence=started.sequence)
+            self._known[cell_id] = evolve(known, record=record)
+
+    def _url(self, call: Call, cell_id: CellId) -> str:
+        known = self._known.get(cell_id)
+        if known is None:
+            error = HopUnreachable(f"cell {cell_id} has no live presence", outcome=Outcome.NOT_STARTED)
+            raise call.framed(error)
+        return known.record.presence.url
+
+    def _view(self, known: Known) -> CellView:
+        presence = known.record.presence
+        reported = {report.instance_guid for report in known.instances}
+        arriving = [
+            demand
+            for guid, (cell_id, demand) in self._on_its_way.items()
+            if cell_id == presence.cell_id and guid not in reported
+        ]
+        instances: Counter[ProcessGuid] = Counter(report.process_guid for report in known.instances)
+        instances.update(demand.process_guid for demand in arriving)
+        available = _room(known.record.available)
+        for demand in arriving:
+            available = available.less(demand.need)
+        capacity = presence.capacity
+        starting = sum(1 for report in known.instances if report.state is not InstanceState.RUNNING)
+        return CellView(
+            cell_id=presence.cell_id,
+            zone=presence.zone,
+            capacity=Room(capacity.memory_mb, capacity.disk_mb, capacity.containers),
+            available=available,
+            rootfs_providers={p.name: frozenset(p.properties) for p in presence.rootfs_provider_list},
+            placement_tags=frozenset(presence.placement_tags),
+            optional_placement_tags=frozenset(presence.optional_placement_tags),
+            draining=presence.draining,
+            starting=starting + len(arriving),
+            instances=instances,
+        )
+
+
+def demand_of(definition: DesiredLRPDefinition, index: int) -> Demand:
+    """What one instance of a definition needs of a cell."""
+    return Demand(
+        process_guid=definition.process_guid,
+        index=index,
+        rootfs=definition.rootfs,
+        need=Room(definition.memory_mb, definition.disk_mb, 1),
+        placement_tags=frozenset(definition.placement_tags),
+    )
+
+
+def _record_of(report: CellReport) -> CellRecord:
+    return CellRecord(presence=report.presence, sequence=report.sequence, available=report.available)
+
+
+def _room(available: AvailableResources) -> Room:
+    return Room(available.memory_mb, available.disk_mb, available.containers)

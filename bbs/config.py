@@ -1,0 +1,32 @@
+"""Settings of a BBS process, read once from one JSON file."""
+
+from __future__ import annotations
+
+from attrs import field, frozen
+
+
+@frozen(kw_only=True)
+class BbsConfig:
+    """Every setting has a default that suits one machine, but for the database."""
+
+    dsn: str = field(repr=False)
+    """Postgres, as asyncpg takes it: postgresql://user:password@host/database, or ?host=/socket/dir."""
+    id: str = "bbs-1"
+    """Name of this process in chains, logs and the leader row; unique among the BBSes of one database."""
+    listen_host: str = "127.0.0.1"
+    listen_port: int = 8889
+    """Diego's BBS port. 0 takes any free one."""
+    request_budget_ms: int = 30_000
+    """Budget of a request that names none; requests that start instances add the start timeout to it."""
+    in_flight_max: int = 512
+    """Requests worked on at once; more are answered 503 with Retry-After before anything is done."""
+    body_bytes_max: int = 4 * 1024 * 1024
+    database_connections_max: int = 20
+    presence_ttl_s: float = 15.0
+    """How long a cell counts as live after its last report, by the database's clock."""
+    leader_ttl_s: float = 15.0
+    """How long a convergence leader leads after its last renewal, by the database's clock."""
+    convergence_interval_s: float = 1.0
+    """Pause between two rounds of convergence, less or more a fifth."""
+    stop_grace_s: float = 20.0
+    """How long requests under way may take to finish after SIGTERM."""

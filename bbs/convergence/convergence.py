@@ -1,0 +1,83 @@
+"""The loop of the leader: read everything at once, plan, apply. A round that cannot read everything does nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import asyncpg
+import structlog
+from attrs import define, field
+
+from bbs.cell_pool import CellPool
+from bbs.convergence.apply import Repairs
+from bbs.convergence.leader import Leadership
+from bbs.convergence.plan import Plan, Snapshot, plan
+from bbs.store import actual_lrps, cells, desired_lrps, domains, failures, idempotency
+from bbs.store.database import Database
+from diego_py.call import Call
+from diego_py.service.clock import Clock
+from diego_py.service.run import OwnedTasks
+
+ROUND_BUDGET_MS = 10_000.0
+JITTER = 0.2
+PRUNE_INTERVAL_S = 3_600.0
+
+
+@define
+class Convergence:
+    """Every BBS runs it; only the leader does anything but refresh what it knows of the cells."""
+
+    database: Database
+    pool: CellPool
+    leadership: Leadership
+    repairs: Repairs
+    tasks: OwnedTasks
+    clock: Clock
+    log: structlog.stdlib.BoundLogger
+    interval_s: float
+    presence_ttl_s: float
+    jitter: Callable[[], float]
+    _applying: bool = field(default=False, init=False)
+    _pruned_s: float = field(default=float("-inf"), init=False)
+
+    async def round(self) -> None:
+        """Pause, then one round. A slow cell in the last round's repairs does not keep the next one from reading."""
+        await self.clock.sleep(self.interval_s * (1 + JITTER * self.jitter()))
+        call = Call.begin(self.clock, ROUND_BUDGET_MS)
+        await self.pool.refresh(call)
+        epoch = await self.leadership.held(call)
+        if epoch is None or self._applying:
+            return
+        snapshot = await self.database.snapshot(call, "read_everything", self._read)
+        planned = plan(snapshot)
+        await self._prune(call)
+        if not planned.empty:
+            self._applying = True
+            self.tasks.begin(self._apply(planned, snapshot, epoch), "convergence")
+
+    async def _apply(self, planned: Plan, snapshot: Snapshot, epoch: int) -> None:
+        try:
+            await self.repairs.apply(planned, snapshot, epoch)
+        finally:
+            self._applying = False
+
+    async def _read(self, connection: asyncpg.Connection) -> Snapshot:
+        statuses = await cells.list_all(connection)
+        desired = await desired_lrps.list_all(connection)
+        return Snapshot(
+            now=await cells.database_now(connection),
+            desired={lrp.definition.process_guid: lrp for lrp in desired},
+            actuals=tuple(await actual_lrps.list_all(connection)),
+            live_cells=frozenset(cell.cell_id for cell in statuses if cell.live),
+            known_cells=frozenset(cell.cell_id for cell in statuses),
+            fresh_domains=frozenset(fresh.domain for fresh in await domains.list_fresh(connection)),
+            may_lose_cells=self.leadership.led_for_s() >= self.presence_ttl_s,
+        )
+
+    async def _prune(self, call: Call) -> None:
+        """Forget what is past its keeping, once an hour."""
+        if self.clock.monotonic() - self._pruned_s < PRUNE_INTERVAL_S:
+            return
+        self._pruned_s = self.clock.monotonic()
+        await self.database.run(call, "prune_failures", failures.prune)
+        await self.database.run(call, "prune_keys", idempotency.prune)

@@ -1,0 +1,89 @@
+"""What became of each instance of a request, and how that is told: one document a failed instance. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import evolve, frozen
+
+from diego_py import chain
+from diego_py.call import Call
+from diego_py.chain import Problem
+from diego_py.errors import DiegoError, Outcome
+from diego_py.models.actual_lrp import ActualLRP
+from diego_py.models.identifiers import CellId
+
+
+@frozen
+class InstanceOutcome:
+    """One instance after the cascade: its row as last seen, and the error if it is not where it should be."""
+
+    row: ActualLRP
+    error: DiegoError | None = None
+    cell_id: CellId | None = None
+    """The cell that was tried last."""
+    stopping: bool = False
+    """Whether it was to end; if that failed its row is left as it is."""
+
+
+@frozen
+class Failure:
+    """One failed instance and its document."""
+
+    outcome: InstanceOutcome
+    error: DiegoError
+    document: Problem
+
+
+@frozen
+class Told:
+    """The error to raise and the document of each failed instance; the first one is the document answered."""
+
+    error: DiegoError
+    failures: tuple[Failure, ...]
+
+
+def tell(call: Call, outer: type[DiegoError], message: str, outcomes: Sequence[InstanceOutcome]) -> Told:
+    """Close the chain of every failed instance with the frame of the hop that `call` is in.
+
+    The first failed instance speaks for the request; its document lists all instances. Needs at least one failure.
+    """
+    succeeded = any(outcome.error is None for outcome in outcomes)
+    everybody = tuple(_line(outcome) for outcome in outcomes) if len(outcomes) > 1 else ()
+    told: list[Failure] = []
+    for outcome in outcomes:
+        if outcome.error is None:
+            continue
+        error = call.framed(outer(message))
+        error.__cause__ = outcome.error
+        own = next((link.outcome for link in outcome.error.links() if link.outcome is not None), Outcome.NOT_STARTED)
+        error.outcome = Outcome.PARTIAL if succeeded else own
+        document = chain.problem(error, call, subject(outcome.row))
+        told.append(Failure(outcome, error, evolve(document, instances=() if told else everybody)))
+    return Told(told[0].error, tuple(told))
+
+
+def subject(row: ActualLRP) -> dict[str, Any]:
+    """What a document is about."""
+    return {
+        "kind": "lrp",
+        "guid": row.process_guid,
+        "index": row.index,
+        "instance_guid": row.instance_guid,
+        "domain": row.domain,
+    }
+
+
+def is_crash(error: DiegoError) -> bool:
+    """Whether the app itself failed, after a process of it ran. Failing to create a container never counts."""
+    return error.root.code.startswith("app.")
+
+
+def _line(outcome: InstanceOutcome) -> dict[str, Any]:
+    row = outcome.row
+    line: dict[str, Any] = {"index": row.index, "instance_guid": row.instance_guid}
+    if outcome.error is None:
+        return line | {"state": str(row.state), "cell_id": row.cell_id}
+    root = outcome.error.root
+    return line | {"state": "FAILED", "code": root.code, "detail": root.message}

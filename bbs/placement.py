@@ -1,0 +1,298 @@
+"""The cascade of the BBS, top to bottom: store what is desired, auction each instance, start it on its cell, answer.
+
+Every method returns when what was asked is true, or raises the error whose document was stored. A failed instance is
+stored by the same function that answers it. What stops instances is in removal.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+
+import structlog
+from attrs import define, evolve, field, frozen
+
+from bbs.auction.auction import Assignment
+from bbs.auction.reasons import placement as told_placement
+from bbs.auction.reasons import summary
+from bbs.cell_pool import CellPool, demand_of
+from bbs.convergence.backoff import after_crash_s, after_failure_s
+from bbs.lifecycle import Lifecycle
+from bbs.outcome import Failure, InstanceOutcome, Told, is_crash, tell
+from bbs.removal import Removal
+from diego_py.call import Call
+from diego_py.chain import Problem
+from diego_py.errors import (
+    DeleteFailed,
+    DesireFailed,
+    DiegoError,
+    NoCellFits,
+    NoCells,
+    Outcome,
+    PlacementFailed,
+    RepairFailed,
+    RestartFailed,
+    StopFailed,
+    UpdateFailed,
+)
+from diego_py.models.actual_lrp import ActualLRP, ActualLRPState
+from diego_py.models.desired_lrp import DesiredLRP, DesiredLRPDefinition
+from diego_py.models.identifiers import CellId, ProcessGuid
+from diego_py.models.work import Work
+
+CELLS_TRIED_MAX = 3
+"""Cells tried for one instance within one request."""
+PLACEMENTS_MAX = 256
+"""Instances that one BBS starts at the same time."""
+ROLLBACK_BUDGET_MS = 60_000.0
+SETTLE_BUDGET_MS = 5_000.0
+"""Time to store a failure, also when the request's own time is spent."""
+
+
+@frozen
+class Placed:
+    """The desired LRP and its instances, all of them as they were asked to be."""
+
+    desired: DesiredLRP
+    actuals: tuple[ActualLRP, ...]
+
+
+@define
+class Placement:
+    """Starts instances. Decisions come from bbs.auction; every change of a row goes through the lifecycle."""
+
+    id: str
+    lifecycle: Lifecycle
+    pool: CellPool
+    removal: Removal
+    log: structlog.stdlib.BoundLogger
+    new_failure_id: Callable[[], str]
+    jitter: Callable[[], float]
+    """A random number in [-1, 1]."""
+    _slots: asyncio.Semaphore = field(factory=lambda: asyncio.Semaphore(PLACEMENTS_MAX), init=False)
+
+    async def desire(self, call: Call, desired: DesiredLRP, rows: Sequence[ActualLRP], roll_back: bool) -> Placed:
+        """Start the stored rows of a new LRP. On failure the LRP stays and convergence goes on, or all is undone."""
+        guid = desired.definition.process_guid
+        outcomes = await self._place_all(call, desired, rows)
+        if not any(outcome.error for outcome in outcomes):
+            return Placed(desired, tuple(outcome.row for outcome in outcomes))
+        told = tell(call, DesireFailed, f"desire {guid}", outcomes)
+        if roll_back:
+            raise await self._rolled_back(call, desired, told)
+        raise await self._stored(call, told)
+
+    async def resume(self, call: Call, desired: DesiredLRP, rows: Sequence[ActualLRP], roll_back: bool) -> Placed:
+        """Go on with a `desire` whose process died: what runs is kept, the rest is offered and placed again."""
+        running = [row for row in rows if row.state is ActualLRPState.RUNNING]
+        waiting = []
+        for row in rows:
+            if row.state is ActualLRPState.CRASHED:
+                waiting.append(await self.lifecycle.retry(call, row, None))
+            elif row.state is not ActualLRPState.RUNNING:
+                waiting.append(await self.lifecycle.offer(call, row))
+        placed = await self.desire(call, desired, waiting, roll_back)
+        return Placed(desired, (*running, *placed.actuals))
+
+    async def update(
+        self, call: Call, desired: DesiredLRP, added: Sequence[ActualLRP], surplus: Sequence[ActualLRP]
+    ) -> Placed:
+        """Start the added instances and stop the surplus ones, side by side."""
+        async with asyncio.TaskGroup() as group:
+            starting = group.create_task(self._place_all(call, desired, added))
+            stopping = group.create_task(self.removal.stop_all(call, surplus))
+        started, stopped = starting.result(), stopping.result()
+        if any(outcome.error for outcome in [*started, *stopped]):
+            told = tell(call, UpdateFailed, f"update {desired.definition.process_guid}", [*started, *stopped])
+            raise await self._stored(call, told)
+        return Placed(desired, tuple(outcome.row for outcome in started))
+
+    async def restart(self, call: Call, desired: DesiredLRP, index: int) -> ActualLRP:
+        """Stop one instance, then start it again, possibly on another cell."""
+        guid = desired.definition.process_guid
+        restarted = await self.lifecycle.restart(call, guid, index)
+        stopped = await self.removal.stop_container(call, restarted.before)
+        if stopped.error is None:
+            outcome = await self._place_one(call, desired, restarted.after, None)
+        else:
+            outcome = evolve(stopped, row=restarted.after)
+        if outcome.error is None:
+            return outcome.row
+        raise await self._stored(call, tell(call, RestartFailed, f"restart {guid}/{index}", [outcome]))
+
+    async def stop(self, call: Call, row: ActualLRP) -> None:
+        """Stop one instance and remove its row; convergence makes a new one as long as it is desired."""
+        outcomes = await self.removal.stop_all(call, [row])
+        if outcomes[0].error is not None:
+            told = tell(call, StopFailed, f"stop {row.process_guid}/{row.index}", outcomes)
+            raise await self._stored(call, told)
+
+    async def delete(self, call: Call, process_guid: ProcessGuid) -> int:
+        """Stop all instances of an LRP and forget it. Returns how many were stopped."""
+        outcomes = await self.removal.delete(call, process_guid)
+        if any(outcome.error for outcome in outcomes):
+            told = tell(call, DeleteFailed, f"delete {process_guid}", outcomes)
+            raise await self._stored(call, told)
+        return len(outcomes)
+
+    async def repair(self, call: Call, desired: DesiredLRP, row: ActualLRP, epoch: int) -> ActualLRP:
+        """Place an UNCLAIMED row again, for the convergence leader of `epoch`."""
+        with call.hop("bbs", self.id, "repair_instance", RepairFailed) as call:
+            row = await self.lifecycle.offer(call, row, epoch)
+            outcome = await self._place_one(call, desired, row, None)
+            if outcome.error is None:
+                return outcome.row
+            told = tell(call, RepairFailed, f"repair {row.process_guid}/{row.index}", [outcome])
+            raise await self._stored(call, told)
+
+    async def dry_run(self, call: Call, definition: DesiredLRPDefinition, count: int) -> list[Assignment]:
+        """What the auction would do now with so many instances; nothing is reserved or stored."""
+        await self.pool.refresh(call)
+        demands = [demand_of(definition, index) for index in range(count)]
+        return self.pool.assign(demands)
+
+    def numbered(self, document: Problem) -> Problem:
+        """The document with the place where it can be read again."""
+        return evolve(document, instance=f"/v1/failures/{self.new_failure_id()}")
+
+    async def _place_all(self, call: Call, desired: DesiredLRP, rows: Sequence[ActualLRP]) -> list[InstanceOutcome]:
+        """Auction all rows in one batch, then start them side by side; each returns an outcome and never raises."""
+        if not rows:
+            return []
+        demands = [demand_of(desired.definition, row.index) for row in rows]
+        assignments = self.pool.assign(demands)
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self._place_one(call, desired, row, assignment))
+                for row, assignment in zip(rows, assignments, strict=True)
+            ]
+        return [task.result() for task in tasks]
+
+    async def _place_one(
+        self, call: Call, desired: DesiredLRP, row: ActualLRP, first: Assignment | None
+    ) -> InstanceOutcome:
+        """Try up to three cells, the best first; each failed attempt stays as a frame in the chain."""
+        name = f"place {row.process_guid}/{row.index}"
+        failed: list[tuple[CellId, DiegoError]] = []
+        try:
+            async with self._slots:
+                with call.hop("auction", self.id, name, PlacementFailed) as call:
+                    while True:
+                        with call.step("auction"):
+                            cell_id, choice = await self._choose(call, desired, row, first, failed)
+                        try:
+                            row = await self._start_on(call, desired, row, cell_id, choice, attempt=len(failed) + 1)
+                            return InstanceOutcome(row, cell_id=cell_id)
+                        except DiegoError as error:
+                            failed.append((cell_id, error))
+                            if not error.root.elsewhere or len(failed) >= CELLS_TRIED_MAX:
+                                raise self._spent(name, choice, failed) from error
+                        first = None
+                        row = await self.lifecycle.offer(call, row)
+        except DiegoError as error:
+            return InstanceOutcome(row, error, failed[-1][0] if failed else None)
+
+    async def _choose(
+        self,
+        call: Call,
+        desired: DesiredLRP,
+        row: ActualLRP,
+        first: Assignment | None,
+        failed: Sequence[tuple[CellId, DiegoError]],
+    ) -> tuple[CellId, Assignment]:
+        """The next cell to try. Before a refusal the cells themselves are asked, so that it is true now."""
+        if first is not None and first.cell_id is not None:
+            return first.cell_id, first
+        demand = demand_of(desired.definition, row.index)
+        tried = frozenset(cell_id for cell_id, _ in failed)
+        choice = self.pool.choose(demand, tried)
+        if choice.cell_id is None:
+            await self.pool.ask_cells(call)
+            choice = self.pool.choose(demand, tried)
+        if choice.cell_id is not None:
+            return choice.cell_id, choice
+        attempts = [error for _, error in failed]
+        if not choice.bids:
+            raise NoCells("no cell has a live presence", outcome=Outcome.NOT_STARTED, attempts=attempts)
+        raise NoCellFits(
+            summary(demand, choice.bids),
+            outcome=Outcome.NOT_STARTED,
+            placement=told_placement(demand, choice.bids),
+            attempts=attempts,
+        )
+
+    async def _start_on(
+        self,
+        call: Call,
+        desired: DesiredLRP,
+        row: ActualLRP,
+        cell_id: CellId,
+        choice: Assignment,
+        attempt: int,
+    ) -> ActualLRP:
+        """Send the work to the cell, which claims the row itself, and record that it runs."""
+        if row.instance_guid is None:
+            raise ValueError("only a row that was offered can be started")
+        work = Work(
+            process_guid=row.process_guid,
+            index=row.index,
+            domain=row.domain,
+            instance_guid=row.instance_guid,
+            definition=desired.definition,
+        )
+        with self.pool.on_its_way(cell_id, choice.demand, row.instance_guid):
+            started = await self.pool.run(call, cell_id, work, attempt)
+        zone = self.pool.zone_of(cell_id)
+        return await self.lifecycle.start(
+            call, row.process_guid, row.index, row.instance_guid, cell_id, started.net_info, zone
+        )
+
+    def _spent(self, name: str, choice: Assignment, failed: Sequence[tuple[CellId, DiegoError]]) -> PlacementFailed:
+        return PlacementFailed(
+            name, attempts=[error for _, error in failed[:-1]], placement=told_placement(choice.demand, choice.bids)
+        )
+
+    async def _stored(self, call: Call, told: Told) -> DiegoError:
+        """Store each instance's document with its row, and return the error that answers with the first one."""
+        for failure in told.failures:
+            document = self.numbered(failure.document)
+            try:
+                if failure.outcome.stopping:
+                    await self.lifecycle.record_failure(call, document, "stop", failure.outcome.row)
+                else:
+                    document = await self._settle(call, failure, document)
+            except DiegoError as unstored:
+                self.log.error("failure_not_stored", subject=document.subject, code=unstored.root.code)
+                document = evolve(document, instance=None)
+            told.error.problem = told.error.problem or document
+        return told.error
+
+    async def _settle(self, call: Call, failure: Failure, document: Problem) -> Problem:
+        """Bring the row to where the failure leaves it: CRASHED for the app's own, else UNCLAIMED."""
+        row, cell_id = failure.outcome.row, failure.outcome.cell_id
+        call = call.with_budget(max(SETTLE_BUDGET_MS, call.remaining_ms()))
+        crashed = is_crash(failure.error) and cell_id is not None and row.instance_guid is not None
+        if crashed:
+            wait_s = after_crash_s(row.crash_count + 1)
+        else:
+            wait_s = after_failure_s(row.attempts + 1, failure.error.root.fault, self.jitter())
+        at = None if wait_s is None else call.clock.now() + timedelta(seconds=wait_s)
+        document = evolve(document, next_attempt_at=None if at is None else at.isoformat(timespec="milliseconds"))
+        if crashed:
+            await self.lifecycle.crash(call, row.process_guid, row.index, row.instance_guid, cell_id, document)
+        else:
+            await self.lifecycle.fail(call, row, document, at)
+        return document
+
+    async def _rolled_back(self, call: Call, desired: DesiredLRP, told: Told) -> DiegoError:
+        """Undo everything of a new LRP, and keep only the story."""
+        guid: ProcessGuid = desired.definition.process_guid
+        call = call.with_budget(ROLLBACK_BUDGET_MS)
+        leftovers = await self.removal.delete(call, guid)
+        outcome = Outcome.PARTIAL if any(left.error for left in leftovers) else Outcome.ROLLED_BACK
+        for failure in told.failures:
+            document = evolve(self.numbered(failure.document), outcome=str(outcome))
+            await self.lifecycle.record_failure(call, document, "place", failure.outcome.row)
+            told.error.problem = told.error.problem or document
+        return told.error

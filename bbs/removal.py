@@ -1,0 +1,76 @@
+"""How instances end because somebody asked: stop the container on its cell, then remove the row, then answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from attrs import define, evolve
+
+from bbs.cell_pool import CellPool
+from bbs.lifecycle import Lifecycle
+from bbs.outcome import InstanceOutcome
+from bbs.store import actual_lrps
+from bbs.store.database import Database
+from diego_py.call import Call
+from diego_py.errors import DesiredLRPNotFound, DiegoError, HopUnreachable, Outcome
+from diego_py.models.actual_lrp import ActualLRP
+from diego_py.models.identifiers import ProcessGuid
+
+
+@define
+class Removal:
+    """Stops and removes instances."""
+
+    database: Database
+    lifecycle: Lifecycle
+    pool: CellPool
+
+    async def delete(self, call: Call, process_guid: ProcessGuid) -> list[InstanceOutcome]:
+        """Remove a desired LRP and all its instances.
+
+        Also finishes a delete that was cut short: then the desired row is gone and instances are still there. Raises
+        DesiredLRPNotFound when there is neither.
+        """
+        try:
+            rows: Sequence[ActualLRP] = (await self.lifecycle.undesire(call, process_guid, None)).actuals
+        except DesiredLRPNotFound:
+            rows = await self.database.read(
+                call, "list_instances", lambda connection: actual_lrps.list_of(connection, process_guid)
+            )
+            if not rows:
+                raise
+        return await self.stop_all(call, rows)
+
+    async def stop_all(self, call: Call, rows: Sequence[ActualLRP]) -> list[InstanceOutcome]:
+        """Stop and remove instances side by side; each returns an outcome and never raises."""
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._stop_and_remove(call, row)) for row in rows]
+        return [task.result() for task in tasks]
+
+    async def stop_container(self, call: Call, row: ActualLRP) -> InstanceOutcome:
+        """Stop the container that the row names, if it names one, and wait until the cell says that it is gone.
+
+        A cell that cannot be reached leaves the outcome unknown; should it come back, its report is answered with the
+        order to stop, because the row no longer names that instance.
+        """
+        if row.cell_id is None or row.instance_guid is None:
+            return InstanceOutcome(row, stopping=True)
+        try:
+            await self.pool.stop(call, row.cell_id, row.instance_guid)
+        except DiegoError as error:
+            return InstanceOutcome(row, error, row.cell_id, stopping=True)
+        return InstanceOutcome(row, stopping=True)
+
+    async def _stop_and_remove(self, call: Call, row: ActualLRP) -> InstanceOutcome:
+        outcome = await self.stop_container(call, row)
+        unreachable = outcome.error is not None and isinstance(outcome.error.root, HopUnreachable)
+        if outcome.error is not None and not unreachable:
+            return outcome
+        if unreachable and outcome.error is not None:
+            outcome.error.outcome = Outcome.UNKNOWN
+        try:
+            await self.lifecycle.remove(call, row.process_guid, row.index, row.instance_guid)
+        except DiegoError as error:
+            return evolve(outcome, error=outcome.error or error)
+        return outcome

@@ -1,0 +1,49 @@
+"""What the executor needs of a container backend. Garden is one, the fake garden of tests and simulation another."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+from cells.garden.spec import Container, ContainerSpec, ExecResult, Exit, LogLine, ProcessSpec
+from diego_py.call import Call
+
+
+class ContainerBackend(Protocol):
+    """Containers by handle. Every method but `wait`, `containers` and `logs` enters its own hop of the chain."""
+
+    async def start(self) -> Sequence[Container]:
+        """Take up what an earlier process left and return it; clean up what cannot be used."""
+
+    async def create(self, call: Call, spec: ContainerSpec) -> Container:
+        """Make everything but the user process. Whole or not at all."""
+
+    async def run(self, call: Call, handle: str) -> object:
+        """Start the user process of a created container; returns when it was executed."""
+
+    async def wait(self, handle: str) -> Exit:
+        """Return when the user process has ended. Raises ContainerNotFound for an unknown handle."""
+
+    async def exec(self, call: Call, handle: str, process: ProcessSpec, timeout_s: float) -> ExecResult:
+        """Run one more process inside to its end or its timeout."""
+
+    async def stop(self, call: Call, handle: str, grace_s: float) -> Exit:
+        """Ask the user process to end, then kill it; returns how it ended. At once for one that ended already."""
+
+    async def destroy(self, call: Call, handle: str) -> object:
+        """Kill what runs and remove everything but the log. Idempotent: an unknown handle is gone already."""
+
+    def containers(self) -> Sequence[Container]:
+        """Every container there is."""
+
+    def logs(self, handle: str, tail: int, follow: bool) -> AsyncIterator[LogLine]:
+        """The last `tail` lines, then, when following, each new one until the container is gone.
+
+        Works after `destroy`. Raises ContainerNotFound when there never was one.
+        """
+
+    def rootfs_names(self) -> Sequence[str]:
+        """The names that `preloaded:` rootfs may have here."""
+
+    async def close(self) -> None:
+        """Let go of everything; containers run on."""

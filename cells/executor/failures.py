@@ -1,0 +1,73 @@
+"""How the end of a workload becomes the error that tells it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import define, field
+
+from cells.executor.checks.result import CheckResult
+from cells.garden.spec import Exit
+from diego_py.errors import BecameUnhealthy, DiegoError, NeverHealthy, OutOfMemory, ProcessExited
+
+APP_LOG_TAIL_LINES = 20
+
+
+@define
+class CheckProgress:
+    """What the checks have said so far."""
+
+    attempts: int = 0
+    last: CheckResult | None = field(default=None)
+
+    def took(self, result: CheckResult) -> None:
+        """Count one more round that ended with `result`."""
+        self.attempts += 1
+        self.last = result
+
+
+def exited(exit_: Exit) -> DiegoError:
+    """The process ended by itself; exit 0 too is a failure of something that shall run on, as in Diego."""
+    evidence = {
+        "exit_status": exit_.status,
+        "signal": exit_.signal,
+        "oom_killed": exit_.oom_killed,
+        "app_log_tail": list(exit_.log_tail),
+        "cgroup": dict(exit_.cgroup),
+    }
+    told = _told(exit_)
+    if exit_.oom_killed and exit_.status != 0:
+        return OutOfMemory(told, evidence=evidence)
+    return ProcessExited(told, evidence=evidence)
+
+
+def never_healthy(timeout_s: float, progress: CheckProgress, log_tail: Sequence[str]) -> NeverHealthy:
+    """The start timeout passed first."""
+    evidence = check_evidence(progress, timeout_s, log_tail)
+    return NeverHealthy(f"not healthy within {timeout_s:g} s", evidence=evidence)
+
+
+def became_unhealthy(result: CheckResult, healthy_s: float, attempts: int, log_tail: Sequence[str]) -> BecameUnhealthy:
+    """One check failed on an instance that was healthy."""
+    progress = CheckProgress(attempts, result)
+    evidence = check_evidence(progress, healthy_s, log_tail)
+    return BecameUnhealthy(f"the {result.kind} check failed after {healthy_s:.0f} s", evidence=evidence)
+
+
+def check_evidence(progress: CheckProgress, elapsed_s: float, log_tail: Sequence[str]) -> dict[str, Any]:
+    """What the last check said, and the app's last lines."""
+    last = progress.last
+    check = None
+    if last is not None:
+        check = {"kind": last.kind, "target": last.target, "answer": last.answer}
+    told = {**(check or {"answer": "no check was done"}), "attempts": progress.attempts}
+    return {"check": {**told, "elapsed_ms": round(elapsed_s * 1000)}, "app_log_tail": list(log_tail)}
+
+
+def _told(exit_: Exit) -> str:
+    if exit_.status is None:
+        return "ended while nobody was there to see how"
+    if exit_.signal is not None:
+        return f"killed by signal {exit_.signal}"
+    return f"exited with status {exit_.status}"

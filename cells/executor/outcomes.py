@@ -1,0 +1,45 @@
+"""Running several things at once without one failure cancelling the rest: children return outcomes, the parent decides."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from diego_py.errors import DiegoError, E
+
+T = TypeVar("T")
+
+
+async def outcome_of(work: Coroutine[Any, Any, T]) -> T | DiegoError:
+    """What `work` returns, or the DiegoError it raises."""
+    try:
+        return await work
+    except DiegoError as failure:
+        return failure
+
+
+def value_of(outcome: T | DiegoError) -> T:
+    """The value of an outcome; a failure is raised."""
+    if isinstance(outcome, DiegoError):
+        raise outcome
+    return outcome
+
+
+def twin(error: E) -> E:
+    """The same failure as a new exception: each who waits for shared work raises and frames its own."""
+    other = copy.copy(error)
+    other.__cause__ = error.__cause__
+    return other
+
+
+async def first_of(*contenders: Coroutine[Any, Any, T]) -> T:
+    """What the first of `contenders` to end returns or raises; the others are cancelled. Ties: the earlier argument."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(outcome_of(contender)) for contender in contenders]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        ended = [task for task in tasks if task.done()]
+        for task in tasks:
+            task.cancel()
+    return value_of(ended[0].result())

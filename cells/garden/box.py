@@ -1,0 +1,67 @@
+"""One container in this process's memory: its record, its paths, and the future of its end."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+
+from attrs import define, evolve, field
+
+from cells.garden.depot import Directory, Record
+from cells.garden.network.firewall import Elements
+from cells.garden.processes import Process
+from cells.garden.spec import Container, Exit, Network, State
+
+
+@define(eq=False)
+class Box:
+    """A container and whoever waits for it. One operation at a time holds `lock`."""
+
+    record: Record
+    directory: Directory
+    network: Network
+    interface: str
+    state: State = "created"
+    complete: bool = False
+    """False while it is being created: nobody but its creator sees it."""
+    lock: asyncio.Lock = field(factory=asyncio.Lock)
+    ended: asyncio.Future[Exit] = field(factory=lambda: asyncio.get_running_loop().create_future())
+    execs: int = 0
+    """How many extra processes were begun: names their files."""
+
+    @property
+    def handle(self) -> str:
+        return self.record.handle
+
+    @property
+    def monitor(self) -> Process:
+        return Process(self.record.monitor_pid, self.record.monitor_started)
+
+    @property
+    def init(self) -> Process:
+        return Process(self.record.init_pid, self.record.init_started)
+
+    @property
+    def elements(self) -> Elements:
+        return Elements(self.interface, self.network)
+
+    def container(self) -> Container:
+        """What others may see of it."""
+        return Container(
+            handle=self.handle,
+            properties=dict(self.record.properties),
+            network=self.network,
+            state=self.state,
+            limits=self.record.limits,
+            created_at=datetime.fromisoformat(self.record.created_at),
+        )
+
+    def has_processes(self, monitor: Process, init: Process) -> None:
+        self.record = evolve(
+            self.record,
+            phase="created",
+            monitor_pid=monitor.pid,
+            monitor_started=monitor.started,
+            init_pid=init.pid,
+            init_started=init.started,
+        )

@@ -1,0 +1,52 @@
+"""What is mounted over the root: kernel file systems, empty memory ones, and three files of /etc that are our own."""
+
+from __future__ import annotations
+
+from cells.garden.bundle.plan import Config, Plan
+
+TTY_GROUP = 5
+MEMORY_FILES = "size=65536k"
+ETC = ("hosts", "hostname", "resolv.conf")
+
+KERNEL: tuple[Config, ...] = (
+    {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
+    {
+        "destination": "/dev",
+        "type": "tmpfs",
+        "source": "tmpfs",
+        "options": ["nosuid", "noexec", "strictatime", "mode=755", MEMORY_FILES],
+    },
+    {
+        "destination": "/dev/pts",
+        "type": "devpts",
+        "source": "devpts",
+        "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", f"gid={TTY_GROUP}"],
+    },
+    {
+        "destination": "/dev/shm",
+        "type": "tmpfs",
+        "source": "shm",
+        "options": ["nosuid", "noexec", "nodev", "mode=1777", MEMORY_FILES],
+    },
+    {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]},
+    {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
+    {
+        "destination": "/sys/fs/cgroup",
+        "type": "cgroup",
+        "source": "cgroup",
+        "options": ["nosuid", "noexec", "nodev", "relatime", "ro"],
+    },
+)
+
+
+def apply(config: Config, plan: Plan) -> Config:
+    own = [
+        {
+            "destination": f"/etc/{name}",
+            "type": "bind",
+            "source": f"{plan.etc}/{name}",
+            "options": ["bind", "rw", "nosuid", "nodev", "noexec", "rprivate"],
+        }
+        for name in ETC
+    ]
+    return {**config, "mounts": [*KERNEL, *own]}

@@ -1,0 +1,27 @@
+"""Parts of /proc and /sys that say too much about the host (hidden) or that a container must not change (read-only)."""
+
+from __future__ import annotations
+
+from cells.garden.bundle.plan import Config, Plan
+
+MASKED = (
+    "/proc/acpi",
+    "/proc/asound",
+    # Together with the thermal counters a side channel: key strokes and other containers' activity show in it.
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+)
+READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+
+def apply(config: Config, plan: Plan) -> Config:
+    linux = {**config["linux"], "maskedPaths": list(MASKED), "readonlyPaths": list(READONLY)}
+    return {**config, "linux": linux}

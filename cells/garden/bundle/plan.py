@@ -1,0 +1,34 @@
+"""All that the rules of the bundle need to know of one container. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import field, frozen
+
+from cells.garden.spec import Env, Limits
+from cells.garden.users import Identity
+
+Config = dict[str, Any]
+"""An OCI runtime configuration, as JSON will have it."""
+
+
+@frozen
+class Plan:
+    """One container, every choice made: names are numbers, paths are absolute."""
+
+    path: str
+    args: tuple[str, ...]
+    env: Env = field(repr=False)
+    cwd: str
+    identity: Identity
+    hostname: str
+    rootfs: str
+    etc: str
+    """Directory of the host with the container's own hosts, hostname and resolv.conf."""
+    first_id: int
+    """The host's id that is the container's root."""
+    cgroup_path: str
+    limits: Limits
+    nofile_max: int
+    """The cell's own hard limit: nobody below it can be given more."""

@@ -1,0 +1,43 @@
+"""The user process: who, what, where, with which environment, capabilities and limits. Also used for extra ones."""
+
+from __future__ import annotations
+
+from cells.garden.bundle import capabilities, rlimits
+from cells.garden.bundle.plan import Config, Plan
+from cells.garden.spec import Env
+from cells.garden.users import Identity
+
+PATH_ROOT = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PATH_USER = "/usr/local/bin:/usr/bin:/bin"
+
+
+def apply(config: Config, plan: Plan) -> Config:
+    described = describe(
+        plan.identity, (plan.path, *plan.args), plan.env, plan.cwd, rlimits.of(plan.limits, plan.nofile_max)
+    )
+    return {**config, "process": described}
+
+
+def describe(identity: Identity, argv: tuple[str, ...], env: Env, cwd: str, limits: list[Config]) -> Config:
+    """The OCI `process` object. No terminal, no new privileges, ever."""
+    return {
+        "terminal": False,
+        "user": {"uid": identity.uid, "gid": identity.gid, "additionalGids": list(identity.groups)},
+        "args": list(argv),
+        "env": environment(identity, env),
+        "cwd": cwd,
+        "capabilities": capabilities.of(identity.uid),
+        "rlimits": limits,
+        "noNewPrivileges": True,
+    }
+
+
+def environment(identity: Identity, given: Env) -> list[str]:
+    """PATH, HOME and USER when they are not given; of a name given twice the last value."""
+    values = {
+        "PATH": PATH_ROOT if identity.uid == 0 else PATH_USER,
+        "HOME": identity.home,
+        "USER": identity.name,
+        **dict(given),
+    }
+    return [f"{name}={value}" for name, value in values.items()]

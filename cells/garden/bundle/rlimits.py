@@ -1,0 +1,14 @@
+"""Resource limits of a process: open files, never above the cell's own hard limit (the kernel would refuse)."""
+
+from __future__ import annotations
+
+from cells.garden.bundle.plan import Config
+from cells.garden.spec import Limits
+
+NOFILE_DEFAULT = 16_384
+
+
+def of(limits: Limits, nofile_max: int) -> list[Config]:
+    wanted = NOFILE_DEFAULT if limits.nofile is None else limits.nofile
+    nofile = min(wanted, nofile_max)
+    return [{"type": "RLIMIT_NOFILE", "soft": nofile, "hard": nofile}, {"type": "RLIMIT_CORE", "soft": 0, "hard": 0}]

@@ -1,0 +1,202 @@
+"""The cgroup of a container, on v1, hybrid and v2 hosts alike: what it used, who is in it, and taking it away."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+
+from attrs import define, field, frozen
+
+from diego_py.errors import CgroupFailed
+
+NEVER_A_PID = 4_194_304
+"""One above the highest pid Linux can have."""
+
+UNLIMITED = 1 << 62
+"""v1 says "no limit" with the largest multiple of a page; anything above this is none."""
+
+
+@frozen
+class Hierarchy:
+    """One mounted cgroup tree."""
+
+    mount: str
+    controllers: frozenset[str]
+    v2: bool
+
+
+def hierarchies(mountinfo: str) -> list[Hierarchy]:
+    """The cgroup trees in a /proc/PID/mountinfo, each once. Pure."""
+    found: dict[str, Hierarchy] = {}
+    for line in mountinfo.splitlines():
+        before, _, after = line.partition(" - ")
+        kind, _, options = after.split(" ", 2)
+        if kind not in ("cgroup", "cgroup2"):
+            continue
+        mount = before.split(" ")[4]
+        words = frozenset(options.split(" ")[-1].split(",")) - {"rw", "ro"}
+        found.setdefault(mount, Hierarchy(mount, words if kind == "cgroup" else frozenset(), kind == "cgroup2"))
+    return list(found.values())
+
+
+@define
+class Cgroups:
+    """All cgroup trees of the host, and our parent directory in each."""
+
+    parent: str
+    trees: list[Hierarchy]
+    _v1: dict[str, str] = field(init=False)
+    _v2: str | None = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.parent = "/" + self.parent.strip("/")
+        self._v1 = {name: tree.mount for tree in self.trees if not tree.v2 for name in tree.controllers}
+        self._v2 = next((tree.mount for tree in self.trees if tree.v2), None)
+
+    @classmethod
+    def of_host(cls, parent: str) -> Cgroups:
+        """Raises CgroupFailed when the host has no cgroups that we can use."""
+        cgroups = cls(parent, hierarchies(Path("/proc/self/mountinfo").read_text()))
+        if "memory" not in cgroups._v1 and cgroups._v2 is None:
+            raise CgroupFailed("find a cgroup hierarchy with the memory controller")
+        return cgroups
+
+    def path(self, handle: str) -> str:
+        """The absolute path for the runtime. A relative one would nest below the cgroup of this very process."""
+        return f"{self.parent}/{handle}"
+
+    def warm(self) -> None:
+        """Make the next move of a process into a cgroup quick; blocks for about ten milliseconds itself.
+
+        The first write to any cgroup.procs waits for an RCU grace period, during which the kernel switches the lock
+        to its fast side for writers; those that follow soon do not wait. A pid that cannot exist takes the lock and
+        moves nobody.
+        """
+        tree = self._v1.get("pids") or self._v2 or self.trees[0].mount
+        with contextlib.suppress(OSError):
+            fd = os.open(f"{tree}{self.parent}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(fd, b"%d" % NEVER_A_PID)
+            finally:
+                os.close(fd)
+
+    def prepare(self) -> None:
+        """Make the parent in every tree. Raises CgroupFailed."""
+        for tree in self.trees:
+            try:
+                Path(tree.mount + self.parent).mkdir(parents=True, exist_ok=True)
+            except OSError as refused:
+                raise CgroupFailed(f"make cgroup {self.parent}", evidence={"tree": tree.mount}) from refused
+
+    def processes(self, handle: str) -> list[int]:
+        """Pids in the container, extra processes included; empty when the cgroup is gone."""
+        tree = self._v1.get("pids") or self._v1.get("memory") or self._v2
+        try:
+            return [int(pid) for pid in Path(f"{tree}{self.path(handle)}/cgroup.procs").read_text().split()]
+        except OSError:
+            return []
+
+    def thaw(self, handle: str) -> None:
+        """Let frozen processes run, so that they can die."""
+        places = [(self._v1.get("freezer"), "freezer.state", "THAWED"), (self._v2, "cgroup.freeze", "0")]
+        for tree, name, value in places:
+            if tree is not None:
+                with contextlib.suppress(OSError):
+                    Path(f"{tree}{self.path(handle)}/{name}").write_text(value)
+
+    def usage(self, handle: str) -> dict[str, int]:
+        """The figures of `Exit.cgroup`; those the kernel does not give are left out."""
+        return {**self._memory(handle), **self._pids(handle)}
+
+    def _memory(self, handle: str) -> dict[str, int]:
+        if "memory" in self._v1:
+            base = f"{self._v1['memory']}{self.path(handle)}/memory."
+            limit, peak = _number(base + "limit_in_bytes"), _number(base + "max_usage_in_bytes")
+            killed = _counter(base + "oom_control", "oom_kill")
+        else:
+            base = f"{self._v2}{self.path(handle)}/memory."
+            limit, peak = _number(base + "max"), _number(base + "peak")
+            killed = _counter(base + "events", "oom_kill")
+        if limit is not None and limit > UNLIMITED:
+            limit = None
+        return _present(memory_limit_bytes=limit, memory_peak_bytes=peak, oom_kill=killed)
+
+    def _pids(self, handle: str) -> dict[str, int]:
+        tree = self._v1.get("pids") or self._v2
+        base = f"{tree}{self.path(handle)}/pids."
+        return _present(
+            pids=_number(base + "current"),
+            pids_limit=_number(base + "max"),
+            pids_peak=_number(base + "peak"),
+            pids_refused=_counter(base + "events", "max"),
+        )
+
+    def remove(self, handle: str) -> None:
+        """Remove the container's directories, with any it made below, in every tree. Idempotent. Raises CgroupFailed."""
+        for tree in self.trees:
+            _remove_tree(tree.mount + self.path(handle))
+
+    def remove_parent(self) -> None:
+        """Remove our own directories where nothing is in them any more."""
+        for tree in self.trees:
+            with contextlib.suppress(OSError):
+                os.rmdir(tree.mount + self.parent)
+
+    def present(self, handle: str) -> list[str]:
+        """The directories of this container that exist."""
+        paths = [tree.mount + self.path(handle) for tree in self.trees]
+        return [path for path in paths if os.path.isdir(path)]
+
+    def handles(self) -> set[str]:
+        """Every container that has a directory in some tree."""
+        found: set[str] = set()
+        for tree in self.trees:
+            with contextlib.suppress(FileNotFoundError):
+                found |= {entry.name for entry in os.scandir(tree.mount + self.parent) if entry.is_dir()}
+        return found
+
+
+def _remove_tree(path: str) -> None:
+    try:
+        os.rmdir(path)
+        return
+    except FileNotFoundError:
+        return
+    except OSError as refused:
+        if refused.errno not in (errno.EBUSY, errno.ENOTEMPTY):
+            raise CgroupFailed(f"remove cgroup {path}") from refused
+    try:
+        for directory, _, _ in os.walk(path, topdown=False):
+            os.rmdir(directory)
+    except FileNotFoundError:
+        return
+    except OSError as refused:
+        raise CgroupFailed(f"remove cgroup {path}", evidence={"processes": _text(path + "/cgroup.procs")}) from refused
+
+
+def _text(path: str) -> str | None:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return None
+
+
+def _number(path: str) -> int | None:
+    """A file with one figure; None when it is missing or says `max`."""
+    text = (_text(path) or "").strip()
+    return int(text) if text.isdigit() else None
+
+
+def _counter(path: str, name: str) -> int | None:
+    """A figure by its name in a file of `name figure` lines."""
+    for line in (_text(path) or "").splitlines():
+        key, _, value = line.partition(" ")
+        if key == name and value.strip().isdigit():
+            return int(value)
+    return None
+
+
+def _present(**figures: int | None) -> dict[str, int]:
+    return {name: figure for name, figure in figures.items() if figure is not None}

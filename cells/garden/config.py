@@ -1,0 +1,78 @@
+"""What garden must be told about its host. Read once, never changed. Two gardens on one host differ in every name."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Network
+
+from attrs import field, frozen
+
+PRIVATE_NETWORKS = (
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "224.0.0.0/3",
+)
+"""Private, carrier, loopback, link-local (with the cloud metadata address), multicast and reserved networks."""
+
+INTERFACE_PREFIX_MAX = 8
+"""The kernel gives an interface name 15 characters; we need room for the number of the address."""
+
+
+def _prefix(_: object, __: object, value: str) -> None:
+    if not re.fullmatch(r"[a-z][a-z0-9]{0,7}", value):
+        raise ValueError(f"interface_prefix {value!r}: up to {INTERFACE_PREFIX_MAX} lower-case letters and digits")
+
+
+def _table(_: object, __: object, value: str) -> None:
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,31}", value):
+        raise ValueError(f"nft_table {value!r}: up to 32 lower-case letters, digits and underscores")
+
+
+def _parent(_: object, __: object, value: str) -> None:
+    if not re.fullmatch(r"/?[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*", value) or ".." in value.split("/"):
+        raise ValueError(f"cgroup_parent {value!r}: a path of plain names")
+
+
+def _network(_: object, __: object, value: str) -> None:
+    IPv4Network(value)
+
+
+@frozen
+class GardenConfig:
+    """Names and ranges of one cell's garden."""
+
+    cell_id: str
+    state_dir: str
+    """All state on disk; every user must be able to pass through (mode 0711 all the way up)."""
+    image_root: str
+    """One directory a rootfs; ids in it are not shifted."""
+    host_address: str
+    """The host's IPv4 address at which published ports are reachable from elsewhere."""
+    network: str = field(default="10.254.0.0/22", validator=_network)
+    """Container addresses. The first one is the gateway."""
+    port_first: int = 61001
+    port_count: int = 4534
+    """Host ports to publish on; keep them outside net.ipv4.ip_local_port_range and apart from other cells'."""
+    id_base: int = 1_048_576
+    id_slots: int = 1024
+    """User and group ids of the host: so many ranges of 65,536, one a container, from `id_base` up."""
+    cgroup_parent: str = field(default="/diego", validator=_parent)
+    runtime_path: str = "runc"
+    conmon_path: str = "conmon"
+    nft_path: str = "nft"
+    interface_prefix: str = field(default="diego", validator=_prefix)
+    nft_table: str = field(default="diego", validator=_table)
+    containers_max: int = 250
+    log_bytes_max: int = 16 * 1024 * 1024
+    """A container's log starts afresh when it has grown to this."""
+    logs_kept_max: int = 1000
+    """Logs of destroyed containers that are kept, the newest ones."""
+    deny_networks: tuple[str, ...] = PRIVATE_NETWORKS
+    """Where containers may not connect to; the host and all containers of all cells are closed in any case."""
+    runtime_timeout_s: float = 30.0
+    """How long one call of the runtime may take before it is killed."""

@@ -1,0 +1,85 @@
+"""Taking a container away, whole or half-built: each part is removed if it is there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+
+from cells.garden import processes, rootfs
+from cells.garden.box import Box
+from cells.garden.children import in_thread, together, uninterrupted
+from cells.garden.depot import Directory
+from cells.garden.host import Host
+from cells.garden.monitor import gone
+from diego_py.call import Call
+from diego_py.errors import DestroyFailed, DiegoError
+
+MONITOR_GRACE_S = 2.0
+"""How long conmon may take to end after its container did."""
+KILL_TIMEOUT_S = 10.0
+"""How long killed processes may take to die; longer means one is stuck in the kernel."""
+
+
+async def kill(host: Host, box: Box) -> None:
+    """Return when no process of the container is left, its monitor included. Raises DestroyFailed."""
+    await uninterrupted(_kill(host, box))
+
+
+async def _kill(host: Host, box: Box) -> None:
+    if box.record.init_pid == 0:
+        await kill_half_built(host, box.handle, box.directory)
+        return
+    host.cgroups.thaw(box.handle)
+    processes.kill(box.init)
+    try:
+        async with asyncio.timeout(KILL_TIMEOUT_S):
+            await gone(box.init)
+    except TimeoutError as stuck:
+        raise DestroyFailed(f"kill the processes of {box.handle}", evidence={"pid": box.init.pid}) from stuck
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(MONITOR_GRACE_S):
+            await gone(box.monitor)
+    processes.kill(box.monitor)
+
+
+async def kill_half_built(host: Host, handle: str, directory: Directory) -> None:
+    """Kill what makes or runs a container whose pids we were never told. Raises DestroyFailed.
+
+    The makers first (conmon, the runtime; they name the directory): they could start more meanwhile.
+    """
+    victims = processes.mentioning(str(directory.path) + "/")
+    processes.signal_all(victims, signal.SIGKILL)
+    makers = [processes.identify(pid) for pid in victims]
+    host.cgroups.thaw(handle)
+    inside = host.cgroups.processes(handle)
+    processes.signal_all(inside, signal.SIGKILL)
+    try:
+        async with asyncio.timeout(KILL_TIMEOUT_S):
+            for process in (*makers, *(processes.identify(pid) for pid in inside)):
+                await gone(process)
+    except TimeoutError as stuck:
+        raise DestroyFailed(f"kill the processes of {handle}", evidence={"pids": inside}) from stuck
+
+
+async def remove(host: Host, box: Box, call: Call | None) -> None:
+    """Remove everything but processes and the log, then nothing of the container is on the host.
+
+    Raises DestroyFailed from the first part that would not go.
+    """
+    try:
+        await uninterrupted(_remove(host, box))
+    except (DiegoError, OSError) as cause:
+        raise DestroyFailed(f"remove the parts of {box.handle}") from cause
+
+
+async def _remove(host: Host, box: Box) -> None:
+    half_built = box.record.init_pid == 0
+    await together(
+        host.runtime.delete(box.handle, box.directory, force=half_built),
+        in_thread(rootfs.unmount, box.directory),
+        host.firewall.remove(box.elements),
+        host.link_watch.gone(box.interface),
+    )
+    host.cgroups.remove(box.handle)
+    await in_thread(host.depot.remove, box.handle)

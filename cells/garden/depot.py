@@ -1,0 +1,179 @@
+"""What garden knows about each container, on disk, written before the side effect that it speaks of.
+
+Layout: STATE/containers/HANDLE/{state.json,bundle/,exit/,etc/,lower,upper,work,rootfs} and STATE/logs/HANDLE.log.
+
+A record is replaced by rename and never synced to the disk: it must survive the death of this process (then the page
+cache is still there), not that of the machine (then no container is left that it could speak of; a record that came
+out empty or torn reads as half-built, and its directory is removed).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from attrs import define, field, frozen
+
+from cells.garden.spec import Exit, Limits, PortForward
+
+Phase = Literal["creating", "created", "running", "destroying"]
+
+DIRECTORY_MODE = 0o711
+"""The container's root enters its own directories as an id that owns nothing on the host: it may pass, not list."""
+
+LOG_SUFFIX = ".log"
+
+
+@frozen
+class Record:
+    """One container on disk. `phase` is what was begun, not what succeeded: recovery looks at the host itself."""
+
+    handle: str
+    phase: Phase
+    id_slot: int
+    address_number: int
+    ports: tuple[PortForward, ...]
+    limits: Limits
+    properties: dict[str, str]
+    created_at: str
+    rootfs: str
+    monitor_pid: int = 0
+    monitor_started: int = 0
+    """Start time of the monitor in clock ticks since boot: with the pid it names one process for ever."""
+    init_pid: int = 0
+    init_started: int = 0
+    exit: Exit | None = None
+
+
+@frozen
+class Directory:
+    """The paths of one container."""
+
+    path: Path
+    log: Path
+
+    @property
+    def state(self) -> Path:
+        return self.path / "state.json"
+
+    @property
+    def bundle(self) -> Path:
+        return self.path / "bundle"
+
+    @property
+    def exit(self) -> Path:
+        return self.path / "exit"
+
+    @property
+    def etc(self) -> Path:
+        return self.path / "etc"
+
+    @property
+    def lower(self) -> Path:
+        return self.path / "lower"
+
+    @property
+    def upper(self) -> Path:
+        return self.path / "upper"
+
+    @property
+    def work(self) -> Path:
+        return self.path / "work"
+
+    @property
+    def rootfs(self) -> Path:
+        return self.path / "rootfs"
+
+    @property
+    def runtime_log(self) -> Path:
+        return self.path / "runtime.log"
+
+
+@define
+class Depot:
+    """The state directory of one garden."""
+
+    root: Path
+    _encoder: msgspec.json.Encoder = field(factory=msgspec.json.Encoder, init=False)
+    _decoder: msgspec.json.Decoder[Record] = field(factory=lambda: msgspec.json.Decoder(Record), init=False)
+
+    @property
+    def containers(self) -> Path:
+        return self.root / "containers"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def runtime(self) -> Path:
+        """Where the OCI runtime keeps its own state."""
+        return self.root / "runtime"
+
+    def prepare(self) -> None:
+        """Make the layout. Raises OSError."""
+        for path in (self.root, self.containers):
+            path.mkdir(parents=True, exist_ok=True)
+            path.chmod(DIRECTORY_MODE)
+        for path in (self.logs, self.runtime):
+            path.mkdir(exist_ok=True)
+            path.chmod(0o700)
+
+    def directory(self, handle: str) -> Directory:
+        return Directory(self.containers / handle, self.logs / (handle + LOG_SUFFIX))
+
+    def make(self, record: Record) -> Directory:
+        """Make a container's directory with its first record in it. Raises FileExistsError."""
+        directory = self.directory(record.handle)
+        directory.path.mkdir(mode=DIRECTORY_MODE)
+        directory.path.chmod(DIRECTORY_MODE)
+        self.save(record)
+        for path in (directory.bundle, directory.exit):
+            path.mkdir(mode=0o700)
+        for path in (directory.etc, directory.lower, directory.upper, directory.work, directory.rootfs):
+            path.mkdir(mode=DIRECTORY_MODE)
+            path.chmod(DIRECTORY_MODE)
+        return directory
+
+    def save(self, record: Record) -> None:
+        """Replace the record of a container as one step."""
+        path = self.directory(record.handle).state
+        draft = path.with_suffix(".new")
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, self._encoder.encode(record))
+        finally:
+            os.close(fd)
+        draft.replace(path)
+
+    def load(self, handle: str) -> Record | None:
+        """The record, or None when there is none that can be read: then the container is half-built."""
+        try:
+            record = self._decoder.decode(self.directory(handle).state.read_bytes())
+        except (FileNotFoundError, msgspec.DecodeError):
+            return None
+        return record if record.handle == handle else None
+
+    def handles(self) -> list[str]:
+        """Every container that has a directory, whole or not."""
+        return sorted(entry.name for entry in os.scandir(self.containers) if entry.is_dir(follow_symlinks=False))
+
+    def remove(self, handle: str) -> None:
+        """Remove a container's directory; the log stays. The root must be unmounted. Idempotent."""
+        path = self.directory(handle).path
+        if path.exists():
+            shutil.rmtree(path)
+
+    def prune_logs(self, keep: int) -> None:
+        """Remove the oldest logs of containers that are gone, until `keep` of those are left."""
+        alive = set(self.handles())
+        gone = [entry for entry in self.logs.iterdir() if entry.name.removesuffix(LOG_SUFFIX) not in alive]
+        gone.sort(key=lambda entry: entry.stat().st_mtime)
+        for entry in gone[: max(0, len(gone) - keep)]:
+            entry.unlink(missing_ok=True)
+
+
+__all__ = ["Depot", "Directory", "Phase", "Record"]

@@ -1,0 +1,37 @@
+"""What is known of a container once its process ended: read at that moment, before anything is taken away."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from cells.garden import logs, oci
+from cells.garden.box import Box
+from cells.garden.cgroups import Cgroups
+from cells.garden.spec import Exit
+
+SIGNAL_BASE = 128
+SIGNALS_MAX = 64
+
+
+def read(box: Box, cgroups: Cgroups, status: int | None, now: datetime) -> Exit:
+    """The end of a container. `status` is used when its monitor left none (it was killed, say)."""
+    found = oci.exit_status(box.directory, box.handle)
+    if found is not None:
+        status = found
+        now = datetime.fromtimestamp((box.directory.exit / box.handle).stat().st_mtime, UTC)
+    usage = cgroups.usage(box.handle)
+    return Exit(
+        status=status,
+        signal=_signal(status),
+        # The counter belongs to the cgroup, and the cgroup to this container alone: it began at 0.
+        oom_killed=usage.get("oom_kill", 0) > 0,
+        log_tail=logs.tail_text(box.directory.log),
+        cgroup=usage,
+        at=now,
+    )
+
+
+def _signal(status: int | None) -> int | None:
+    if status is None or not SIGNAL_BASE < status <= SIGNAL_BASE + SIGNALS_MAX:
+        return None
+    return status - SIGNAL_BASE

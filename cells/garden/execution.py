@@ -1,0 +1,95 @@
+"""One more process in a running container: a command check. It ends, or is killed with all it started."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from pathlib import Path
+
+from cells.garden import children, oci, processes, users
+from cells.garden.box import Box
+from cells.garden.bundle import process as process_rule
+from cells.garden.bundle import rlimits
+from cells.garden.host import Host, working_directory
+from cells.garden.spec import ExecResult, ProcessSpec
+from diego_py.errors import RuntimeFailed
+
+READ_BYTES = 16 * 1024
+
+
+async def execute(host: Host, box: Box, process: ProcessSpec, timeout_s: float) -> ExecResult:
+    """Run it to its end. Raises UserNotFound, RuntimeFailed and its kinds."""
+    box.execs += 1
+    base = box.directory.exit / f"exec-{box.execs}"
+    root = str(box.directory.rootfs)
+    identity = users.look_up(root, process.user)
+    described = process_rule.describe(
+        identity,
+        (process.path, *process.args),
+        process.env,
+        working_directory(root, process.cwd, identity),
+        rlimits.of(box.record.limits, host.nofile_max),
+    )
+    try:
+        _write(base.with_suffix(".json"), described)
+        return await _run(host, box, base, timeout_s)
+    finally:
+        for suffix in (".json", ".pid", ".log"):
+            base.with_suffix(suffix).unlink(missing_ok=True)
+
+
+async def _run(host: Host, box: Box, base: Path, timeout_s: float) -> ExecResult:
+    argv = children.bound_to_us(host.runtime.exec_argv(box.handle, box.directory, base.name))
+    child = await children.spawn(
+        argv,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output = bytearray()
+    timed_out = False
+    try:
+        async with asyncio.timeout(timeout_s):
+            await _drain(child, output)
+            await child.wait()
+    except TimeoutError:
+        timed_out = True
+    finally:
+        if child.returncode is None:
+            await children.uninterrupted(_kill(host, box, base, child))
+    text = output.decode(errors="replace")
+    log = oci.runtime_log(base.with_suffix(".log"))
+    if not timed_out and any(entry.get("level") in ("error", "fatal") for entry in log):
+        raise oci.failure("exec", log, text)
+    return ExecResult(None if timed_out else child.returncode, text, timed_out)
+
+
+async def _drain(child: asyncio.subprocess.Process, output: bytearray) -> None:
+    """Read all it writes, keep what we may: a full pipe would stop it."""
+    assert child.stdout is not None
+    while chunk := await child.stdout.read(READ_BYTES):
+        output += chunk[: children.OUTPUT_BYTES_MAX - len(output)]
+
+
+async def _kill(host: Host, box: Box, base: Path, child: asyncio.subprocess.Process) -> None:
+    """Kill the process and its children; they share its session. The runtime, which waits for it, ends by itself."""
+    with contextlib.suppress(OSError, ValueError):
+        session = int(base.with_suffix(".pid").read_text())
+        processes.kill_session(host.cgroups.processes(box.handle), session)
+    try:
+        async with asyncio.timeout(host.config.runtime_timeout_s):
+            await _drain(child, bytearray())
+            await child.wait()
+    except TimeoutError as stuck:
+        child.kill()
+        await child.wait()
+        raise RuntimeFailed("end an extra process that timed out") from stuck
+
+
+def _write(path: Path, described: object) -> None:
+    """For the runtime only: the environment is in it."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(fd, "w") as file:
+        json.dump(described, file)

@@ -1,0 +1,287 @@
+"""The containers of one cell: create, run, stop, destroy, each from top to bottom.
+
+Every step is one call to a leaf. What a step may leave half-done is undone by the same `_demolish` that destroys a
+whole container: it takes away whatever it finds and does not mind what is missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+
+from attrs import define, evolve, field
+
+from cells.garden import bundle, demolition, ending, execution, logs, processes, recovery, rootfs, users
+from cells.garden.box import Box
+from cells.garden.children import in_thread, together
+from cells.garden.config import GardenConfig
+from cells.garden.host import Host
+from cells.garden.monitor import Monitor
+from cells.garden.network import links
+from cells.garden.spec import Container, ContainerSpec, ExecResult, Exit, LogLine, ProcessSpec
+from diego_py.call import Call
+from diego_py.errors import (
+    ContainerNotFound,
+    DiegoError,
+    GardenFailed,
+    HandleTaken,
+    IllegalTransition,
+    Outcome,
+    PoolExhausted,
+    RuntimeFailed,
+)
+from diego_py.service.clock import Clock
+
+
+@define
+class Garden:
+    """All containers of one configuration. `start` first; `close` leaves them running for the next one to adopt."""
+
+    config: GardenConfig
+    clock: Clock
+    _host: Host = field(init=False)
+    _monitor: Monitor = field(factory=Monitor, init=False)
+    _boxes: dict[str, Box] = field(factory=dict, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._host = Host(self.config)
+
+    async def start(self) -> list[Container]:
+        """Prepare the host, adopt the containers of an earlier garden, remove what it left half-built.
+
+        Adopted ones that ended meanwhile are in state `exited`. Raises DiegoError when the host cannot be used.
+        """
+        await in_thread(self._host.prepare)
+        self._host.link_watch.open()
+        plan = await in_thread(recovery.look, self._host)
+        self._boxes = {box.handle: box for box in plan.adopt}
+        await self._host.firewall.prepare(box.elements for box in plan.adopt)
+        for box in plan.adopt:
+            self._watch(box)
+        for handle in plan.demolish:
+            await recovery.demolish(self._host, handle)
+        await recovery.sweep_links(self._host, {box.interface for box in plan.adopt})
+        await in_thread(self._host.depot.prune_logs, self.config.logs_kept_max)
+        await self._host.userns.prewarm()
+        return self.containers()
+
+    async def create(self, call: Call, spec: ContainerSpec) -> Container:
+        """Make a container whose user process has not begun. Any failure leaves nothing of it behind.
+
+        Raises GardenFailed or, as its causes, RootfsNotFound, UserNotFound, PoolExhausted, MountFailed,
+        RuntimeFailed and its kinds, NetworkFailed.
+        """
+        with call.hop("garden", self.config.cell_id, "create", GardenFailed) as call:
+            image = rootfs.find(self.config.image_root, spec.rootfs)
+            identity = users.look_up(str(image), spec.user)
+            async with AsyncExitStack() as undo:
+                with call.step("allocate"):
+                    box = self._allocate(spec)
+                undo.push_async_exit(_Undo(self, box))
+                async with box.lock:
+                    # The grace period of the first move into a cgroup passes while we do everything before it.
+                    await together(
+                        in_thread(self._host.cgroups.warm), self._build(call, spec, box, image, identity)
+                    )
+                box.complete = True
+                undo.pop_all()
+            return box.container()
+
+    async def _build(self, call: Call, spec: ContainerSpec, box: Box, image: Path, identity: users.Identity) -> None:
+        host, first_id = self._host, self._host.first_id(box)
+        with call.step("depot"):
+            host.depot.make(box.record)
+        with call.step("rootfs"):
+            namespace = await host.userns.get(box.record.id_slot)
+            await in_thread(rootfs.mount, image, box.directory, namespace, first_id)
+        with call.step("bundle"):
+            plan = host.plan(spec, box, identity, image)
+            rootfs.write_etc(box.directory, first_id, plan.hostname, box.network.address)
+            config = bundle.build(plan)
+        await together(self._create_process(call, box, config), self._open_firewall(call, box))
+        with call.step("network"):
+            await in_thread(links.connect, host.link(box), box.record.init_pid)
+        host.depot.save(box.record)
+        self._watch(box)
+
+    async def _create_process(self, call: Call, box: Box, config: bundle.Config) -> None:
+        with call.step("runtime"), call.hop("runc", self.config.cell_id, "create", RuntimeFailed):
+            box.has_processes(*await self._host.runtime.create(box.handle, box.directory, config))
+
+    async def _open_firewall(self, call: Call, box: Box) -> None:
+        with call.step("firewall"):
+            await self._host.firewall.add(box.elements)
+
+    async def run(self, call: Call, handle: str) -> None:
+        """Let the user process begin. Raises ContainerNotFound, IllegalTransition, RuntimeFailed."""
+        with call.hop("garden", self.config.cell_id, "run", GardenFailed) as call:
+            box = self._box(handle)
+            async with box.lock:
+                if box.state != "created" or box.ended.done():
+                    raise IllegalTransition(f"run a container that is {box.state}")
+                box.record = evolve(box.record, phase="running")
+                self._host.depot.save(box.record)
+                with call.hop("runc", self.config.cell_id, "start", RuntimeFailed):
+                    await self._host.runtime.start(handle, box.directory)
+                if not box.ended.done():
+                    box.state = "running"
+
+    async def wait(self, handle: str) -> Exit:
+        """How the user process ended, as soon as it has. Any number of callers, any number of times, until destroyed.
+
+        Raises ContainerNotFound.
+        """
+        return await asyncio.shield(self._box(handle).ended)
+
+    async def exec(self, call: Call, handle: str, process: ProcessSpec, timeout_s: float) -> ExecResult:
+        """Run one more process in a running container, and kill it and its children after `timeout_s`.
+
+        Raises ContainerNotFound, IllegalTransition, UserNotFound, ExecNotFound, RuntimeFailed.
+        """
+        with call.hop("garden", self.config.cell_id, "exec", GardenFailed) as call:
+            box = self._box(handle)
+            if box.state != "running" or box.ended.done():
+                raise IllegalTransition(f"execute a process in a container that is {box.state}")
+            with call.hop("runc", self.config.cell_id, "exec", RuntimeFailed):
+                return await execution.execute(self._host, box, process, timeout_s)
+
+    async def stop(self, call: Call, handle: str, grace_s: float) -> Exit:
+        """End the user process: SIGTERM to all, then SIGKILL to what is left after `grace_s`. The container stays.
+
+        The user process is PID 1 of its namespace, and the kernel drops every signal to a PID 1 that has no handler
+        for it: a program with the default answer to SIGTERM, which is to die, would sit out the whole grace period.
+        So for such a one we do what the default would: the others get SIGTERM, and it is killed at once (which the
+        kernel lets nobody in the namespace survive).
+        """
+        with call.hop("garden", self.config.cell_id, "stop", GardenFailed):
+            box = self._box(handle)
+            self._host.cgroups.thaw(handle)
+            inside, init = self._host.cgroups.processes(handle), box.init
+            if box.ended.done():
+                return box.ended.result()
+            patient = box.state == "running" and processes.ignores_or_catches(init.pid, signal.SIGTERM)
+            processes.signal_all([pid for pid in inside if patient or pid != init.pid], signal.SIGTERM)
+            if patient:
+                await asyncio.wait([box.ended], timeout=grace_s)
+            processes.kill(init)
+            return await self._end_of(box)
+
+    async def destroy(self, call: Call, handle: str) -> None:
+        """Remove the container and all it has, but the log. Nothing happens when it does not exist.
+
+        Callers at the same time share the work. Raises DestroyFailed; then it can be called again.
+        """
+        with call.hop("garden", self.config.cell_id, "destroy", GardenFailed) as call:
+            box = self._boxes.get(handle)
+            if box is None:
+                return
+            async with box.lock:
+                if self._boxes.get(handle) is box:
+                    await self._demolish(call, box)
+
+    async def _demolish(self, call: Call | None, box: Box) -> None:
+        box.record = evolve(box.record, phase="destroying")
+        await demolition.kill(self._host, box)
+        self._monitor.forget(box.monitor)
+        if not box.ended.done():
+            self._ended(box, None)
+        await demolition.remove(self._host, box, call)
+        self._host.release(box.record)
+        del self._boxes[box.handle]
+
+    def containers(self) -> list[Container]:
+        """All that exist, the exited ones included; not those that are just being created."""
+        return [box.container() for box in self._boxes.values() if box.complete]
+
+    def logs(self, handle: str, tail: int | None = None, follow: bool = False) -> AsyncIterator[LogLine]:
+        """What the container wrote: its last `tail` lines (None: all), with `follow` also what it writes until its end.
+
+        Works after destroy, until the log makes room for newer ones. Raises ContainerNotFound.
+        """
+        path = self._host.depot.directory(handle).log
+        box = self._boxes.get(handle)
+        if "/" in handle or (box is None and not path.exists()):
+            raise ContainerNotFound(f"read the log of {handle}")
+        return logs.follow(path, tail, box.ended if box is not None and follow else None)
+
+    def rootfs_names(self) -> list[str]:
+        """The images this cell has."""
+        return rootfs.names(self.config.image_root)
+
+    async def close(self) -> None:
+        """Stop watching. Containers, their logs and their network go on."""
+        self._monitor.close()
+        self._host.link_watch.close()
+        self._host.userns.close()
+
+    def _allocate(self, spec: ContainerSpec) -> Box:
+        recovery.check_handle(spec.handle)
+        if spec.handle in self._boxes:
+            raise HandleTaken(f"create container {spec.handle}")
+        if len(self._boxes) >= self.config.containers_max:
+            raise PoolExhausted(
+                f"the cell has its {self.config.containers_max} containers", evidence={"pool": "containers"}
+            )
+        box = self._host.allocate(spec, self.clock.now())
+        self._boxes[spec.handle] = box
+        return box
+
+    def _box(self, handle: str) -> Box:
+        box = self._boxes.get(handle)
+        if box is None or not box.complete:
+            raise ContainerNotFound(f"find container {handle}")
+        return box
+
+    def _watch(self, box: Box) -> None:
+        """Have `_ended` called when the container ends, also when it has already."""
+        if box.record.exit is not None:
+            box.state = "exited"
+            box.ended.set_result(box.record.exit)
+        elif not self._monitor.watch(box.monitor, lambda status: self._monitor_ended(box)):
+            self._monitor_ended(box)
+
+    def _monitor_ended(self, box: Box) -> None:
+        """conmon is gone. If somebody killed it, the container goes on without it: its own end is what we wait for."""
+        if not self._monitor.watch(box.init, lambda status: self._ended(box, status)):
+            self._ended(box, None)
+
+    def _ended(self, box: Box, status: int | None) -> None:
+        exit = ending.read(box, self._host.cgroups, status, self.clock.now())
+        box.state = "exited"
+        if box.record.phase != "destroying":
+            box.record = evolve(box.record, exit=exit)
+            self._host.depot.save(box.record)
+        if not box.ended.done():
+            box.ended.set_result(exit)
+
+    async def _end_of(self, box: Box) -> Exit:
+        """The end of a container that was just killed. Its monitor is a moment behind it."""
+        async with asyncio.timeout(self.config.runtime_timeout_s):
+            return await asyncio.shield(box.ended)
+
+
+@define
+class _Undo:
+    """Leaving `create` by an error: remove all that was made, and say in the error whether that worked."""
+
+    garden: Garden
+    box: Box
+
+    async def __call__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        outcome = Outcome.ROLLED_BACK
+        try:
+            await self.garden._demolish(None, self.box)
+        except DiegoError as leftover:
+            # Stays listed, so that destroy (or the next start) tries again.
+            outcome = Outcome.PARTIAL
+            self.box.complete = True
+            if error is not None:
+                error.add_note(f"undo failed: {leftover.message}")
+        if isinstance(error, DiegoError) and error.outcome is None:
+            error.outcome = outcome

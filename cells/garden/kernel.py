@@ -1,0 +1,104 @@
+"""System calls that Python 3.11 does not offer. Each function is one call; errors are OSError with the path."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+_SYS_OPEN_TREE = 428
+_SYS_MOVE_MOUNT = 429
+_SYS_OPENAT2 = 437
+_SYS_MOUNT_SETATTR = 442
+_SYS_PIDFD_SEND_SIGNAL = 424
+
+_AT_FDCWD = -100
+_AT_EMPTY_PATH = 0x1000
+_OPEN_TREE_CLONE = 1
+_MOVE_MOUNT_F_EMPTY_PATH = 4
+_MOUNT_ATTR_IDMAP = 0x00100000
+_RESOLVE_NO_MAGICLINKS = 0x02
+_RESOLVE_IN_ROOT = 0x10
+
+MS_NOSUID = 2
+MS_NODEV = 4
+MNT_DETACH = 2
+CLONE_NEWNET = 0x40000000
+IN_MODIFY = 0x2
+IN_ATTRIB = 0x4
+IN_DELETE_SELF = 0x400
+IN_NONBLOCK = os.O_NONBLOCK
+IN_CLOEXEC = os.O_CLOEXEC
+
+
+def _check(result: int, what: str) -> int:
+    if result < 0:
+        errno = ctypes.get_errno()
+        raise OSError(errno, os.strerror(errno), what)
+    return result
+
+
+def open_tree_clone(path: str) -> int:
+    """A detached copy of the mount at `path` (not of those below it), as a descriptor."""
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC
+    return _check(_libc.syscall(_SYS_OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags), path)
+
+
+def idmap_mount(tree_fd: int, userns_fd: int) -> None:
+    """Shift the ids of a detached mount by the maps of a user namespace."""
+    attributes = struct.pack("=QQQQ", _MOUNT_ATTR_IDMAP, 0, 0, userns_fd)
+    result = _libc.syscall(_SYS_MOUNT_SETATTR, tree_fd, b"", _AT_EMPTY_PATH, attributes, ctypes.c_size_t(32))
+    _check(result, "mount_setattr")
+
+
+def move_mount(tree_fd: int, target: str) -> None:
+    """Attach a detached mount at `target`."""
+    result = _libc.syscall(_SYS_MOVE_MOUNT, tree_fd, b"", _AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH)
+    _check(result, target)
+
+
+def mount(source: str, target: str, kind: str, flags: int, options: str) -> None:
+    result = _libc.mount(os.fsencode(source), os.fsencode(target), kind.encode(), flags, os.fsencode(options))
+    _check(result, target)
+
+
+def umount(target: str, flags: int = 0) -> None:
+    _check(_libc.umount2(os.fsencode(target), flags), target)
+
+
+def setns(fd: int, kind: int) -> None:
+    """Move the calling thread, and only it, into a namespace."""
+    _check(_libc.setns(fd, kind), "setns")
+
+
+def open_in_root(root: str, path: str, flags: int = os.O_RDONLY) -> int:
+    """Open `path` as a process with the root directory `root` would: no symlink leads out of it."""
+    root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        how = struct.pack("=QQQ", flags | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+        result = _libc.syscall(_SYS_OPENAT2, root_fd, os.fsencode(path), how, ctypes.c_size_t(len(how)))
+        return _check(result, path)
+    finally:
+        os.close(root_fd)
+
+
+def send_signal(pidfd: int, signal: int) -> bool:
+    """Signal the process behind a pidfd; False when it is gone."""
+    if _libc.syscall(_SYS_PIDFD_SEND_SIGNAL, pidfd, int(signal), None, 0) == 0:
+        return True
+    errno = ctypes.get_errno()
+    if errno == 3:
+        return False
+    raise OSError(errno, os.strerror(errno), "pidfd_send_signal")
+
+
+def inotify(path: str, mask: int) -> int:
+    """A non-blocking descriptor that becomes readable when something in `mask` happens to `path`."""
+    fd = _check(_libc.inotify_init1(IN_NONBLOCK | IN_CLOEXEC), "inotify_init1")
+    if _libc.inotify_add_watch(fd, os.fsencode(path), mask) < 0:
+        errno = ctypes.get_errno()
+        os.close(fd)
+        raise OSError(errno, os.strerror(errno), path)
+    return fd

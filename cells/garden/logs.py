@@ -1,0 +1,153 @@
+"""What a container wrote: conmon's log, one line `TIME STREAM F|P TEXT` each (P: the line goes on in the next)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from attrs import define, field
+
+from cells.garden import kernel
+from cells.garden.spec import LogLine
+
+TAIL_BYTES = 256 * 1024
+CHUNK_BYTES = 64 * 1024
+TAIL_LINES = 20
+TAIL_LINE_BYTES = 1024
+LINE_BYTES_MAX = 256 * 1024
+"""A longer line is given in parts."""
+
+
+@define
+class Parser:
+    """Bytes of the file in, whole lines out; what is not finished waits for more."""
+
+    _rest: bytes = b""
+    _parts: dict[str, list[str]] = field(factory=dict)
+    _sizes: dict[str, int] = field(factory=dict)
+
+    def feed(self, data: bytes) -> Iterator[LogLine]:
+        *whole, self._rest = (self._rest + data).split(b"\n")
+        for raw in whole:
+            words = raw.decode(errors="replace").split(" ", 3)
+            at = _time(words[0])
+            if len(words) < 3 or at is None:
+                continue  # The file was cut in the middle of a line, at its beginning or when it was started afresh.
+            stream, flag, text = words[1], words[2], words[3] if len(words) == 4 else ""
+            parts = self._parts.setdefault(stream, [])
+            parts.append(text)
+            self._sizes[stream] = self._sizes.get(stream, 0) + len(text)
+            if flag != "P" or self._sizes[stream] > LINE_BYTES_MAX:
+                yield LogLine(at, stream, "".join(parts))
+                self._parts[stream], self._sizes[stream] = [], 0
+
+
+def tail(path: Path, lines: int) -> list[LogLine]:
+    """The last lines of a log, of its last 256 KiB; none when there is no log."""
+    return _read_tail(path, lines)[0]
+
+
+def tail_text(path: Path) -> tuple[str, ...]:
+    """The last 20 lines as text, each at most 1 KiB."""
+    return tuple(line.text.encode()[:TAIL_LINE_BYTES].decode(errors="replace") for line in tail(path, TAIL_LINES))
+
+
+def _read_tail(path: Path, lines: int | None) -> tuple[list[LogLine], int, Parser]:
+    """The lines, where the file ended, and the parser with what was not finished there."""
+    parser = Parser()
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if lines is not None:
+                file.seek(max(0, size - TAIL_BYTES))
+            found = list(parser.feed(file.read()))
+            return (found if lines is None else found[max(0, len(found) - lines) :]), file.tell(), parser
+    except FileNotFoundError:
+        return [], 0, parser
+
+
+async def follow(path: Path, lines: int | None, ended: asyncio.Future[None] | None) -> AsyncIterator[LogLine]:
+    """The last lines (None: all), then each new one as it is written, until `ended` and the log is read.
+
+    `ended` None: only what is there.
+    """
+    found, offset, parser = _read_tail(path, lines)
+    for line in found:
+        yield line
+    if ended is None:
+        return
+    over = False
+    while True:
+        watch = _Watch(path)
+        try:
+            inode = _inode(path)
+            while inode is not None and _inode(path) == inode:
+                over = over or ended.done()
+                with open(path, "rb") as file:
+                    file.seek(offset)
+                    while chunk := file.read(CHUNK_BYTES):
+                        offset += len(chunk)
+                        for line in parser.feed(chunk):
+                            yield line
+                if over:
+                    return
+                await watch.changed(ended)
+        finally:
+            watch.close()
+        # conmon started the file afresh at its greatest size.
+        offset, parser = 0, Parser()
+        if over or not path.exists():
+            return
+        over = ended.done()
+
+
+@define
+class _Watch:
+    """Readable when the file grew, or is another now."""
+
+    path: Path
+    _fd: int | None = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        try:
+            self._fd = kernel.inotify(str(self.path), kernel.IN_MODIFY | kernel.IN_ATTRIB | kernel.IN_DELETE_SELF)
+        except OSError:
+            self._fd = None
+
+    async def changed(self, ended: asyncio.Future[None]) -> None:
+        """Return at the next change or when `ended` is done."""
+        assert self._fd is not None
+        loop = asyncio.get_running_loop()
+        written: asyncio.Future[None] = loop.create_future()
+        loop.add_reader(self._fd, lambda: written.done() or written.set_result(None))
+        try:
+            await asyncio.wait([written, ended], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            loop.remove_reader(self._fd)
+        if written.done():
+            os.read(self._fd, CHUNK_BYTES)
+
+    def close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
+
+
+def _time(text: str) -> datetime | None:
+    """conmon writes nanoseconds; a datetime has microseconds."""
+    moment, dot, rest = text.partition(".")
+    digits = rest[:9]
+    try:
+        parsed = datetime.fromisoformat(moment + dot + digits[:6] + rest[9:])
+    except ValueError:
+        return None
+    return parsed.astimezone(UTC) if parsed.tzinfo else None

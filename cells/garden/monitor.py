@@ -1,0 +1,66 @@
+"""Watching containers end: one descriptor of conmon each, no thread, no poll, and it need not be our child."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+
+from attrs import define, field
+
+from cells.garden.children import reap
+from cells.garden.processes import Process, open_pidfd
+
+
+@define
+class Monitor:
+    """Calls back, once, when a process is gone."""
+
+    _watched: dict[int, int] = field(factory=dict, init=False)
+
+    def watch(self, process: Process, ended: Callable[[int | None], None]) -> bool:
+        """Call `ended` with the process's status, if it was ours to reap, as soon as it is gone.
+
+        False, and no call, when it is dead already.
+        """
+        pidfd = open_pidfd(process)
+        if pidfd is None:
+            reap(process.pid)
+            return False
+        loop = asyncio.get_running_loop()
+
+        def readable() -> None:
+            self.forget(process)
+            ended(reap(process.pid))
+
+        self._watched[process.pid] = pidfd
+        loop.add_reader(pidfd, readable)
+        return True
+
+    def forget(self, process: Process) -> None:
+        """Stop watching. Idempotent."""
+        pidfd = self._watched.pop(process.pid, None)
+        if pidfd is not None:
+            asyncio.get_running_loop().remove_reader(pidfd)
+            os.close(pidfd)
+
+    def close(self) -> None:
+        """Stop watching all; the processes go on."""
+        for pid in list(self._watched):
+            self.forget(Process(pid, 0))
+
+
+async def gone(process: Process) -> None:
+    """Return when the process is dead (at once when it is already)."""
+    pidfd = open_pidfd(process)
+    if pidfd is None:
+        return
+    loop = asyncio.get_running_loop()
+    ended = loop.create_future()
+    loop.add_reader(pidfd, lambda: ended.done() or ended.set_result(None))
+    try:
+        await ended
+    finally:
+        loop.remove_reader(pidfd)
+        os.close(pidfd)
+    reap(process.pid)

@@ -1,0 +1,141 @@
+"""One nft table per cell: fixed chains over sets and maps; a container is a few elements, added in one transaction.
+
+A packet's way is a lookup, however many containers there are. Closed by default: a container reaches no address of the
+host, no other container of any cell, and none of the denied networks; it is reached only through published ports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import IPv4Network, collapse_addresses
+
+from attrs import define, frozen
+
+from cells.garden import children
+from cells.garden.spec import Network
+from diego_py.chain import clip
+from diego_py.errors import NetworkFailed, RuntimeMissing
+
+LINK_GROUP = 0xD1E60
+"""Interface group of every container link of every cell of the host: how one cell knows another's containers."""
+
+TIMEOUT_S = 20.0
+
+
+@frozen
+class Elements:
+    """What the table holds for one container: which address its link may use, and where its ports lead."""
+
+    interface: str
+    network: Network
+
+
+@define
+class Firewall:
+    """The table of one cell."""
+
+    table: str
+    nft_path: str
+    prefix: str
+    containers: str
+    """The cell's container addresses, as CIDR."""
+    deny_networks: tuple[str, ...]
+
+    async def prepare(self, adopted: Iterable[Elements]) -> None:
+        """Make the table, or renew it, holding exactly the elements of `adopted`: one transaction, nothing drops.
+
+        Raises NetworkFailed.
+        """
+        await self._transact("prepare", ruleset(self) + "".join(self._element("add", each) for each in adopted))
+
+    async def add(self, elements: Elements) -> None:
+        """Raises NetworkFailed."""
+        await self._transact("add elements", self._element("add", elements))
+
+    async def remove(self, elements: Elements) -> None:
+        """Idempotent. Raises NetworkFailed."""
+        # Adding first makes the removal of what is not there no error, in the same transaction.
+        await self._transact("remove elements", self._element("add", elements) + self._element("delete", elements))
+
+    async def remove_table(self) -> None:
+        """Take the whole table away. Idempotent. Raises NetworkFailed."""
+        await self._transact("remove table", f"add table inet {self.table}\ndelete table inet {self.table}\n")
+
+    def _element(self, verb: str, elements: Elements) -> str:
+        network = elements.network
+        lines = f'{verb} element inet {self.table} sources {{ "{elements.interface}" . {network.address} }}\n'
+        if network.ports:
+            pairs = ", ".join(
+                f"{port.host_port} : {network.address} . {port.container_port}" for port in network.ports
+            )
+            lines += f"{verb} element inet {self.table} published {{ {pairs} }}\n"
+        return lines
+
+    async def _transact(self, what: str, script: str) -> None:
+        argv = children.bound_to_us([self.nft_path, "-f", "-"], ["net_admin"])
+        try:
+            finished = await children.run(argv, stdin=script.encode(), timeout_s=TIMEOUT_S)
+        except (TimeoutError, RuntimeMissing) as cause:
+            raise NetworkFailed(f"firewall: {what}", evidence={"nft": self.nft_path}) from cause
+        if finished.status != 0:
+            raise NetworkFailed(
+                f"firewall: {what}", evidence={"status": finished.status, "stderr": clip(finished.stderr)}
+            )
+
+
+def ruleset(firewall: Firewall) -> str:
+    """The table without its containers, as a script that may be run over an older one. Pure.
+
+    Chains are declared before they are flushed (a flush of what is not there fails), and flushed before they are
+    filled. Established connections come first everywhere; what is left is the first packet of a flow.
+    """
+    table, ours, cidr = firewall.table, f'"{firewall.prefix}*"', firewall.containers
+    # Overlapping networks are no error to us, but they are to nft.
+    denied = ", ".join(str(network) for network in collapse_addresses(map(IPv4Network, firewall.deny_networks)))
+    deny = f"    iifname {ours} ip daddr {{ {denied} }} reject with icmpx admin-prohibited\n" if denied else ""
+    chains = ("spoofing", "to_published", "host_to_published", "to_host", "through", "from_behind")
+    flush = "".join(f"flush chain inet {table} {chain}\n" for chain in chains)
+    return f"""\
+table inet {table} {{
+  set sources {{ type ifname . ipv4_addr; }}
+  map published {{ type inet_service : ipv4_addr . inet_service; }}
+  chain spoofing {{ type filter hook prerouting priority -300; policy accept; }}
+  chain to_published {{ type nat hook prerouting priority -100; policy accept; }}
+  chain host_to_published {{ type nat hook output priority -100; policy accept; }}
+  chain to_host {{ type filter hook input priority 0; policy accept; }}
+  chain through {{ type filter hook forward priority 0; policy accept; }}
+  chain from_behind {{ type nat hook postrouting priority 100; policy accept; }}
+}}
+{flush}flush set inet {table} sources
+flush map inet {table} published
+table inet {table} {{
+  chain spoofing {{
+    iifname {ours} meta nfproto ipv6 drop
+    iifname {ours} ip daddr 127.0.0.0/8 drop
+    iifname {ours} meta nfproto ipv4 iifname . ip saddr != @sources drop
+  }}
+  chain to_published {{
+    iifgroup {LINK_GROUP} accept
+    fib daddr type local dnat ip to tcp dport map @published
+  }}
+  chain host_to_published {{
+    fib daddr type local dnat ip to tcp dport map @published
+  }}
+  chain to_host {{
+    iifname {ours} ct state established,related accept
+    iifname {ours} reject with icmpx admin-prohibited
+  }}
+  chain through {{
+    iifname {ours} ct state established,related accept
+    oifname {ours} ct state established,related accept
+    iifgroup {LINK_GROUP} oifgroup {LINK_GROUP} reject with icmpx admin-prohibited
+    iifname {ours} ct state invalid drop
+{deny}    oifname {ours} ct status dnat accept
+    oifname {ours} drop
+  }}
+  chain from_behind {{
+    oifname {ours} ip saddr 127.0.0.0/8 masquerade
+    ip saddr {cidr} oifname != {ours} masquerade
+  }}
+}}
+"""

@@ -1,0 +1,243 @@
+"""The OCI runtime (runc, or another by path) and conmon, which starts it, holds the container's output and its exit.
+
+conmon outlives this process by design: it has no parent-death signal, its own session, and no pipe to us.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+from attrs import define
+
+from cells.garden import children
+from cells.garden.bundle.plan import Config
+from cells.garden.depot import Directory
+from cells.garden.processes import Process, identify
+from diego_py.chain import clip
+from diego_py.errors import (
+    DiegoError,
+    ExecNotExecutable,
+    ExecNotFound,
+    RuntimeFailed,
+    RuntimeMissing,
+    WorkingDirectoryInvalid,
+)
+
+SYNC_MESSAGE_BYTES_MAX = 64 * 1024
+EXIT_POLL_BYTES = 16
+
+
+@define
+class Runtime:
+    """One runtime with its own state directory, so that two gardens never see each other's containers."""
+
+    runtime_path: str
+    conmon_path: str
+    state: Path
+    log_bytes_max: int
+    timeout_s: float
+
+    def check(self) -> None:
+        """Raises RuntimeMissing when a program is not there or not executable."""
+        for path in (self.runtime_path, self.conmon_path):
+            if shutil.which(path) is None:
+                raise RuntimeMissing(f"find {path} on this host", evidence={"path": path})
+
+    async def create(self, handle: str, directory: Directory, config: Config) -> tuple[Process, Process]:
+        """Create the container: all of it is there, the user process waits to be started.
+
+        Answers (monitor, init). Raises RuntimeMissing, RuntimeFailed and the kinds of it that `classify` knows.
+        """
+        _write(directory.bundle / "config.json", config)
+        return await children.uninterrupted(self._create(handle, directory))
+
+    async def _create(self, handle: str, directory: Directory) -> tuple[Process, Process]:
+        runtime_path = shutil.which(self.runtime_path)
+        if runtime_path is None:
+            raise RuntimeMissing(f"find {self.runtime_path} on this host", evidence={"path": self.runtime_path})
+        receive, send = os.pipe2(os.O_CLOEXEC)
+        try:
+            with open(directory.path / "conmon.log", "wb") as stderr:
+                parent = await children.spawn(
+                    self._conmon(runtime_path, handle, directory),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=asyncio.subprocess.DEVNULL,
+                    stderr=stderr,
+                    cwd=directory.bundle,
+                    env={"PATH": os.environ.get("PATH", os.defpath), "_OCI_SYNCPIPE": str(send)},
+                    pass_fds=(send,),
+                    start_new_session=True,
+                )
+        except BaseException:
+            os.close(receive)
+            raise
+        finally:
+            os.close(send)
+        said = await self._receive(receive, directory)
+        await parent.wait()
+        pid = said.get("data", said.get("pid", -1))
+        if not isinstance(pid, int) or pid <= 0:
+            raise self._failure("create", directory, str(said.get("message", "")))
+        return _monitor(directory), identify(pid)
+
+    def _conmon(self, runtime_path: str, handle: str, directory: Directory) -> list[str]:
+        options = {
+            "--api-version": "1",
+            "--cid": handle,
+            "--cuuid": handle,
+            "--name": handle,
+            "--runtime": runtime_path,
+            "--bundle": str(directory.bundle),
+            "--exit-dir": str(directory.exit),
+            "--container-pidfile": str(directory.path / "init.pid"),
+            "--conmon-pidfile": str(directory.path / "conmon.pid"),
+            "--log-path": f"k8s-file:{directory.log}",
+            "--log-level": "error",
+            "--log-size-max": str(self.log_bytes_max),
+        }
+        argv = [self.conmon_path, "--full-attach", "--no-sync-log"]
+        for name, value in options.items():
+            argv += [name, value]
+        for argument in self._globals(directory.runtime_log):
+            argv += ["--runtime-arg", argument]
+        return argv
+
+    def _globals(self, log: Path) -> list[str]:
+        return ["--root", str(self.state), "--log", str(log), "--log-format", "json"]
+
+    async def _receive(self, fd: int, directory: Directory) -> dict[str, Any]:
+        """What conmon says on its pipe: one JSON object a line; the end of the pipe when it died."""
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(limit=SYNC_MESSAGE_BYTES_MAX)
+        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(fd, "rb"))
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                line = await reader.readline()
+        except (TimeoutError, ValueError):
+            monitor = _monitor(directory)
+            # The runtime is conmon's child with a parent-death signal: it ends with it.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                if monitor.pid > 0:
+                    os.kill(monitor.pid, signal.SIGKILL)
+            return {"data": -1, "message": f"no answer from conmon within {self.timeout_s:.0f} s"}
+        finally:
+            transport.close()
+        try:
+            said = json.loads(line)
+        except ValueError:
+            said = {"message": line.decode(errors="replace")}
+        return said if isinstance(said, dict) else {"message": str(said)}
+
+    async def start(self, handle: str, directory: Directory) -> None:
+        """Let the user process begin. Raises RuntimeFailed or a kind of it."""
+        await self._call("start", directory, [handle])
+
+    async def delete(self, handle: str, directory: Directory, force: bool = False) -> None:
+        """Forget a container whose processes are gone; with `force` also one that was half created. Idempotent.
+
+        Never with `force` on a running one: the runtime then polls in steps of 100 ms.
+        """
+        if not (self.state / handle).exists():
+            return
+        await self._call("delete", directory, [*(["--force"] if force else []), handle])
+
+    async def _call(self, operation: str, directory: Directory, arguments: list[str]) -> None:
+        log = directory.path / f"runtime-{operation}.log"
+        argv = [self.runtime_path, *self._globals(log), operation, *arguments]
+        try:
+            finished = await children.run(argv, timeout_s=self.timeout_s)
+        except TimeoutError as timeout:
+            raise RuntimeFailed(f"runtime {operation}: no answer in {self.timeout_s:.0f} s") from timeout
+        if finished.status != 0:
+            raise failure(operation, runtime_log(log), finished.stderr)
+
+    def exec_argv(self, handle: str, directory: Directory, name: str) -> list[str]:
+        """The command that runs one more process in the container, by the files NAME.json, .pid and .log."""
+        base = directory.exit / name
+        return [
+            self.runtime_path,
+            *self._globals(base.with_suffix(".log")),
+            "exec",
+            "--process",
+            str(base.with_suffix(".json")),
+            "--pid-file",
+            str(base.with_suffix(".pid")),
+            handle,
+        ]
+
+    def _failure(self, operation: str, directory: Directory, message: str) -> DiegoError:
+        stderr = ""
+        with contextlib.suppress(OSError):
+            stderr = (directory.path / "conmon.log").read_text(errors="replace")
+        return failure(operation, runtime_log(directory.runtime_log), message or stderr, stderr)
+
+
+def failure(operation: str, log: list[dict[str, Any]], message: str, stderr: str = "") -> DiegoError:
+    """The error for what the runtime said. Its own words are the detail, its whole log is evidence."""
+    errors = [str(entry.get("msg", "")) for entry in log if entry.get("level") in ("error", "fatal")]
+    words = (errors[-1] if errors else message).strip() or "the runtime gave no reason"
+    evidence = {"runtime_log": log, "stderr": clip(stderr or message)}
+    return classify(words)(f"runtime {operation}: {words}", evidence=evidence)
+
+
+def classify(words: str) -> type[DiegoError]:
+    """What kind of failure the runtime's words mean. Pure.
+
+    The working directory first: its messages also say "no such file" and "permission denied".
+    """
+    if re.search(r"chdir to cwd|current working directory|mkdir .*: (not a directory|file exists)", words):
+        return WorkingDirectoryInvalid
+    if not re.search(r"\bexec\b|starting container process|executable", words):
+        return RuntimeFailed
+    if re.search(r"executable file not found|no such file or directory|not found", words):
+        return ExecNotFound
+    if re.search(r"permission denied|exec format error|is a directory", words):
+        return ExecNotExecutable
+    return RuntimeFailed
+
+
+def runtime_log(path: Path) -> list[dict[str, Any]]:
+    """The runtime's own log, one JSON object a line; a line that is none is kept as a message."""
+    entries: list[dict[str, Any]] = []
+    try:
+        text = path.read_text(errors="replace")[-children.OUTPUT_BYTES_MAX :]
+    except OSError:
+        return entries
+    for line in text.splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            entry = {"msg": line}
+        entries.append(entry if isinstance(entry, dict) else {"msg": line})
+    return entries
+
+
+def exit_status(directory: Directory, handle: str) -> int | None:
+    """What conmon wrote when the container ended; None when it did not."""
+    try:
+        text = (directory.exit / handle).read_text()[:EXIT_POLL_BYTES].strip()
+    except OSError:
+        return None
+    return int(text) if re.fullmatch(r"[0-9]{1,3}", text) else None
+
+
+def _monitor(directory: Directory) -> Process:
+    try:
+        return identify(int((directory.path / "conmon.pid").read_text()))
+    except (OSError, ValueError):
+        return Process(0, 0)
+
+
+def _write(path: Path, config: Config) -> None:
+    """For the runtime only: the environment is in it."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(fd, "w") as file:
+        json.dump(config, file)

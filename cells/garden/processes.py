@@ -1,0 +1,119 @@
+"""Processes of the host by pid and start time, and signals to those of a container."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+from attrs import frozen
+
+from cells.garden import kernel
+
+
+@frozen
+class Process:
+    """One process for ever: pids are used again, a pid with its start time is not."""
+
+    pid: int
+    started: int
+    """Clock ticks since boot."""
+
+
+@frozen
+class Stat:
+    """What /proc/PID/stat says of a process."""
+
+    state: str
+    parent: int
+    session: int
+    started: int
+
+
+def stat(pid: int) -> Stat | None:
+    """None when there is no such process."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    # The name is in parentheses and may hold spaces and parentheses of its own.
+    fields = text[text.rindex(")") + 2 :].split()
+    return Stat(state=fields[0], parent=int(fields[1]), session=int(fields[3]), started=int(fields[19]))
+
+
+def identify(pid: int) -> Process:
+    """The process that has this pid now; started 0 when there is none."""
+    found = stat(pid)
+    return Process(pid, found.started if found else 0)
+
+
+def open_pidfd(process: Process) -> int | None:
+    """A descriptor of exactly this process, or None when it is dead (a zombie is) or its pid is another's now."""
+    if process.pid <= 0:
+        return None
+    try:
+        fd = os.pidfd_open(process.pid)
+    except OSError:
+        return None
+    # Looked at after the descriptor was opened: from here on the pid cannot change its meaning unnoticed.
+    found = stat(process.pid)
+    if found is None or found.state in "ZX" or found.started != process.started:
+        os.close(fd)
+        return None
+    return fd
+
+
+def ignores_or_catches(pid: int, number: int) -> bool:
+    """The process has its own answer to this signal, instead of the kernel's default."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    masks = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigCgt:", "SigIgn:"))]
+    return any(mask >> (number - 1) & 1 for mask in masks)
+
+
+def signal_all(pids: list[int], number: int) -> None:
+    """Signal each that still lives. The pids were just read from the container's cgroup."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def kill_session(pids: list[int], session: int) -> None:
+    """Kill those of `pids` that belong to a session: an extra process and all it started."""
+    mine = [pid for pid in pids if (found := stat(pid)) is not None and found.session == session]
+    signal_all(mine, signal.SIGKILL)
+
+
+def strangers(pids: list[int], init: int, monitor: int) -> list[int]:
+    """Those of a container's processes that came in from outside (an exec) and did not descend from its init."""
+    inside = {*pids, monitor}
+    found = []
+    for pid in pids:
+        seen = stat(pid)
+        if pid != init and seen is not None and seen.parent not in inside:
+            found.append(pid)
+    return found
+
+
+def mentioning(text: str) -> list[int]:
+    """Pids of all processes of the host with `text` in their command line. For recovery only: it reads all of /proc."""
+    found = []
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if text.encode() in Path(entry.path, "cmdline").read_bytes():
+                    found.append(int(entry.name))
+    return found
+
+
+def kill(process: Process) -> None:
+    """SIGKILL exactly this process; nothing happens when it is dead."""
+    pidfd = open_pidfd(process)
+    if pidfd is not None:
+        try:
+            kernel.send_signal(pidfd, signal.SIGKILL)
+        finally:
+            os.close(pidfd)

@@ -1,0 +1,97 @@
+"""After a restart: which containers of the last garden go on, and which were half-built and must go."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from attrs import frozen
+
+from cells.garden import demolition, processes, rootfs
+from cells.garden.box import Box
+from cells.garden.children import in_thread
+from cells.garden.depot import Record
+from cells.garden.host import Host
+from cells.garden.network import links
+from diego_py.errors import DestroyFailed, DiegoError, InvalidSpec
+
+HANDLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+WHOLE = ("created", "running")
+
+
+@frozen
+class Recovery:
+    """What to do with what was found."""
+
+    adopt: tuple[Box, ...]
+    demolish: tuple[str, ...]
+
+
+def check_handle(handle: str) -> None:
+    """A handle is a directory's name and the runtime's id. Raises InvalidSpec."""
+    if not HANDLE.fullmatch(handle):
+        raise InvalidSpec(
+            f"handle {handle!r}", errors=[{"pointer": "/handle", "detail": "up to 100 of A-Z a-z 0-9 _ . -"}]
+        )
+
+
+def look(host: Host) -> Recovery:
+    """Read all records; take up those of whole containers. Makes no change but to the pools and to strangers.
+
+    A container is whole when its creation was finished: its processes may be gone, its end is then still told.
+    """
+    adopt, demolish = [], []
+    for handle in sorted(_traces(host)):
+        record = host.depot.load(handle)
+        if record is None or record.phase not in WHOLE or not _reclaim(host, record):
+            demolish.append(handle)
+            continue
+        box = host.box(record)
+        box.complete = True
+        box.state = "created" if _waits(host, record) else "running"
+        # An extra process whose starter died with the last garden: nobody reads its answer any more.
+        inside = host.cgroups.processes(handle)
+        processes.signal_all(processes.strangers(inside, record.init_pid, record.monitor_pid), 9)
+        adopt.append(box)
+    return Recovery(tuple(adopt), tuple(demolish))
+
+
+def _traces(host: Host) -> set[str]:
+    """Every handle of which anything is left anywhere."""
+    runtime = {entry.name for entry in os.scandir(host.depot.runtime) if entry.is_dir()}
+    return {handle for handle in {*host.depot.handles(), *host.cgroups.handles(), *runtime} if HANDLE.fullmatch(handle)}
+
+
+def _reclaim(host: Host, record: Record) -> bool:
+    try:
+        host.reclaim(record)
+    except ValueError:
+        return False
+    return True
+
+
+def _waits(host: Host, record: Record) -> bool:
+    """The user process has not begun: the runtime's fifo, at which it waits, is still there."""
+    return record.phase == "created" or Path(host.depot.runtime, record.handle, "exec.fifo").exists()
+
+
+async def demolish(host: Host, handle: str) -> None:
+    """Remove what is left of a half-built container, of which nothing may be assumed. Raises DestroyFailed."""
+    directory = host.depot.directory(handle)
+    await demolition.kill_half_built(host, handle, directory)
+    try:
+        directory.path.mkdir(exist_ok=True)
+        await host.runtime.delete(handle, directory, force=True)
+        await in_thread(rootfs.unmount, directory)
+        host.cgroups.remove(handle)
+        await in_thread(host.depot.remove, handle)
+    except (DiegoError, OSError) as cause:
+        raise DestroyFailed(f"remove the parts of half-built {handle}") from cause
+
+
+async def sweep_links(host: Host, keep: set[str]) -> None:
+    """Wait until links of containers that are gone have gone too. Raises NetworkFailed."""
+    for name in await in_thread(links.ours, host.config.interface_prefix):
+        if name not in keep:
+            await host.link_watch.gone(name)

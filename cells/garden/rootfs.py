@@ -1,0 +1,101 @@
+"""A container's root: a shared image below, with its ids shifted, and a private layer above (overlayfs)."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from pathlib import Path
+
+from cells.garden import kernel
+from cells.garden.depot import Directory
+from diego_py.errors import MountFailed, RootfsInvalid, RootfsNotFound
+
+SCHEME = "preloaded:"
+MOUNT_POINTS = ("dev", "proc", "sys")
+
+
+def find(image_root: str, rootfs: str) -> Path:
+    """The image directory of `preloaded:NAME`. Raises RootfsNotFound, RootfsInvalid."""
+    name = rootfs.removeprefix(SCHEME)
+    path = Path(image_root, name)
+    plain = rootfs.startswith(SCHEME) and name not in ("", ".", "..") and "/" not in name and "\0" not in name
+    if not plain or not path.is_dir():
+        raise RootfsNotFound(f"find rootfs {rootfs!r}", evidence={"rootfs": rootfs, "present": names(image_root)})
+    for entry in MOUNT_POINTS:
+        try:
+            mode = os.lstat(path / entry).st_mode
+        except FileNotFoundError:
+            continue
+        if not stat.S_ISDIR(mode):
+            # A symlink here would make the runtime write through it (CVE-2026-41579).
+            raise RootfsInvalid(f"/{entry} of rootfs {rootfs!r} is no real directory", evidence={"entry": f"/{entry}"})
+    return path
+
+
+def names(image_root: str) -> list[str]:
+    """The images the cell has."""
+    try:
+        return sorted(entry.name for entry in os.scandir(image_root) if entry.is_dir())
+    except FileNotFoundError:
+        return []
+
+
+def mount(image: Path, directory: Directory, userns_fd: int, first_id: int) -> None:
+    """Mount the container's root at `directory.rootfs`. Raises MountFailed; call `unmount` in any case.
+
+    The shifted image is attached at a path of its own for as long as the overlay takes to clone it: kernels before
+    6.18 refuse a detached one as a lower layer.
+    """
+    try:
+        tree = kernel.open_tree_clone(str(image))
+        try:
+            kernel.idmap_mount(tree, userns_fd)
+            kernel.move_mount(tree, str(directory.lower))
+        finally:
+            os.close(tree)
+        os.chown(directory.upper, first_id, first_id)
+        os.chmod(directory.upper, stat.S_IMODE(os.stat(image).st_mode))
+        options = f"lowerdir={directory.lower},upperdir={directory.upper},workdir={directory.work}"
+        kernel.mount("overlay", str(directory.rootfs), "overlay", kernel.MS_NODEV, options)
+        kernel.umount(str(directory.lower), kernel.MNT_DETACH)
+    except OSError as refused:
+        raise MountFailed(
+            f"mount the root of {directory.path.name}",
+            evidence={"errno": errno.errorcode.get(refused.errno or 0, "?"), "at": str(refused.filename)},
+        ) from refused
+
+
+def unmount(directory: Directory) -> None:
+    """Take away what `mount` made, all or parts of it. Idempotent. Raises MountFailed."""
+    for path in (directory.rootfs, directory.lower):
+        try:
+            while True:
+                kernel.umount(str(path), kernel.MNT_DETACH)
+        except OSError as refused:
+            # EINVAL: nothing is mounted there (any more); ENOENT: the directory was never made.
+            if refused.errno not in (errno.EINVAL, errno.ENOENT):
+                raise MountFailed(f"unmount {path}") from refused
+
+
+def write_etc(directory: Directory, first_id: int, hostname: str, address: str) -> None:
+    """The files that are the container's own whatever the image has: hosts, hostname, resolv.conf. Raises OSError."""
+    files = {
+        "hosts": f"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n{address} {hostname}\n",
+        "hostname": hostname + "\n",
+        "resolv.conf": resolv_conf(),
+    }
+    for name, text in files.items():
+        path = directory.etc / name
+        path.write_text(text)
+        path.chmod(0o644)
+        os.chown(path, first_id, first_id)
+
+
+def resolv_conf() -> str:
+    """The host's resolver configuration without servers on loopback, which a container could not reach."""
+    lines: list[str] = []
+    with contextlib.suppress(OSError):
+        lines = Path("/etc/resolv.conf").read_text().splitlines()
+    return "".join(line + "\n" for line in lines if not line.split("#")[0].strip().startswith("nameserver 127."))

@@ -1,0 +1,130 @@
+"""The nouns of garden: what a container shall be, what it is, and how it ended. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Literal, NewType
+
+from attrs import field, frozen
+
+Handle = NewType("Handle", str)
+"""Names a container on its cell; also its directory, its runtime id and its log."""
+
+Env = tuple[tuple[str, str], ...]
+State = Literal["created", "running", "exited"]
+
+PIDS_DEFAULT = 1024
+
+
+@frozen
+class Limits:
+    """What a container may use. None means: not limited by us."""
+
+    memory_bytes: int | None = None
+    """Memory and swap together are held to this, so a container never swaps."""
+    cpu_weight: int | None = None
+    """1..100, relative to the other containers; None is 100."""
+    pids: int = PIDS_DEFAULT
+    """Processes and threads together."""
+    nofile: int | None = None
+    """Open files a process; never above the cell's own hard limit."""
+
+
+@frozen
+class PortForward:
+    """One TCP port of the container and the port of the host that leads to it."""
+
+    container_port: int
+    host_port: int
+
+
+@frozen
+class Network:
+    """Where a container can be reached: its own IPv4 address, the host's, and its published ports."""
+
+    address: str
+    host_address: str
+    ports: tuple[PortForward, ...] = ()
+
+
+@frozen
+class ContainerSpec:
+    """What to create. The user process is `path` with `args` (which do not repeat the path)."""
+
+    handle: str
+    rootfs: str
+    """`preloaded:NAME`, a directory of the cell's image root."""
+    path: str
+    args: tuple[str, ...] = ()
+    env: Env = field(default=(), repr=False)
+    cwd: str | None = None
+    """None: the user's home when the image has it, else `/`."""
+    user: str = "root"
+    """A name of the image's passwd, or `uid`, or `uid:gid`."""
+    hostname: str | None = None
+    """None: the handle. At most the last 49 characters are used."""
+    limits: Limits = Limits()
+    ports: tuple[int, ...] = ()
+    """Container ports to publish on the host."""
+    properties: Mapping[str, str] = field(factory=dict)
+    """Opaque to garden: stored, and given back when the container is adopted."""
+    network_env: Callable[[Network], Env] | None = field(default=None, repr=False)
+    """More environment, once the addresses are known. Not stored."""
+
+
+@frozen
+class ProcessSpec:
+    """One more process inside a running container (a command check)."""
+
+    path: str
+    args: tuple[str, ...] = ()
+    env: Env = field(default=(), repr=False)
+    cwd: str | None = None
+    user: str = "root"
+
+
+@frozen
+class Container:
+    """A container as it is now."""
+
+    handle: str
+    properties: Mapping[str, str]
+    network: Network
+    state: State
+    limits: Limits
+    created_at: datetime
+
+
+@frozen
+class Exit:
+    """How the user process ended, and what the host saw of it."""
+
+    status: int | None
+    """0..255, 128 + signal when a signal ended it; None when nobody was there to see it."""
+    signal: int | None
+    """The signal that the status stands for, as every container tool reads it (status - 128)."""
+    oom_killed: bool
+    """The kernel killed at least one process of the container at its memory limit."""
+    log_tail: tuple[str, ...]
+    cgroup: Mapping[str, int]
+    """memory_limit_bytes, memory_peak_bytes, oom_kill, pids_limit, pids_peak: those that the kernel gave."""
+    at: datetime
+
+
+@frozen
+class ExecResult:
+    """How an extra process ended; `output` is stdout and stderr as they came, at most the first 64 KiB."""
+
+    status: int | None
+    output: str
+    timed_out: bool
+
+
+@frozen
+class LogLine:
+    """One line the container wrote. `stream` is stdout or stderr; `at` is UTC."""
+
+    at: datetime
+    stream: str
+    text: str

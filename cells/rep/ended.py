@@ -1,0 +1,72 @@
+"""Instances that ended on their own, each with its failure document, on disk until a BBS has stored it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from pathlib import Path
+
+import structlog
+from attrs import define, field
+
+from cells.rep.disk import write_atomically
+from diego_py import wire
+from diego_py.models.identifiers import InstanceGuid
+from diego_py.models.work import EndedReport
+
+REPORTS_MAX = 200
+"""Documents carried by one report: at 64 KiB each at most, that bounds its body. The rest go with the next ones."""
+BOOK_MAX = 10_000
+"""Beyond this the oldest ones are given up; only a BBS that was away for long lets it come to this."""
+
+
+@define
+class EndedBook:
+    """What still has to be told. The order is that of the ends."""
+
+    directory: Path
+    log: structlog.stdlib.BoundLogger
+    _reports: dict[InstanceGuid, EndedReport] = field(factory=dict, init=False)
+
+    def load(self) -> None:
+        """Read what an earlier boot could not tell any more."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for path in sorted(self.directory.glob("*.json"), key=lambda path: path.stat().st_mtime_ns):
+            try:
+                report = wire.decode(EndedReport, path.read_bytes())
+            except (wire.MalformedJSON, wire.InvalidFields) as malformed:
+                self.log.error("ended_report_unreadable", path=path.name, error=str(malformed))
+                path.rename(path.with_suffix(".unreadable"))
+                continue
+            self._reports[report.instance_guid] = report
+
+    async def add(self, report: EndedReport) -> None:
+        """Keep `report` until it is acknowledged. A full disk costs its survival of a crash, not the report."""
+        while len(self._reports) >= BOOK_MAX:
+            oldest = next(iter(self._reports))
+            self.log.error("ended_report_given_up", instance_guid=oldest)
+            await self.acknowledge([oldest])
+        self._reports[report.instance_guid] = report
+        try:
+            await asyncio.to_thread(write_atomically, self._path(report.instance_guid), wire.encode(report))
+        except OSError as refused:
+            self.log.error("ended_report_not_on_disk", instance_guid=report.instance_guid, errno=refused.errno)
+
+    async def acknowledge(self, guids: Iterable[InstanceGuid]) -> None:
+        """Forget what is stored elsewhere now. Unknown ones are ignored."""
+        for guid in guids:
+            if self._reports.pop(guid, None) is not None:
+                await asyncio.to_thread(self._path(guid).unlink, missing_ok=True)
+
+    def has(self, guid: InstanceGuid) -> bool:
+        return guid in self._reports
+
+    def reports(self) -> tuple[EndedReport, ...]:
+        """The oldest ones, as many as one report carries."""
+        return tuple(self._reports.values())[:REPORTS_MAX]
+
+    def __len__(self) -> int:
+        return len(self._reports)
+
+    def _path(self, guid: InstanceGuid) -> Path:
+        return self.directory / f"{guid}.json"

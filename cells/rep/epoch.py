@@ -1,0 +1,36 @@
+"""The fence against replaced leaders: the highest epoch this cell ever saw, kept on disk (reliability rule R6)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from attrs import define, field
+
+from cells.rep.disk import write_atomically
+from diego_py.errors import Outcome, StaleEpoch
+
+
+@define
+class EpochFence:
+    """Refuses commands of any epoch below the highest seen."""
+
+    path: Path
+    highest: int = field(default=0, init=False)
+
+    def load(self) -> None:
+        """Read what an earlier boot saw. A file that is there and unreadable stops the start: guessing is unsafe."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
+            self.highest = int(self.path.read_text())
+
+    def admit(self, epoch: int) -> None:
+        """Let a command pass, remembering a new epoch before it does. 0 comes from a client's request, from no leader.
+
+        Raises StaleEpoch.
+        """
+        if epoch == 0 or epoch == self.highest:
+            return
+        if epoch < self.highest:
+            raise StaleEpoch(f"epoch {epoch} was replaced by {self.highest}", outcome=Outcome.NOT_STARTED)
+        write_atomically(self.path, str(epoch).encode())
+        self.highest = epoch

@@ -1,0 +1,143 @@
+"""The BBS's words into garden's and back. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+from cells.executor.plan import HealthPlan, Plan
+from cells.garden.spec import PIDS_DEFAULT, Container, ContainerSpec, Limits, Network
+from cells.rep.environment import container_env, network_env
+from cells.rep.instances import Identity
+from diego_py import wire
+from diego_py.errors import InvalidSpec, Outcome, UnsupportedField
+from diego_py.models import supported, validation
+from diego_py.models.actions import RunAction
+from diego_py.models.actual_lrp import NetInfo, PortMapping
+from diego_py.models.desired_lrp import DesiredLRPDefinition
+from diego_py.models.work import Work
+from diego_py.models.workload import Resources
+
+MEBIBYTE = 1024 * 1024
+CPU_WEIGHT_DEFAULT = 100
+LRP_PROPERTY = "diego.lrp"
+"""The one property of an LRP's container: all that adoption needs, as JSON. It has no secrets in it."""
+
+
+@attrs.frozen(kw_only=True)
+class Kept:
+    """What is stored with the container, so that a later boot of the cell knows whose it is and how to watch it."""
+
+    process_guid: str
+    index: int
+    domain: str
+    instance_guid: str
+    memory_mb: int
+    disk_mb: int
+    health: HealthPlan
+
+
+def checked(work: Work) -> Work:
+    """The work, if every field of it is within its limits and this release can execute it.
+
+    Raises InvalidSpec or UnsupportedField. The BBS has asked the same; a guid also becomes a file name here.
+    """
+    if bad := validation.validate(work):
+        errors = [wire.to_builtins(error) for error in bad]
+        raise InvalidSpec(f"{len(bad)} invalid field(s)", outcome=Outcome.NOT_STARTED, errors=errors)
+    if beyond := supported.unsupported(work.definition):
+        errors = [wire.to_builtins(error) for error in beyond]
+        raise UnsupportedField(f"{len(beyond)} unsupported field(s)", outcome=Outcome.NOT_STARTED, errors=errors)
+    return work
+
+
+def identity_of(work: Work) -> Identity:
+    """Who the instance is and what it takes."""
+    return Identity(
+        process_guid=work.process_guid,
+        index=work.index,
+        domain=work.domain,
+        instance_guid=work.instance_guid,
+        resources=work.definition.resources,
+    )
+
+
+def plan_of(work: Work, start_timeout_default_s: float) -> Plan:
+    """What the executor shall do for a checked work."""
+    definition = work.definition
+    run = definition.action.only()
+    assert isinstance(run, RunAction)
+    checks = definition.check_definition.checks if definition.check_definition else ()
+    start_timeout_s = definition.start_timeout_ms / 1000 or start_timeout_default_s
+    health = HealthPlan(checks=checks, start_timeout_s=start_timeout_s)
+    spec = ContainerSpec(
+        handle=work.instance_guid,
+        rootfs=definition.rootfs,
+        path=run.path,
+        args=run.args,
+        env=container_env(work.instance_guid, work.index, definition.environment_variables, run.env),
+        cwd=run.dir or None,
+        user=run.user,
+        limits=_limits(definition, run),
+        ports=definition.ports,
+        properties=_properties(work, health),
+        network_env=network_env,
+    )
+    return Plan(spec=spec, health=health)
+
+
+def kept_of(properties: Mapping[str, str]) -> tuple[Identity, HealthPlan] | None:
+    """Whose container this is and how it is watched; None for one that no LRP of ours made."""
+    text = properties.get(LRP_PROPERTY)
+    if text is None:
+        return None
+    try:
+        kept = wire.decode(Kept, text.encode())
+    except (wire.MalformedJSON, wire.InvalidFields):
+        return None
+    resources = Resources(memory_mb=kept.memory_mb, disk_mb=kept.disk_mb)
+    named = {name: getattr(kept, name) for name in ("process_guid", "index", "domain", "instance_guid")}
+    return Identity(**named, resources=resources), kept.health
+
+
+def net_info_of(network: Network) -> NetInfo:
+    """Where an instance can be reached, for the BBS."""
+    ports = tuple(PortMapping(container_port=port.container_port, host_port=port.host_port) for port in network.ports)
+    return NetInfo(address=network.host_address, ports=ports, instance_address=network.address)
+
+
+def describe(container: Container) -> dict[str, object]:
+    """A container for `GET /v1/containers`."""
+    return {
+        "handle": container.handle,
+        "state": container.state,
+        "created_at": container.created_at,
+        "network": net_info_of(container.network),
+        "memory_bytes": container.limits.memory_bytes,
+        "properties": dict(container.properties),
+    }
+
+
+def _limits(definition: DesiredLRPDefinition, run: RunAction) -> Limits:
+    """Diego's 0 is garden's None: not limited by us. The number of processes always is."""
+    nofile = run.resource_limits.nofile if run.resource_limits else None
+    return Limits(
+        memory_bytes=definition.memory_mb * MEBIBYTE or None,
+        cpu_weight=definition.cpu_weight or CPU_WEIGHT_DEFAULT,
+        pids=definition.max_pids or PIDS_DEFAULT,
+        nofile=nofile,
+    )
+
+
+def _properties(work: Work, health: HealthPlan) -> dict[str, str]:
+    kept = Kept(
+        process_guid=work.process_guid,
+        index=work.index,
+        domain=work.domain,
+        instance_guid=work.instance_guid,
+        memory_mb=work.definition.memory_mb,
+        disk_mb=work.definition.disk_mb,
+        health=health,
+    )
+    return {LRP_PROPERTY: wire.encode(kept).decode()}

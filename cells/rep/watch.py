@@ -1,0 +1,94 @@
+"""What happens to an instance after it started: it is watched, and its end is kept, undone and told."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import structlog
+from attrs import define
+
+from cells.executor.executor import Executor
+from cells.executor.outcomes import outcome_of
+from cells.executor.plan import HealthPlan
+from cells.garden.spec import Container
+from cells.rep.ended import EndedBook
+from cells.rep.instances import Instance, InstanceEvent, Instances
+from cells.rep.reservations import Reservations
+from diego_py import chain
+from diego_py.call import Call
+from diego_py.errors import DiegoError
+from diego_py.models.work import EndedReport
+from diego_py.service.clock import Clock
+from diego_py.service.run import OwnedTasks
+
+WATCH_BUDGET_MS = 120_000.0
+
+
+@define
+class Watcher:
+    """Owns one task for each instance that is not in the hands of a request."""
+
+    executor: Executor
+    instances: Instances
+    reservations: Reservations
+    ended: EndedBook
+    tasks: OwnedTasks
+    changed: asyncio.Event
+    clock: Clock
+    log: structlog.stdlib.BoundLogger
+
+    def begin(self, instance: Instance, container: Container, health: HealthPlan) -> None:
+        """Watch an instance that is RUNNING."""
+        work = self._watch(instance, container, health)
+        instance.watching = self.tasks.begin(work, f"watch {instance.guid}")
+
+    def take_up(self, instance: Instance, container: Container, health: HealthPlan) -> None:
+        """Watch an instance of an earlier boot: whether it was ever healthy is found out first."""
+        work = self._recheck_and_watch(instance, container, health)
+        instance.watching = self.tasks.begin(work, f"watch {instance.guid}")
+
+    async def leave(self, instance: Instance) -> None:
+        """Stop watching, because somebody else now ends the instance."""
+        watching, instance.watching = instance.watching, None
+        if watching is not None:
+            watching.cancel()
+            await asyncio.wait([watching])
+
+    async def _recheck_and_watch(self, instance: Instance, container: Container, health: HealthPlan) -> None:
+        call = Call.begin(self.clock, WATCH_BUDGET_MS + health.start_timeout_s * 1000)
+        failure = await self.executor.recheck(call, container, health)
+        if failure is not None:
+            await self._conclude(call, instance, failure)
+            return
+        instance.happen(InstanceEvent.START)
+        self.changed.set()
+        await self._watch(instance, container, health)
+
+    async def _watch(self, instance: Instance, container: Container, health: HealthPlan) -> None:
+        call = Call.begin(self.clock, WATCH_BUDGET_MS)
+        failure = await self.executor.watch(call, container, health)
+        await self._conclude(call, instance, failure)
+
+    async def _conclude(self, call: Call, instance: Instance, failure: DiegoError) -> None:
+        """Keep the document before anything is removed, so that no crash of ours loses it; then remove, then tell."""
+        instance.happen(InstanceEvent.END)
+        identity = instance.identity
+        problem = chain.problem(failure, call, identity.subject())
+        self.log.info("instance_ended", instance_guid=instance.guid, code=problem.code, detail=problem.detail)
+        report = EndedReport(
+            process_guid=identity.process_guid,
+            index=identity.index,
+            domain=identity.domain,
+            instance_guid=instance.guid,
+            failure=msgspec.json.decode(problem.encode()),
+        )
+        await self.ended.add(report)
+        left = await outcome_of(self.executor.remove(call, instance.guid))
+        if isinstance(left, DiegoError):
+            self.log.error("container_not_removed", handle=instance.guid, code=left.root.code, detail=left.root.message)
+        else:
+            self.reservations.release(instance.guid)
+            self.instances.remove(instance.guid)
+        instance.watching = None
+        self.changed.set()

@@ -1,0 +1,200 @@
+"""The cascade of the cell, top to bottom: refuse or reserve, claim and create, start, answer; and the way back.
+
+Runs inside the hop that the HTTP route entered ("rep"). The work belongs to the process, not to the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+
+from attrs import define, evolve, field
+
+from cells.executor.executor import Executor
+from cells.executor.outcomes import outcome_of, value_of
+from cells.executor.plan import Plan
+from cells.garden.spec import Container
+from cells.rep import translate
+from cells.rep.admission import Admission
+from cells.rep.bbs import BBS
+from cells.rep.instances import Identity, Instance, InstanceEvent, Instances
+from cells.rep.reservations import Reservations
+from cells.rep.shared import SharedWork
+from cells.rep.watch import Watcher
+from diego_py.call import Budget, Call
+from diego_py.errors import DiegoError, HandleTaken, Outcome, StoppedWhileStarting
+from diego_py.models.identifiers import CellId, InstanceGuid
+from diego_py.models.work import ClaimRequest, InstanceState, Started, Stopped, Work
+from diego_py.service.run import OwnedTasks
+
+UNDO_RESERVE_SHARE = 0.2
+UNDO_RESERVE_MS_MAX = 1000.0
+"""Kept back of a budget, so that what was begun can be undone and said before the caller stops waiting."""
+STOP_BUDGET_MS = 120_000.0
+"""A stop goes on after its caller's budget is spent: the container shall be gone in any case."""
+
+
+@define
+class CellWork:
+    """Runs and stops instances. One for each cell process."""
+
+    cell_id: CellId
+    boot_id: str
+    start_timeout_default_s: float
+    admission: Admission
+    reservations: Reservations
+    instances: Instances
+    bbs: BBS
+    executor: Executor
+    watcher: Watcher
+    owned: OwnedTasks
+    changed: asyncio.Event
+    """Set whenever the BBS should hear of something soon."""
+    _starts: SharedWork[Started] = field(init=False)
+    _stops: SharedWork[Stopped] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._starts = SharedWork("run_instance", self.owned)
+        self._stops = SharedWork("stop_instance", self.owned)
+
+    async def run_instance(self, call: Call, work: Work) -> Started:
+        """Return when the instance is RUNNING; raise when it is not, with everything undone.
+
+        A repeat of the same instance_guid joins the first request, or is told what became of it.
+        """
+        work = translate.checked(work)
+        identity = translate.identity_of(work)
+        known = self.instances.get(work.instance_guid)
+        if known is not None and known.identity != identity:
+            raise HandleTaken("another instance has this guid", outcome=Outcome.NOT_STARTED)
+        if known is not None and known.state is InstanceState.RUNNING:
+            return self._started(known)
+        if known is not None and not self._starts.under_way(work.instance_guid):
+            raise HandleTaken(f"this instance is {known.state} already", outcome=Outcome.NOT_STARTED)
+        async with call.within_budget("run_instance"):
+            return await self._starts.join(work.instance_guid, lambda: self._run(call, work, identity))
+
+    async def _run(self, call: Call, work: Work, identity: Identity) -> Started:
+        """Each step's undo is pushed before the step; the steps are in the order in which they happen."""
+        self.admission.admit(work)
+        plan = translate.plan_of(work, self.start_timeout_default_s)
+        instance = self._reserve(identity)
+        left: list[DiegoError] = []
+        hurried = _with_time_to_undo(call)
+        try:
+            async with AsyncExitStack() as undo:
+                undo.callback(self._release, instance, left)
+                undo.push_async_callback(self._destroy, call, instance, left)
+                async with hurried.within_budget("run_instance"):
+                    container = await self._claim_and_create(hurried, instance, plan)
+                    if instance.stop_asked.is_set():
+                        raise StoppedWhileStarting("stopped before its process was started")
+                    await self.executor.start(hurried, container, plan.health, instance.stop_asked)
+                undo.pop_all()
+        except DiegoError as failure:
+            raise _told(failure, instance, left)
+        instance.net_info = translate.net_info_of(container.network)
+        instance.happen(InstanceEvent.START)
+        self.watcher.begin(instance, container, plan.health)
+        self.changed.set()
+        return self._started(instance)
+
+    async def _claim_and_create(self, call: Call, instance: Instance, plan: Plan) -> Container:
+        """Both at once; neither failure cancels the other. No process of the user runs before the claim is granted."""
+        async with asyncio.TaskGroup() as group:
+            claiming = group.create_task(outcome_of(self._claim(call, instance)))
+            creating = group.create_task(outcome_of(self.executor.create(call, plan)))
+        value_of(claiming.result())
+        return value_of(creating.result())
+
+    async def _claim(self, call: Call, instance: Instance) -> None:
+        identity = instance.identity
+        request = ClaimRequest(instance_guid=instance.guid, cell_id=self.cell_id, boot_id=self.boot_id)
+        await self.bbs.claim(call, identity.process_guid, identity.index, request)
+        instance.happen(InstanceEvent.CLAIM)
+
+    def _reserve(self, identity: Identity) -> Instance:
+        """Atomic: there is no await between the look and the entry. Raises InsufficientResources."""
+        self.reservations.reserve(identity.instance_guid, identity.resources)
+        instance = Instance(identity)
+        self.instances.add(instance)
+        return instance
+
+    async def _destroy(self, call: Call, instance: Instance, left: list[DiegoError]) -> None:
+        """Undo of create and start."""
+        instance.happen(InstanceEvent.FAIL)
+        gone = await outcome_of(self.executor.destroy(call, instance.guid))
+        if isinstance(gone, DiegoError):
+            left.append(gone)
+
+    def _release(self, instance: Instance, left: list[DiegoError]) -> None:
+        """Undo of reserve. What a container still uses stays reserved, and the instance reported until it is gone."""
+        if not left:
+            self._forget(instance)
+        self.changed.set()
+
+    async def stop_instance(self, call: Call, guid: InstanceGuid) -> Stopped:
+        """Return when the instance's container is gone, also when it never was there. Stops one that is starting, too."""
+        async with call.within_budget("stop_instance"):
+            return await self._stops.join(guid, lambda: self._stop(call.with_budget(STOP_BUDGET_MS), guid))
+
+    async def _stop(self, call: Call, guid: InstanceGuid) -> Stopped:
+        known = self.instances.get(guid)
+        if known is not None:
+            known.stop_asked.set()
+        existed = known is not None or self.executor.has(guid)
+        await self._starts.settled(guid)  # who starts it undoes what he did
+        await self._settled_end(guid)  # it may be ending by itself
+        instance = self.instances.get(guid)
+        try:
+            if instance is not None:
+                instance.happen(InstanceEvent.STOP)
+                await self.watcher.leave(instance)
+            if instance is not None or self.executor.has(guid):
+                existed = True
+                await self.executor.remove(call, guid)
+        except DiegoError as failure:
+            raise _partial(failure, guid, [failure])
+        if instance is not None:
+            self._forget(instance)
+        self.changed.set()
+        return Stopped(instance_guid=guid, existed=existed)
+
+    async def _settled_end(self, guid: InstanceGuid) -> None:
+        instance = self.instances.get(guid)
+        if instance is not None and instance.state is InstanceState.STOPPING and instance.watching is not None:
+            await asyncio.wait([instance.watching])
+
+    def _forget(self, instance: Instance) -> None:
+        self.reservations.release(instance.guid)
+        self.instances.remove(instance.guid)
+
+    def _started(self, instance: Instance) -> Started:
+        assert instance.net_info is not None
+        return Started(
+            instance_guid=instance.guid,
+            net_info=instance.net_info,
+            available=self.reservations.available(),
+            sequence=self.reservations.sequence,
+        )
+
+
+def _with_time_to_undo(call: Call) -> Call:
+    reserve_ms = min(UNDO_RESERVE_MS_MAX, max(0.0, call.remaining_ms()) * UNDO_RESERVE_SHARE)
+    return evolve(call, budget=Budget(call.budget.deadline_s - reserve_ms / 1000, call.budget.total_ms))
+
+
+def _told(failure: DiegoError, instance: Instance, left: list[DiegoError]) -> DiegoError:
+    """The failure with what is true on the cell now: everything is undone, or it says what is not."""
+    if left:
+        return _partial(failure, instance.guid, left)
+    failure.outcome = Outcome.ROLLED_BACK
+    return failure
+
+
+def _partial(failure: DiegoError, handle: str, left: list[DiegoError]) -> DiegoError:
+    failure.outcome = Outcome.PARTIAL
+    root = failure.root
+    remaining = [{"handle": handle, "code": error.root.code, "detail": error.root.message} for error in left]
+    root.evidence = {**(root.evidence or {}), "left": remaining}
+    return failure

@@ -1,0 +1,204 @@
+"""One request on its way through one process: its ids, its remaining time, and the hops it is in.
+
+A `Call` is passed to every function of the chain. `call.hop(...)` is the only way to make a frame of the chain: it
+times, wraps and links, so that no hop does it differently.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime
+
+from attrs import define, evolve, field, frozen
+
+from diego_py.errors import BudgetSpent, DiegoError, E, Frame, InternalError, Outcome, Step
+from diego_py.service.clock import Clock
+
+ANSWER_MARGIN_MS = 50.0
+"""What each hop keeps of its budget to be able to answer itself (Boulder shaves its deadlines the same way)."""
+
+
+@frozen
+class Budget:
+    """How long the request may take: a deadline on this process's monotonic clock. Relative on the wire."""
+
+    deadline_s: float
+    total_ms: float
+
+    @classmethod
+    def of(cls, milliseconds: float, clock: Clock) -> Budget:
+        """A budget of so many milliseconds from now."""
+        return cls(deadline_s=clock.monotonic() + milliseconds / 1000, total_ms=milliseconds)
+
+    def remaining_ms(self, clock: Clock) -> float:
+        """Milliseconds left; negative when overspent."""
+        return (self.deadline_s - clock.monotonic()) * 1000
+
+
+@define
+class Hop:
+    """The record of one hop while it runs and after: its own steps, the hops below, and when anything below ran."""
+
+    name: str
+    id: str
+    op: str
+    began_s: float
+    began_at: datetime
+    attempt: int | None = None
+    elapsed_ms: float | None = None
+    steps: list[Step] = field(factory=list)
+    children: list[Hop] = field(factory=list)
+    _below: int = 0
+    _below_since_s: float = 0.0
+    _below_ms: float = 0.0
+
+    def child_began(self, now_s: float) -> None:
+        if self._below == 0:
+            self._below_since_s = now_s
+        self._below += 1
+
+    def child_ended(self, now_s: float) -> None:
+        self._below -= 1
+        if self._below == 0:
+            self._below_ms += (now_s - self._below_since_s) * 1000
+
+    def attach(self, child: Hop) -> None:
+        """Take up a finished hop of another process, reported in its answer."""
+        self.children.append(child)
+        self._below_ms += child.elapsed_ms or 0.0
+
+    def finish(self, now_s: float) -> None:
+        self.elapsed_ms = (now_s - self.began_s) * 1000
+
+    @property
+    def self_ms(self) -> float:
+        """Own time: elapsed less the time during which at least one hop below was running."""
+        return max(0.0, (self.elapsed_ms or 0.0) - self._below_ms)
+
+    def frame(self, error: DiegoError, now_s: float) -> Frame:
+        """The line of the chain that this hop contributes when `error` leaves it, now if it is still open."""
+        elapsed_ms = (now_s - self.began_s) * 1000 if self.elapsed_ms is None else self.elapsed_ms
+        below_ms = self._below_ms + ((now_s - self._below_since_s) * 1000 if self._below else 0.0)
+        return Frame(
+            hop=self.name,
+            id=self.id,
+            op=self.op,
+            code=error.code,
+            detail=error.message,
+            status=error.status,
+            started_at=self.began_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            elapsed_ms=round(elapsed_ms, 2),
+            self_ms=round(max(0.0, elapsed_ms - below_ms), 2),
+            attempt=self.attempt,
+            steps=tuple(self.steps),
+        )
+
+    def critical_path(self) -> list[Hop]:
+        """This hop and, below it, the one whose end was waited for last, down to the leaf."""
+        path, here = [self], self
+        while here.children:
+            here = max(here.children, key=lambda child: child.began_s + (child.elapsed_ms or 0.0) / 1000)
+            path.append(here)
+        return path
+
+
+@frozen
+class Call:
+    """What a function of the chain needs to know of the request it serves. Immutable; `hop` gives the next one down."""
+
+    request_id: str
+    trace_id: str
+    budget: Budget
+    clock: Clock
+    here: Hop | None = None
+
+    @classmethod
+    def begin(cls, clock: Clock, budget_ms: float, request_id: str | None = None) -> Call:
+        """A call that starts in this process: a loop's, a test's or a command's."""
+        trace_id = secrets.token_hex(16)
+        return cls(request_id or trace_id, trace_id, Budget.of(budget_ms, clock), clock)
+
+    def with_budget(self, milliseconds: float) -> Call:
+        """The same call with another budget (work that goes on after its caller stopped waiting)."""
+        return evolve(self, budget=Budget.of(milliseconds, self.clock))
+
+    def remaining_ms(self) -> float:
+        return self.budget.remaining_ms(self.clock)
+
+    @contextmanager
+    def hop(
+        self, name: str, id: str, op: str, fails_as: type[DiegoError], attempt: int | None = None
+    ) -> Iterator[Call]:
+        """Enter a hop. An error leaving it carries exactly one frame more.
+
+        An error that has no frame yet is this hop's own and receives the hop's frame; one that has a frame came from
+        below and becomes the cause of a new `fails_as(op)`. Anything that is no DiegoError is a defect of ours and
+        becomes an InternalError. An error whose document is finished (`problem`) passes through untouched.
+        """
+        hop = Hop(name, id, op, self.clock.monotonic(), self.clock.now(), attempt)
+        if self.here is not None:
+            self.here.children.append(hop)
+            self.here.child_began(hop.began_s)
+        try:
+            yield evolve(self, here=hop)
+        except DiegoError as error:
+            self._close(hop)
+            if error.problem is not None:
+                raise
+            if error.frame is None:
+                error.frame = hop.frame(error, self.clock.monotonic())
+                raise
+            outer = fails_as(op)
+            outer.frame = hop.frame(outer, self.clock.monotonic())
+            raise outer from error
+        except Exception as defect:
+            self._close(hop)
+            ours = InternalError(f"{op}: unexpected {type(defect).__name__}", outcome=Outcome.UNKNOWN)
+            ours.frame = hop.frame(ours, self.clock.monotonic())
+            raise ours from defect
+        finally:
+            self._close(hop)
+
+    def framed(self, error: E) -> E:
+        """Give `error` the frame of the hop this call is in, as it stands now, and return it."""
+        if self.here is not None:
+            error.frame = self.here.frame(error, self.clock.monotonic())
+        return error
+
+    def _close(self, hop: Hop) -> None:
+        if hop.elapsed_ms is not None:
+            return
+        now_s = self.clock.monotonic()
+        hop.finish(now_s)
+        if self.here is not None:
+            self.here.child_ended(now_s)
+
+    @contextmanager
+    def step(self, op: str) -> Iterator[None]:
+        """Time a named part of the current hop's own work."""
+        began_s = self.clock.monotonic()
+        try:
+            yield
+        finally:
+            if self.here is not None:
+                self.here.steps.append(Step(op, round((self.clock.monotonic() - began_s) * 1000, 2)))
+
+    @asynccontextmanager
+    async def within_budget(self, op: str, outcome: Outcome = Outcome.UNKNOWN) -> AsyncIterator[None]:
+        """Bound the body by the remaining budget, less the margin for our own answer.
+
+        Raises BudgetSpent when there is no time left or it runs out inside, at once if it is spent already.
+        """
+        remaining_ms = self.remaining_ms() - ANSWER_MARGIN_MS
+        if remaining_ms <= 0:
+            raise BudgetSpent(f"{op}: no time left to begin", outcome=Outcome.NOT_STARTED)
+        try:
+            async with asyncio.timeout(remaining_ms / 1000) as scope:
+                yield
+        except TimeoutError as timeout:
+            if not scope.expired():
+                raise
+            raise BudgetSpent(f"{op}: not done within {self.budget.total_ms:.0f} ms", outcome=outcome) from timeout

@@ -1,0 +1,66 @@
+"""The BBS's client of a cell's rep."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import aiohttp
+from attrs import define, evolve
+
+from diego_py import wire
+from diego_py.call import Call
+from diego_py.errors import BadAnswer, DiegoError, Outcome
+from diego_py.http.client import HopClient, Peer
+from diego_py.models.identifiers import CellId, InstanceGuid
+from diego_py.models.work import CellReport, Started, Stopped, Work
+
+T = TypeVar("T")
+
+
+@define
+class CellClient:
+    """Typed calls; each raises what the cell raised, frame by frame."""
+
+    http: HopClient
+
+    async def run(self, call: Call, cell_id: CellId, url: str, work: Work, attempt: int) -> Started:
+        """Have the cell run an instance; returns when it is RUNNING. The cell's frame carries the attempt."""
+        peer = Peer("rep", cell_id, url)
+        body = wire.encode_revealed(work)
+        try:
+            answer = await self.http.request(call, peer, "POST", "/v1/instances", body, op="run_instance")
+        except DiegoError as error:
+            if error.frame is not None:
+                error.frame = evolve(error.frame, attempt=attempt)
+            raise
+        return decoded(Started, answer.body)
+
+    async def stop(self, call: Call, cell_id: CellId, url: str, instance_guid: InstanceGuid) -> Stopped:
+        """Have the cell stop an instance; returns when its container is gone."""
+        path = f"/v1/instances/{instance_guid}/stop"
+        answer = await self.http.request(call, Peer("rep", cell_id, url), "POST", path, b"{}", op="stop_instance")
+        return decoded(Stopped, answer.body)
+
+    async def state(self, call: Call, cell_id: CellId, url: str) -> CellReport:
+        """What the cell has now."""
+        answer = await self.http.request(call, Peer("rep", cell_id, url), "GET", "/v1/state", op="state")
+        return decoded(CellReport, answer.body)
+
+    @asynccontextmanager
+    async def logs(
+        self, call: Call, cell_id: CellId, url: str, instance_guid: InstanceGuid, query: str
+    ) -> AsyncIterator[aiohttp.StreamReader]:
+        """The log of an instance as NDJSON."""
+        path = f"/v1/instances/{instance_guid}/logs?{query}"
+        async with self.http.stream(call, Peer("rep", cell_id, url), path) as content:
+            yield content
+
+
+def decoded(kind: type[T], body: bytes) -> T:
+    """An answer's body as a model. Raises BadAnswer."""
+    try:
+        return wire.decode(kind, body)
+    except (wire.MalformedJSON, wire.InvalidFields) as malformed:
+        raise BadAnswer("the answer does not have the expected form", outcome=Outcome.UNKNOWN) from malformed

@@ -1,0 +1,179 @@
+"""One class for each thing that the BBS, the auction and the rep try."""
+
+from __future__ import annotations
+
+from diego_py.errors.base import CELLS, EXPLAIN, LOGS, DiegoError, Fault, Next
+
+
+class DesireFailed(DiegoError):
+    """The LRP was not brought to the state the caller asked for."""
+
+    code = "bbs.desire_failed"
+    title = "The LRP does not run as desired"
+    next = (EXPLAIN,)
+
+
+class UpdateFailed(DiegoError):
+    """The change of the LRP did not become true."""
+
+    code = "bbs.update_failed"
+    title = "The update did not become true"
+    next = (EXPLAIN,)
+
+
+class DeleteFailed(DiegoError):
+    """Not every container of the LRP could be shown to be gone."""
+
+    code = "bbs.delete_failed"
+    title = "The LRP is not gone"
+    next = (EXPLAIN,)
+
+
+class RestartFailed(DiegoError):
+    """The instance was stopped and could not be started again."""
+
+    code = "bbs.restart_failed"
+    title = "The instance was not restarted"
+    next = (EXPLAIN,)
+
+
+class StopFailed(DiegoError):
+    """The instance could not be shown to be stopped."""
+
+    code = "bbs.stop_failed"
+    title = "The instance was not stopped"
+    next = (EXPLAIN,)
+
+
+class RepairFailed(DiegoError):
+    """Convergence tried to put an instance back and failed; it tries again after a back-off."""
+
+    code = "bbs.repair_failed"
+    title = "Convergence could not repair the instance"
+    next = (EXPLAIN,)
+
+
+class RequestFailed(DiegoError):
+    """Any other request to the BBS failed."""
+
+    code = "bbs.request_failed"
+    title = "The BBS could not carry out the request"
+    next = (Next("Read the innermost frame of the chain"),)
+
+
+class InstanceFailed(DiegoError):
+    """An instance that ran has ended."""
+
+    code = "bbs.instance_failed"
+    title = "A running instance ended"
+    next = (LOGS, EXPLAIN)
+
+
+class CellLost(DiegoError):
+    """The cell stopped renewing its presence, so its instances are placed again elsewhere."""
+
+    code = "bbs.cell_lost"
+    title = "The cell of the instance vanished"
+    retryable = True
+    next = (CELLS, Next("Restart the cell process on its host: it adopts the containers that still run"))
+
+
+class PlacementFailed(DiegoError):
+    """No cell ended up running the instance."""
+
+    code = "auction.placement_failed"
+    title = "The instance could not be placed"
+    next = (EXPLAIN,)
+
+
+class NoCellFits(DiegoError):
+    """Every cell was ruled out; `placement` has need and have for each."""
+
+    code = "auction.no_cell_fits"
+    title = "No cell has room for the instance"
+    status = 503
+    fault = Fault.CAPACITY
+    retryable = True
+    next = (CELLS, Next("Ask for less, stop something, or add a cell"))
+
+
+class NoCells(DiegoError):
+    """No live cell is known."""
+
+    code = "auction.no_cells"
+    title = "There is no live cell"
+    status = 503
+    fault = Fault.CAPACITY
+    retryable = True
+    next = (CELLS, Next("Start a cell", run="python -m cells --config CELL.json"))
+
+
+class RepFailed(DiegoError):
+    """The cell rep could not carry out the request."""
+
+    code = "rep.work_failed"
+    title = "The cell could not run the instance"
+    next = (EXPLAIN,)
+
+
+class InsufficientResources(DiegoError):
+    """The cell refused: its own books have less room than the auction believed."""
+
+    code = "rep.insufficient_resources"
+    title = "The cell has no room"
+    status = 409
+    fault = Fault.CAPACITY
+    retryable = True
+    next = (CELLS,)
+
+
+class CellDraining(DiegoError):
+    """The cell is being emptied and takes no work."""
+
+    code = "rep.draining"
+    title = "The cell is draining"
+    status = 503
+    fault = Fault.CAPACITY
+    retryable = True
+    next = (CELLS,)
+
+
+class ClaimRefused(DiegoError):
+    """The row was no longer waiting for this instance: a late or repeated request. Nothing was started."""
+
+    code = "rep.claim_refused"
+    title = "The claim came too late"
+    status = 409
+    retryable = True
+    elsewhere = False
+    next = (Next("See who runs it now", run="diego ps {process_guid}"),)
+
+
+class ClaimLost(DiegoError):
+    """The cell could not reach any BBS to claim the row, so it started nothing."""
+
+    code = "rep.claim_lost"
+    title = "The cell could not claim the instance"
+    status = 500
+    retryable = True
+    next = (Next("Check that the cell reaches a BBS at its configured addresses"),)
+
+
+class HandleTaken(DiegoError):
+    """A container with this handle exists on the cell already."""
+
+    code = "rep.handle_taken"
+    title = "The cell has this instance already"
+    status = 409
+    elsewhere = False
+    next = (EXPLAIN,)
+
+
+class StaleEpoch(DiegoError):
+    """The command comes from a leader that was replaced."""
+
+    code = "rep.stale_epoch"
+    title = "The command comes from an old leader"
+    status = 409
+    elsewhere = False
+    next = (Next("Nothing: the present leader decides"),)

@@ -1,0 +1,203 @@
+"""The server side of a hop: routes with names, one frame a request, and a failure document for every non-2xx."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+import structlog
+from aiohttp import web
+from attrs import asdict, define, evolve, field, frozen
+
+from diego_py import chain, wire
+from diego_py.call import Call
+from diego_py.errors import (
+    BodyTooLarge,
+    CallerError,
+    DiegoError,
+    InternalError,
+    InvalidSpec,
+    MalformedJSON,
+    MethodNotAllowed,
+    NotFound,
+    RouteNotFound,
+    Saturated,
+    UnsupportedMediaType,
+)
+from diego_py.http import headers
+from diego_py.http.metrics import ServerMetrics
+from diego_py.service.clock import Clock
+
+T = TypeVar("T")
+Handler = Callable[[web.Request, Call], Awaitable[web.StreamResponse]]
+
+JSON = "application/json"
+
+
+@frozen
+class Route:
+    """One operation: where it is, what it is called in the chain, and what leaving it with an error is called."""
+
+    method: str
+    path: str
+    op: str
+    handler: Handler
+    fails_as: type[DiegoError]
+    counted: bool = True
+    """Counts against the limit of requests under way. Probes, heartbeats and log streams do not."""
+
+
+@define
+class HopServer:
+    """What the middleware of one listener needs. One for each process."""
+
+    hop: str
+    id: str
+    clock: Clock
+    log: structlog.stdlib.BoundLogger
+    metrics: ServerMetrics
+    in_flight_max: int
+    body_bytes_max: int
+    default_budget_ms: float
+    in_flight: int = field(default=0, init=False)
+
+    def application(self, routes: Sequence[Route]) -> web.Application:
+        """An aiohttp application that serves `routes` and answers everything else with a document too."""
+        app = web.Application(middlewares=[self.middleware], client_max_size=self.body_bytes_max)
+        for route in routes:
+            app.router.add_route(route.method, route.path, self._serve(route))
+        return app
+
+    @web.middleware
+    async def middleware(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Turn what the router and aiohttp itself refuse into documents; routed handlers never raise."""
+        if request.match_info.http_exception is None:
+            return await handler(request)
+        call = headers.call_from(request.headers, self.clock, self.default_budget_ms)
+        refused = Route(request.method, "", "route", self._refuse, RouteNotFound)
+        return await self._answer(refused, request, call)
+
+    def _serve(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def serve(request: web.Request) -> web.StreamResponse:
+            call = headers.call_from(request.headers, self.clock, self.default_budget_ms)
+            return await self._answer(route, request, call)
+
+        return serve
+
+    async def _refuse(self, request: web.Request, call: Call) -> web.StreamResponse:
+        refusal = request.match_info.http_exception
+        if isinstance(refusal, web.HTTPMethodNotAllowed):
+            allowed = ", ".join(sorted(refusal.allowed_methods))
+            raise MethodNotAllowed(f"this path takes {allowed}", evidence={"allow": allowed})
+        raise RouteNotFound("no resource has this path")
+
+    async def _answer(self, route: Route, request: web.Request, call: Call) -> web.StreamResponse:
+        began_s = self.clock.monotonic()
+        self.in_flight += route.counted
+        response: web.StreamResponse
+        failure: chain.Problem | None = None
+        try:
+            with call.hop(self.hop, self.id, route.op, route.fails_as) as inner:
+                budget = headers.budget_from(request.headers, self.clock)
+                inner = inner if budget is None else evolve(inner, budget=budget)
+                if route.counted and self.in_flight > self.in_flight_max:
+                    raise Saturated(f"{self.in_flight_max} requests are under way", retry_after_s=1.0)
+                response = await self._translated(route, request, inner)
+            timing = headers.server_timing(inner.here.critical_path() if inner.here else ())
+            if not response.prepared:
+                response.headers.update(headers.identity(call))
+                response.headers[headers.SERVER_TIMING] = timing
+        except DiegoError as error:
+            failure = error.problem if error.problem is not None else chain.problem(error, call)
+            response = document(failure, call)
+            self._log_defect(error)
+        finally:
+            self.in_flight -= route.counted
+        self._record(route, request, call, response.status, failure, began_s)
+        return response
+
+    async def _translated(self, route: Route, request: web.Request, call: Call) -> web.StreamResponse:
+        """The border to aiohttp: its own refusals become ours."""
+        try:
+            return await route.handler(request, call)
+        except web.HTTPRequestEntityTooLarge as refusal:
+            raise BodyTooLarge(f"the body may have {self.body_bytes_max} bytes") from refusal
+        except web.HTTPException as refusal:
+            raise CallerError(refusal.reason) from refusal
+
+    def _record(
+        self,
+        route: Route,
+        request: web.Request,
+        call: Call,
+        status: int,
+        failure: chain.Problem | None,
+        began_s: float,
+    ) -> None:
+        """One wide event and its metrics for the request. The query stays out: it may carry secrets."""
+        seconds = self.clock.monotonic() - began_s
+        self.metrics.observe(route.op, status, seconds, failure)
+        told = {"code": failure.code, "fault": failure.fault, "outcome": failure.outcome} if failure else {}
+        self.log.info(
+            "request",
+            op=route.op,
+            method=request.method,
+            path=request.path[:200],
+            status=status,
+            ms=round(seconds * 1000, 2),
+            request_id=call.request_id,
+            trace_id=call.trace_id,
+            **told,
+        )
+
+    def _log_defect(self, error: DiegoError) -> None:
+        if isinstance(error.root, InternalError):
+            self.log.error("defect", error=repr(error.root), exc_info=error.root.__cause__)
+
+
+def document(problem: chain.Problem, call: Call) -> web.Response:
+    """The response that carries a failure document."""
+    response = web.Response(status=problem.status, body=problem.encode(), content_type=chain.MEDIA_TYPE)
+    response.headers.update(headers.identity(call))
+    response.headers[headers.SERVER_TIMING] = headers.failure_timing(problem)
+    if len(problem.chain) > 1:
+        response.headers[headers.PROXY_STATUS] = headers.proxy_status(problem)
+    if problem.retry_after_s is not None:
+        response.headers["Retry-After"] = f"{max(1, round(problem.retry_after_s))}"
+    if problem.code == MethodNotAllowed.code and problem.evidence:
+        response.headers["Allow"] = problem.evidence["allow"]
+    return response
+
+
+async def read_json(request: web.Request) -> bytes:
+    """The request's body, declared as JSON. Raises UnsupportedMediaType or BodyTooLarge."""
+    if request.content_type not in (JSON, "application/octet-stream"):
+        raise UnsupportedMediaType(f"Content-Type is {request.content_type[:80]!r}")
+    return await request.read()
+
+
+def decode(kind: type[T], body: bytes) -> T:
+    """`body` as a model; the errors of the wire become errors of the tree."""
+    try:
+        return wire.decode(kind, body)
+    except wire.MalformedJSON as malformed:
+        raise MalformedJSON(str(malformed)) from malformed
+    except wire.InvalidFields as invalid:
+        told = ", ".join(error.pointer or "/" for error in invalid.errors[:5])
+        raise InvalidSpec(
+            f"{len(invalid.errors)} invalid field(s): {told}", errors=[asdict(error) for error in invalid.errors]
+        ) from None
+
+
+def answer(value: object, status: int = 200, extra: dict[str, str] | None = None) -> web.Response:
+    """A JSON answer of a model, or of a list of models."""
+    return web.Response(status=status, body=wire.encode(value), content_type=JSON, headers=extra)
+
+
+def found(value: T | None, missing: NotFound) -> T:
+    """`value`, or `missing` raised when there is none."""
+    if value is None:
+        raise missing
+    return value

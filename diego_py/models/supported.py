@@ -1,0 +1,109 @@
+"""What this release does not execute yet. Such a field is refused by name: ignoring it would make a 2xx a lie.
+
+A field that becomes supported loses its row here, and nothing else changes.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, TypeAlias
+
+import attrs
+
+from diego_py.models.actions import Action, RunAction
+from diego_py.models.desired_lrp import DesiredLRPDefinition
+from diego_py.models.fields import UNSUPPORTED_FIELD, FieldError
+from diego_py.models.task import TaskDefinition
+
+Definition: TypeAlias = DesiredLRPDefinition | TaskDefinition
+
+ROOTFS_SCHEMES: Final = frozenset({"preloaded"})
+ACTION_KINDS: Final = frozenset({"run"})
+
+ONLY_DEFAULT: Final[Mapping[str, str]] = {
+    "setup": "do the setup in the process of `action`",
+    "monitor": "use `check_definition`",
+    "disk_mb": "leave it at 0; disk is not limited yet",
+    "privileged": "leave it false",
+    "metrics_guid": 'use `metric_tags["source_id"]`',
+    "egress_rules": "leave it empty; the cell's own network rules apply",
+    "cached_dependencies": "put the files into the rootfs",
+    "legacy_download_user": "leave it empty; nothing is downloaded",
+    "trusted_system_certificates_path": "put the certificates into the rootfs",
+    "volume_mounts": "keep data in a service that the process reaches over the network",
+    "network": "leave it out",
+    "certificate_properties": "leave it out; instances get no identity certificate yet",
+    "image_username": "use a `preloaded:` rootfs, which needs no credentials",
+    "image_password": "use a `preloaded:` rootfs, which needs no credentials",
+    "image_layers": "put the files into the rootfs",
+    "sidecars": "start the process from `action`'s own process",
+    "volume_mounted_files": "pass the content in `environment_variables`",
+    "update_strategy": "use ROLLING",
+    "result_file": "leave it empty; write the result to a service or to the log",
+    "completion_callback_url": "wait on the request, or read the task",
+}
+"""Fields of either definition that must have their default value, and what to do instead."""
+
+Rule: TypeAlias = tuple[str, Callable[[Any], bool], str]
+"""A JSON pointer, whether the definition uses what is not supported there, and what to do instead."""
+
+RULES: Final[tuple[Rule, ...]] = (
+    ("/rootfs", lambda definition: _scheme(definition) not in ROOTFS_SCHEMES, "use `preloaded:<stack>`"),
+    ("/log_rate_limit", lambda definition: _has_log_limit(definition), "leave it out, or set -1"),
+    (
+        "/check_definition/readiness_checks",
+        lambda definition: _has_readiness_checks(definition),
+        "use `check_definition.checks`",
+    ),
+)
+
+
+def unsupported(definition: Definition) -> list[FieldError]:
+    """Every field that is set to something this release does not execute; empty if all is executed."""
+    return [*_fields(definition), *_rules(definition), *_action(definition.action)]
+
+
+def _fields(definition: Definition) -> Iterator[FieldError]:
+    for attribute in attrs.fields(type(definition)):
+        instead = ONLY_DEFAULT.get(attribute.name)
+        if instead is not None and getattr(definition, attribute.name) != attribute.default:
+            yield _refuse(f"/{attribute.name}", instead)
+
+
+def _rules(definition: Definition) -> Iterator[FieldError]:
+    for pointer, uses, instead in RULES:
+        if uses(definition):
+            yield _refuse(pointer, instead)
+
+
+def _action(action: Action) -> Iterator[FieldError]:
+    for attribute in attrs.fields(Action):
+        kind = attribute.name.rstrip("_")
+        if kind not in ACTION_KINDS and getattr(action, attribute.name) is not None:
+            yield _refuse(f"/action/{kind}", "use `run`")
+    if action.run is not None:
+        yield from _run(action.run)
+
+
+def _run(run: RunAction) -> Iterator[FieldError]:
+    if run.suppress_log_output:
+        yield _refuse("/action/run/suppress_log_output", "redirect the output in the process")
+    if run.resource_limits is not None and run.resource_limits.nproc is not None:
+        yield _refuse("/action/run/resource_limits/nproc", "use `max_pids`")
+
+
+def _refuse(pointer: str, instead: str) -> FieldError:
+    return FieldError(pointer, UNSUPPORTED_FIELD, f"is not supported by this release: {instead}")
+
+
+def _scheme(definition: Definition) -> str:
+    return definition.rootfs.partition(":")[0]
+
+
+def _has_log_limit(definition: Definition) -> bool:
+    limit = definition.log_rate_limit
+    return limit is not None and limit.bytes_per_second != -1
+
+
+def _has_readiness_checks(definition: Definition) -> bool:
+    if isinstance(definition, TaskDefinition) or definition.check_definition is None:
+        return False
+    return bool(definition.check_definition.readiness_checks)

@@ -1,0 +1,137 @@
+"""What BBS and cells say to each other: work to run, claims, and one report that is heartbeat and bulk sync at once."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated
+
+import attrs
+
+from diego_py.models.actual_lrp import NetInfo
+from diego_py.models.cell import CellPresence
+from diego_py.models.desired_lrp import DesiredLRPDefinition
+from diego_py.models.fields import (
+    INT32_MAX,
+    CellIdField,
+    Count,
+    DomainField,
+    InstanceGuidField,
+    JsonValue,
+    Limits,
+    Name,
+    ProcessGuidField,
+)
+
+INSTANCES_PER_CELL_MAX = 10_000
+
+
+class InstanceState(StrEnum):
+    """Where an instance is on its cell. Diego: executor/resources.go."""
+
+    RESERVED = "RESERVED"
+    """Its resources are taken; nothing runs."""
+    CREATED = "CREATED"
+    """Claimed; its container exists or its process starts; not yet healthy."""
+    RUNNING = "RUNNING"
+    """Healthy once, or without a check."""
+    STOPPING = "STOPPING"
+    """Asked to end."""
+
+
+@attrs.frozen(kw_only=True)
+class AvailableResources:
+    """What a cell has left: its capacity less every reservation. Megabytes, and a number of containers."""
+
+    memory_mb: Annotated[int, Limits(minimum=-INT32_MAX, maximum=INT32_MAX)]
+    disk_mb: Annotated[int, Limits(minimum=-INT32_MAX, maximum=INT32_MAX)]
+    containers: Annotated[int, Limits(minimum=-INT32_MAX, maximum=INT32_MAX)]
+
+
+@attrs.frozen(kw_only=True)
+class Work:
+    """Run this instance. The BBS makes the instance_guid, so that a repeated request finds the same container."""
+
+    process_guid: ProcessGuidField
+    index: Count
+    domain: DomainField
+    instance_guid: InstanceGuidField
+    definition: DesiredLRPDefinition
+    epoch: Count = 0
+    """Of the convergence leader that sends it; 0 from a client's request."""
+
+
+@attrs.frozen(kw_only=True)
+class Started:
+    """The instance is RUNNING."""
+
+    instance_guid: InstanceGuidField
+    net_info: NetInfo
+    available: AvailableResources
+    sequence: Count
+    """Of the cell's books when it answered, as in CellReport."""
+
+
+@attrs.frozen(kw_only=True)
+class Stopped:
+    """The instance's container is gone from the cell."""
+
+    instance_guid: InstanceGuidField
+    existed: bool
+
+
+@attrs.frozen(kw_only=True)
+class ClaimRequest:
+    """The cell asks for the row of an instance that it was sent, before any process of the user runs."""
+
+    instance_guid: InstanceGuidField
+    cell_id: CellIdField
+    boot_id: Name
+
+
+@attrs.frozen(kw_only=True)
+class InstanceReport:
+    """One instance that the cell has."""
+
+    process_guid: ProcessGuidField
+    index: Count
+    domain: DomainField
+    instance_guid: InstanceGuidField
+    state: InstanceState
+    memory_mb: Count = 0
+    disk_mb: Count = 0
+    net_info: NetInfo | None = None
+
+
+@attrs.frozen(kw_only=True)
+class EndedReport:
+    """One instance that ran and ended on its own. Repeated until a BBS acknowledged it."""
+
+    process_guid: ProcessGuidField
+    index: Count
+    domain: DomainField
+    instance_guid: InstanceGuidField
+    failure: Mapping[str, JsonValue]
+    """The failure document that the cell made."""
+
+
+@attrs.frozen(kw_only=True)
+class CellReport:
+    """Presence, resources and all instances of a cell: heartbeat and bulk sync in one call."""
+
+    presence: CellPresence
+    sequence: Annotated[int, Limits(minimum=0, maximum=2**53)]
+    """Rises with every report of one boot, so that an older one never overwrites a newer one."""
+    available: AvailableResources
+    instances: Annotated[tuple[InstanceReport, ...], Limits(items_max=INSTANCES_PER_CELL_MAX)] = ()
+    ended: Annotated[tuple[EndedReport, ...], Limits(items_max=INSTANCES_PER_CELL_MAX)] = ()
+
+
+@attrs.frozen(kw_only=True)
+class ReportAnswer:
+    """What the cell must do now."""
+
+    stop: tuple[InstanceGuidField, ...] = ()
+    """Instances whose rows are gone or belong to others."""
+    acknowledged: tuple[InstanceGuidField, ...] = ()
+    """Ended instances whose failure is stored."""
+    presence_ttl_ms: Count = 15_000
+    """How long the presence lasts without another report, by the database's clock."""

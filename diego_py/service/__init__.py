@@ -1,0 +1,1 @@
+"""How a process lives: its parts in order, configuration, logs, metrics, clock."""

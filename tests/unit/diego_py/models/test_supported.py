@@ -1,0 +1,126 @@
+from typing import Any
+
+import attrs
+import pytest
+
+from diego_py.models.actions import Action, EnvironmentVariable, ResourceLimits, RunAction, TryAction
+from diego_py.models.checks import Check, CheckDefinition, CommandCheck, HTTPCheck, TCPCheck
+from diego_py.models.desired_lrp import DesiredLRPDefinition, Sidecar, UpdateStrategy
+from diego_py.models.egress import EgressProtocol, SecurityGroupRule
+from diego_py.models.identifiers import Domain, ProcessGuid
+from diego_py.models.image import (
+    CachedDependency,
+    ImageLayer,
+    LayerType,
+    MediaType,
+    SharedDevice,
+    VolumeMode,
+    VolumeMount,
+    VolumeMountedFile,
+)
+from diego_py.models.supported import ONLY_DEFAULT, unsupported
+from diego_py.models.task import TaskDefinition
+from diego_py.models.workload import CertificateProperties, LogRateLimit, MetricTagValue, Network
+from diego_py.secret import Secret
+
+VARIABLE = EnvironmentVariable(name="A", value=Secret("b"))
+RUN = RunAction(
+    path="/x", args=("a",), dir="/", env=(VARIABLE,), user="u", resource_limits=ResourceLimits(nofile=1), log_source="L"
+)
+ACTION = Action(run=RUN)
+CHECKS = (
+    Check(tcp=TCPCheck(port=1)),
+    Check(http=HTTPCheck(port=1)),
+    Check(command=CommandCheck(path="/x", user="u")),
+)
+FULL = DesiredLRPDefinition(
+    process_guid=ProcessGuid("p"),
+    domain=Domain("d"),
+    rootfs="preloaded:x",
+    instances=3,
+    environment_variables=(VARIABLE,),
+    action=ACTION,
+    start_timeout_ms=1,
+    memory_mb=1,
+    cpu_weight=1,
+    ports=(8080,),
+    routes={"r": 1},
+    log_source="s",
+    log_guid="g",
+    annotation="a",
+    placement_tags=("t",),
+    max_pids=1,
+    check_definition=CheckDefinition(checks=CHECKS, log_source="H"),
+    metric_tags={"source_id": MetricTagValue(static="s")},
+    log_rate_limit=LogRateLimit(bytes_per_second=-1),
+)
+TASK = TaskDefinition(rootfs="preloaded:x", action=ACTION, memory_mb=1)
+
+USED: dict[str, Any] = {
+    "setup": ACTION,
+    "monitor": ACTION,
+    "disk_mb": 1,
+    "privileged": True,
+    "metrics_guid": "m",
+    "egress_rules": (SecurityGroupRule(protocol=EgressProtocol.ALL, destinations=("1.1.1.1",)),),
+    "cached_dependencies": (CachedDependency(from_="http://a/b", to="/"),),
+    "legacy_download_user": "u",
+    "trusted_system_certificates_path": "/c",
+    "volume_mounts": (
+        VolumeMount(driver="d", container_dir="/", mode=VolumeMode.READ_ONLY, shared=SharedDevice(volume_id="v")),
+    ),
+    "network": Network(),
+    "certificate_properties": CertificateProperties(),
+    "image_username": "u",
+    "image_password": Secret("p"),
+    "image_layers": (
+        ImageLayer(url="http://a", destination_path="/", layer_type=LayerType.SHARED, media_type=MediaType.TAR),
+    ),
+    "sidecars": (Sidecar(action=ACTION),),
+    "volume_mounted_files": (VolumeMountedFile(path="f"),),
+    "update_strategy": UpdateStrategy.RECREATE,
+    "result_file": "/result",
+    "completion_callback_url": "http://client.test",
+}
+LRP_FIELDS = {field.name for field in attrs.fields(DesiredLRPDefinition)}
+TASK_FIELDS = {field.name for field in attrs.fields(TaskDefinition)}
+
+
+def test_what_is_executed_is_not_refused() -> None:
+    assert unsupported(FULL) == []
+    assert unsupported(TASK) == []
+
+
+def test_the_table_names_fields_that_exist_and_every_row_is_tested() -> None:
+    assert set(ONLY_DEFAULT) == set(USED)
+    assert set(ONLY_DEFAULT) <= LRP_FIELDS | TASK_FIELDS
+
+
+@pytest.mark.parametrize("name", ONLY_DEFAULT)
+def test_each_field_of_the_table_is_refused_by_name(name: str) -> None:
+    for definition, names in ((FULL, LRP_FIELDS), (TASK, TASK_FIELDS)):
+        if name not in names:
+            continue
+        (error,) = unsupported(attrs.evolve(definition, **{name: USED[name]}))
+        assert (error.pointer, error.code) == (f"/{name}", "unsupported_field")
+        assert ONLY_DEFAULT[name] in error.detail
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointers"),
+    [
+        ({"rootfs": "docker://a/b"}, ["/rootfs"]),
+        ({"rootfs": "preloaded+layer:x?layer=y"}, ["/rootfs"]),
+        ({"log_rate_limit": LogRateLimit(bytes_per_second=0)}, ["/log_rate_limit"]),
+        ({"check_definition": CheckDefinition(readiness_checks=CHECKS)}, ["/check_definition/readiness_checks"]),
+        ({"action": Action(try_=TryAction(action=ACTION))}, ["/action/try"]),
+        ({"action": Action(run=attrs.evolve(RUN, suppress_log_output=True))}, ["/action/run/suppress_log_output"]),
+        (
+            {"action": Action(run=attrs.evolve(RUN, resource_limits=ResourceLimits(nproc=1)))},
+            ["/action/run/resource_limits/nproc"],
+        ),
+        ({"privileged": True, "disk_mb": 5, "rootfs": "docker:x"}, ["/disk_mb", "/privileged", "/rootfs"]),
+    ],
+)
+def test_each_other_rule_is_refused_by_pointer(fields: dict[str, Any], pointers: list[str]) -> None:
+    assert [error.pointer for error in unsupported(attrs.evolve(FULL, **fields))] == pointers
