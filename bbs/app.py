@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import structlog
 from attrs import define
-from diego_py.http.listener import HttpListener
 
 from bbs.api.actual_lrps import ActualLRPs
 from bbs.api.auctions import Auctions
@@ -33,6 +32,7 @@ from diego_py.call import Call
 from diego_py.clients.cell import CellClient
 from diego_py.errors import DiegoError
 from diego_py.http.client import HopClient
+from diego_py.http.listener import HttpListener
 from diego_py.http.metrics import ServerMetrics
 from diego_py.http.server import HopServer, Route
 from diego_py.http.standard_routes import StandardRoutes
@@ -68,7 +68,7 @@ def build(config: BbsConfig, clock: Clock, log: structlog.stdlib.BoundLogger, pr
     database = Database(config.dsn, clock, DatabaseSettings(connections_max=config.database_connections_max))
     tasks = OwnedTasks(log, grace_s=config.stop_grace_s)
     http = HopClient()
-    lifecycle = Lifecycle(database, clock, new_guid=lambda: str(uuid.uuid4()))
+    lifecycle = Lifecycle(database, clock, lambda: str(uuid.uuid4()), config.presence_ttl_s)
     pool = CellPool(database, CellClient(http))
     removal = Removal(database, lifecycle, pool)
     placement = Placement(

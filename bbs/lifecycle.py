@@ -1,63 +1,59 @@
 """Transitions met with the database, in one way for all: lock the row, ask the state table, save with the reason.
 
-(Signatures first; the bodies follow within minutes. Errors: DatabaseUnavailable, DatabaseConflict, Saturated and
-BudgetSpent come framed as hop `postgres`; everything else below comes unframed and takes the frame of your own hop.)
+Every method is one transaction. What Postgres fails comes as hop `postgres` of the chain; what a method refuses comes
+without a frame and takes that of the hop it is called in. Undone work may be done again: nothing here has an effect
+outside of the database.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from datetime import datetime
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import TypeVar
 
-from attrs import define, frozen
+import asyncpg
+from attrs import define, evolve, frozen
 
+from bbs.outcome import subject
+from bbs.store import actual_lrps, cells, database_clock, desires, failures, idempotency, leader, moves, reconcile, rows
+from bbs.store.actual_lrps import Locked
 from bbs.store.database import Database
-from bbs.store.idempotency import IdempotencyKey, Replay
+from bbs.store.desires import Desired, Removed, Updated, etag
+from bbs.store.failures import Document, document_of
+from bbs.store.idempotency import IdempotencyKey, Replay, StoredAnswer
+from diego_py import chain
 from diego_py.call import Call
 from diego_py.chain import Problem
-from diego_py.models.actual_lrp import ActualLRP, NetInfo
-from diego_py.models.desired_lrp import DesiredLRP, DesiredLRPDefinition, DesiredLRPUpdate
+from diego_py.errors import ClaimRefused, ContainerVanished, Frame, IllegalTransition, InstanceFailed
+from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, NetInfo
+from diego_py.models.desired_lrp import DesiredLRPDefinition, DesiredLRPUpdate
+from diego_py.models.identifiers import CellId, InstanceGuid
 from diego_py.models.work import CellReport, ClaimRequest
-from diego_py.models.workload import ModificationTag
 from diego_py.service.clock import Clock
 
+T = TypeVar("T")
 
-def etag(tag: ModificationTag) -> str:
-    """The ETag of a desired LRP, quoted, as If-Match brings it back: '"<epoch>.<index>"'."""
-
-
-@frozen
-class Desired:
-    desired: DesiredLRP
-    actuals: tuple[ActualLRP, ...]
-
-
-@frozen
-class Updated:
-    before: DesiredLRP
-    desired: DesiredLRP
-    added: tuple[ActualLRP, ...]
-    surplus: tuple[ActualLRP, ...]
-    """Rows with index >= instances; still there, for the caller to stop and then `remove`."""
-
-
-@frozen
-class Removed:
-    desired: DesiredLRP
-    actuals: tuple[ActualLRP, ...]
-    """CLAIMED and RUNNING rows, still there, for the caller to stop and then `remove`. The others are deleted."""
+PRESENCE_TTL_S = 15.0
+IN_FLIGHT_GRACE_S = 10.0
+"""A key counts as in flight for the budget of its request and this much longer."""
 
 
 @frozen
 class Restarted:
+    """An instance whose row waits for a new start."""
+
     before: ActualLRP
+    """What to stop."""
     after: ActualLRP
+    """UNCLAIMED, with the instance_guid that it is offered under."""
 
 
 @frozen
 class ReportOutcome:
+    """What a cell's report changed, and what the cell must do."""
+
     accepted: bool
-    """False: the report is older than what is known; nothing was changed."""
+    """False: the report is older than what is known of the cell; nothing was changed."""
     stop: tuple[str, ...] = ()
     acknowledged: tuple[str, ...] = ()
     started: tuple[ActualLRP, ...] = ()
@@ -67,59 +63,310 @@ class ReportOutcome:
 
 @define
 class Lifecycle:
+    """Every change of a row. With an `epoch`, only as the convergence leader of that epoch: else NotLeader."""
+
     database: Database
     clock: Clock
     new_guid: Callable[[], str]
+    presence_ttl_s: float = PRESENCE_TTL_S
 
-    # leader-only when `epoch` is given: NotLeader if a newer leader exists, and nothing is written
+    async def desire(self, call: Call, definition: DesiredLRPDefinition, key: IdempotencyKey | None = None) -> Desired:
+        """Store an LRP and its rows. Raises AlreadyExists, IdempotencyInFlight, IdempotencyMismatch."""
 
-    async def desire(self, call: Call, definition: DesiredLRPDefinition, key: IdempotencyKey | None) -> Desired:
-        """AlreadyExists, IdempotencyInFlight, IdempotencyMismatch. Rows are UNCLAIMED, each with a fresh guid to offer."""
+        async def work(connection: asyncpg.Connection) -> Desired:
+            await self._keep(call, connection, key)
+            return await desires.desire(connection, definition, self.new_guid)
 
-    async def update(self, call: Call, process_guid: str, update: DesiredLRPUpdate, if_match: str | None, key: IdempotencyKey | None) -> Updated:
-        """DesiredLRPNotFound, PreconditionFailed."""
+        return await self.database.run(call, "desire_lrp", work)
 
-    async def undesire(self, call: Call, process_guid: str, key: IdempotencyKey | None) -> Removed:
-        """DesiredLRPNotFound."""
+    async def update(
+        self,
+        call: Call,
+        process_guid: str,
+        update: DesiredLRPUpdate,
+        if_match: str | None = None,
+        key: IdempotencyKey | None = None,
+    ) -> Updated:
+        """Change an LRP and add rows. Raises DesiredLRPNotFound, PreconditionFailed and what keys raise."""
+
+        async def work(connection: asyncpg.Connection) -> Updated:
+            await self._keep(call, connection, key)
+            return await desires.update(connection, process_guid, update, if_match, self.new_guid)
+
+        return await self.database.run(call, "update_lrp", work)
+
+    async def undesire(self, call: Call, process_guid: str, key: IdempotencyKey | None = None) -> Removed:
+        """Remove an LRP and the rows that no cell has. Raises DesiredLRPNotFound and what keys raise."""
+
+        async def work(connection: asyncpg.Connection) -> Removed:
+            await self._keep(call, connection, key)
+            return await desires.undesire(connection, process_guid)
+
+        return await self.database.run(call, "undesire_lrp", work)
 
     async def add_missing(self, call: Call, process_guid: str, epoch: int | None) -> tuple[ActualLRP, ...]:
-        """Insert the UNCLAIMED rows that a desired LRP lacks (convergence)."""
+        """Add UNCLAIMED rows for the indices of a desired LRP that have none; each is still to be offered."""
+
+        async def work(connection: asyncpg.Connection) -> tuple[ActualLRP, ...]:
+            return await desires.add_missing(connection, process_guid, self.new_guid)
+
+        return await self._run(call, "add_instances", work, epoch)
 
     async def offer(self, call: Call, row: ActualLRP, epoch: int | None = None) -> ActualLRP:
-        """A new instance_guid. IllegalTransition if somebody else moved it since `row` was read."""
+        """A new instance_guid; whoever has the old one can no longer claim. Raises IllegalTransition if it moved on."""
+
+        async def work(connection: asyncpg.Connection) -> ActualLRP:
+            locked = await rows.lock(connection, row.process_guid, row.index)
+            if locked.row.instance_guid != row.instance_guid:
+                raise _moved_on("OFFER", row, locked.row)
+            return await rows.save(connection, locked, moves.offered(locked.row, self.new_guid(), locked.now))
+
+        return await self._run(call, "offer_instance", work, epoch)
 
     async def claim(self, call: Call, process_guid: str, index: int, request: ClaimRequest) -> ActualLRP:
-        """ClaimRefused."""
+        """Give a row to the cell that it was offered to; again, if it has it already. Raises ClaimRefused."""
 
-    async def start(self, call: Call, process_guid: str, index: int, instance_guid: str, cell_id: str, net_info: NetInfo, zone: str) -> ActualLRP:
-        """ClaimRefused."""
+        async def work(connection: asyncpg.Connection) -> ActualLRP:
+            locked = await self._offered(connection, process_guid, index, request.instance_guid)
+            row = locked.row
+            if row.cell_id is not None and row.cell_id != request.cell_id:
+                raise ClaimRefused(f"instance {request.instance_guid} belongs to cell {row.cell_id}")
+            if row.state is ActualLRPState.CLAIMED:
+                return row
+            if not await cells.is_live(connection, request.cell_id, request.boot_id):
+                raise ClaimRefused(f"cell {request.cell_id} has no live presence with boot {request.boot_id}")
+            if row.state is not ActualLRPState.UNCLAIMED:
+                raise ClaimRefused(f"instance {request.instance_guid} is {row.state}")
+            return await rows.save(connection, locked, moves.claimed(row, request.cell_id, locked.now))
 
-    async def fail(self, call: Call, row: ActualLRP, problem: Problem, next_attempt_at: datetime | None, phase: str = "place") -> ActualLRP | None:
-        """To UNCLAIMED with placement_error if the row still has row.instance_guid and is not RUNNING; else the row is
-        left as it is. The document is stored in each case. Gives the row as it is now; None if it is gone."""
+        return await self.database.run(call, "claim_instance", work)
 
-    async def crash(self, call: Call, process_guid: str, index: int, instance_guid: str, cell_id: str, problem: Problem) -> ActualLRP:
-        """To CRASHED; next_attempt_at by Diego's back-off, None when it gave up (200). IllegalTransition if moved on."""
+    async def start(
+        self,
+        call: Call,
+        process_guid: str,
+        index: int,
+        instance_guid: str,
+        cell_id: str,
+        net_info: NetInfo,
+        zone: str = "",
+    ) -> ActualLRP:
+        """The instance runs on the cell. Raises ClaimRefused if the row belongs to another one, or is gone."""
 
-    async def record_failure(self, call: Call, problem: Problem, phase: str, row: ActualLRP | None = None) -> None: ...
+        async def work(connection: asyncpg.Connection) -> ActualLRP:
+            locked = await self._offered(connection, process_guid, index, instance_guid)
+            if locked.row.cell_id not in (None, cell_id):
+                raise ClaimRefused(f"instance {instance_guid} belongs to cell {locked.row.cell_id}")
+            return await rows.save(connection, locked, moves.started(locked.row, cell_id, net_info, zone, locked.now))
+
+        return await self.database.run(call, "start_instance", work)
+
+    async def fail(
+        self,
+        call: Call,
+        row: ActualLRP,
+        problem: Problem,
+        next_attempt_at: datetime | None = None,
+        phase: str = "place",
+    ) -> ActualLRP | None:
+        """The attempt of `row` was not placed or not created: UNCLAIMED, with the document.
+
+        Gives the row as it is now. If it moved on meanwhile (another attempt, RUNNING, gone: None) it is left alone
+        and only the document is stored.
+        """
+        document = document_of(problem)
+
+        async def work(connection: asyncpg.Connection) -> ActualLRP | None:
+            locked = await actual_lrps.lock(connection, row.process_guid, row.index)
+            if locked is None or not _attempt_is_open(locked.row, row.instance_guid):
+                await failures.insert(connection, document, phase, row)
+                return None if locked is None else locked.row
+            at = self._by_database(next_attempt_at, locked.now)
+            after = moves.failed(locked.row, document.detail, at, locked.now)
+            return await rows.save_failed(connection, locked, after, document, phase)
+
+        return await self.database.run(call, "fail_instance", work)
+
+    async def crash(
+        self, call: Call, process_guid: str, index: int, instance_guid: str, cell_id: str, problem: Problem
+    ) -> ActualLRP | None:
+        """The app's own failure on that cell: CRASHED, with its count, its next attempt and the document.
+
+        Gives the row as it is now, None if it is gone. If it moved on meanwhile (the cell may have reported the same
+        end already) it is left alone and only the document is stored.
+        """
+        document = document_of(problem)
+
+        async def work(connection: asyncpg.Connection) -> ActualLRP | None:
+            locked = await actual_lrps.lock(connection, process_guid, index)
+            if locked is None or not _runs_there(locked.row, instance_guid, cell_id):
+                about = None if locked is None else _attempt_of(locked.row, instance_guid, cell_id)
+                await failures.insert(connection, document, "run", about)
+                return None if locked is None else locked.row
+            after = moves.crashed(locked.row, document.detail, locked.now)
+            return await rows.save_failed(connection, locked, after, document, "run")
+
+        return await self.database.run(call, "crash_instance", work)
+
+    async def record_failure(self, call: Call, problem: Problem, phase: str, row: ActualLRP | None = None) -> None:
+        """Store a document, and leave the row alone."""
+        document = document_of(problem)
+
+        async def work(connection: asyncpg.Connection) -> None:
+            await failures.insert(connection, document, phase, row)
+
+        await self.database.run(call, "record_failure", work)
 
     async def lose(self, call: Call, row: ActualLRP, epoch: int | None, problem: Problem) -> ActualLRP:
-        """To UNCLAIMED with a fresh guid. IllegalTransition if the row moved since it was read (by modification tag)."""
+        """The cell vanished: UNCLAIMED and due now. Raises IllegalTransition if the row changed since it was read."""
+        document: Document = document_of(problem)
+
+        async def work(connection: asyncpg.Connection) -> ActualLRP:
+            locked = await self._unchanged(connection, row, "LOSE")
+            after = moves.lost(locked.row, document.detail, locked.now)
+            return await rows.save_failed(connection, locked, after, document, "run")
+
+        return await self._run(call, "lose_instance", work, epoch)
 
     async def retry(self, call: Call, row: ActualLRP, epoch: int | None) -> ActualLRP:
-        """CRASHED to UNCLAIMED with a fresh guid. IllegalTransition if the row moved since it was read."""
+        """CRASHED long enough: UNCLAIMED and due now. Raises IllegalTransition if the row changed since it was read."""
+
+        async def work(connection: asyncpg.Connection) -> ActualLRP:
+            locked = await self._unchanged(connection, row, "RETRY")
+            return await rows.save(connection, locked, moves.retried(locked.row, locked.now))
+
+        return await self._run(call, "retry_instance", work, epoch)
 
     async def restart(self, call: Call, process_guid: str, index: int) -> Restarted:
-        """ActualLRPNotFound. The row is UNCLAIMED with a fresh guid; `before` says what to stop."""
+        """A user wants a new one, whatever became of the old one. Raises ActualLRPNotFound."""
 
-    async def remove(self, call: Call, process_guid: str, index: int, instance_guid: str | None, epoch: int | None = None) -> bool:
-        """Delete the row (with that instance_guid; None: whatever it has). False if there is none such."""
+        async def work(connection: asyncpg.Connection) -> Restarted:
+            locked = await rows.lock(connection, process_guid, index)
+            after = moves.restarted(locked.row, self.new_guid(), locked.now)
+            return Restarted(locked.row, await rows.save(connection, locked, after))
+
+        return await self.database.run(call, "restart_instance", work)
+
+    async def remove(
+        self, call: Call, process_guid: str, index: int, instance_guid: str | None, epoch: int | None = None
+    ) -> bool:
+        """Delete the row of this instance; None: of whichever. False if there is none such."""
+
+        async def work(connection: asyncpg.Connection) -> bool:
+            return await actual_lrps.delete(connection, process_guid, index, instance_guid)
+
+        return await self._run(call, "remove_instance", work, epoch)
 
     async def report(self, call: Call, report: CellReport) -> ReportOutcome:
-        """Presence and reconciliation of one cell, one transaction, on the reserved connections."""
+        """Renew a cell's presence and bring its rows in line with what it has. Touches no row of another cell."""
+
+        async def work(connection: asyncpg.Connection) -> ReportOutcome:
+            if not await cells.upsert(connection, report, self.presence_ttl_s):
+                return ReportOutcome(accepted=False)
+            guids = reconcile.reported_guids(report)
+            known = await actual_lrps.list_concerning(connection, report.presence.cell_id, guids)
+            differences = reconcile.compare(report, known, await database_clock.now(connection))
+            reconciliation = reconcile.Reconciliation(connection, report, self.new_guid, vanished)
+            done = await reconciliation.apply(differences)
+            acknowledged = tuple(ended.instance_guid for ended in report.ended)
+            return ReportOutcome(True, differences.stop, acknowledged, done.started, done.crashed, done.vanished)
+
+        def vanished(row: ActualLRP, error: ContainerVanished, next_attempt_at: datetime) -> Problem:
+            return self._vanished(call, row, error, next_attempt_at)
+
+        return await self.database.run(call, "cell_report", work, reserved=True)
 
     async def replay(self, call: Call, key: IdempotencyKey) -> Replay:
-        """Replay(answer=None, resume=False): new key. IdempotencyInFlight, IdempotencyMismatch.
-        Replay(resume=True): its first owner died in flight; the key is yours now: work on from the present state."""
+        """What became of the first request with this key. Raises IdempotencyInFlight, IdempotencyMismatch.
 
-    async def answered(self, call: Call, key: IdempotencyKey, status: int, headers: Mapping[str, str], body: bytes) -> None: ...
+        If its owner died under way, the key is the new owner's, who goes on from the present state.
+        """
+
+        async def work(connection: asyncpg.Connection) -> Replay:
+            return await idempotency.replay(connection, key, _in_flight_s(call))
+
+        return await self.database.run(call, "find_key", work)
+
+    async def answered(self, call: Call, key: IdempotencyKey, answer: StoredAnswer) -> None:
+        """Keep the answer for whoever asks again with the key. Nothing if the request had no effect that stored it."""
+        await self.database.run(call, "store_answer", lambda connection: idempotency.answered(connection, key, answer))
+
+    async def _run(
+        self, call: Call, op: str, work: Callable[[asyncpg.Connection], Awaitable[T]], epoch: int | None
+    ) -> T:
+        """One transaction; with an epoch, fenced: the fence holds until the end, so no takeover comes in between."""
+
+        async def fenced(connection: asyncpg.Connection) -> T:
+            if epoch is not None:
+                await leader.fence(connection, epoch)
+            return await work(connection)
+
+        return await self.database.run(call, op, fenced)
+
+    async def _keep(self, call: Call, connection: asyncpg.Connection, key: IdempotencyKey | None) -> None:
+        """Store the key of the request with its effect."""
+        if key is not None:
+            await idempotency.insert(connection, key, _in_flight_s(call))
+
+    async def _offered(
+        self, connection: asyncpg.Connection, process_guid: str, index: int, instance_guid: str
+    ) -> Locked:
+        """The locked row if it is of this instance. Raises ClaimRefused."""
+        locked = await actual_lrps.lock(connection, process_guid, index)
+        if locked is None:
+            raise ClaimRefused(f"{process_guid}/{index} has no row any more")
+        if locked.row.instance_guid != instance_guid:
+            other = locked.row.instance_guid or f"no instance ({locked.row.state})"
+            raise ClaimRefused(f"{process_guid}/{index} waits for {other}, not for {instance_guid}")
+        return locked
+
+    async def _unchanged(self, connection: asyncpg.Connection, row: ActualLRP, event: str) -> Locked:
+        """The locked row if it is the very revision that was decided on. Raises IllegalTransition."""
+        locked = await rows.lock(connection, row.process_guid, row.index)
+        if locked.row.modification_tag != row.modification_tag:
+            raise _moved_on(event, row, locked.row)
+        return locked
+
+    def _by_database(self, at: datetime | None, now: datetime) -> datetime | None:
+        """A time of our wall clock as one of the database's clock."""
+        return None if at is None else now + max(timedelta(), at - self.clock.now())
+
+    def _vanished(self, call: Call, row: ActualLRP, error: ContainerVanished, next_attempt_at: datetime) -> Problem:
+        error.frame = Frame(
+            hop="rep", id=str(row.cell_id), op="cell_report", code=error.code, detail=error.message, status=error.status
+        )
+        outer = call.framed(InstanceFailed(f"keep {row.process_guid}/{row.index} running"))
+        outer.__cause__ = error
+        return evolve(
+            chain.problem(outer, call, subject(row)),
+            instance=failures.PATH + self.new_guid(),
+            next_attempt_at=next_attempt_at.isoformat(timespec="milliseconds"),
+        )
+
+
+def _in_flight_s(call: Call) -> float:
+    return max(0.0, call.remaining_ms()) / 1000 + IN_FLIGHT_GRACE_S
+
+
+def _attempt_is_open(row: ActualLRP, instance_guid: str | None) -> bool:
+    waiting = row.state in (ActualLRPState.UNCLAIMED, ActualLRPState.CLAIMED)
+    return waiting and row.instance_guid == instance_guid
+
+
+def _attempt_of(row: ActualLRP, instance_guid: str, cell_id: str) -> ActualLRP:
+    """The row as a failure of an earlier attempt is filed under."""
+    return evolve(row, instance_guid=InstanceGuid(instance_guid), cell_id=CellId(cell_id))
+
+
+def _runs_there(row: ActualLRP, instance_guid: str, cell_id: str) -> bool:
+    placed = row.state in (ActualLRPState.CLAIMED, ActualLRPState.RUNNING)
+    return placed and (row.instance_guid, row.cell_id) == (instance_guid, cell_id)
+
+
+def _moved_on(event: str, seen: ActualLRP, now: ActualLRP) -> IllegalTransition:
+    told = f"{event} instance {seen.process_guid}/{seen.index} ({seen.instance_guid}): it is {now.state} by now"
+    evidence = {"from": str(now.state), "event": event, "instance_guid": now.instance_guid}
+    return IllegalTransition(told, evidence=evidence)
+
+
+__all__ = ["Desired", "Lifecycle", "Removed", "ReportOutcome", "Restarted", "Updated", "etag"]

@@ -272,17 +272,13 @@ class Placement:
         """Bring the row to where the failure leaves it: CRASHED for the app's own, else UNCLAIMED."""
         row, cell_id = failure.outcome.row, failure.outcome.cell_id
         call = call.with_budget(max(SETTLE_BUDGET_MS, call.remaining_ms()))
-        crashed = is_crash(failure.error) and cell_id is not None and row.instance_guid is not None
-        if crashed:
-            wait_s = after_crash_s(row.crash_count + 1)
-        else:
-            wait_s = after_failure_s(row.attempts + 1, failure.error.root.fault, self.jitter())
-        at = None if wait_s is None else call.clock.now() + timedelta(seconds=wait_s)
-        document = evolve(document, next_attempt_at=None if at is None else at.isoformat(timespec="milliseconds"))
-        if crashed:
+        if is_crash(failure.error) and cell_id is not None and row.instance_guid is not None:
+            document = _next_at(document, call, after_crash_s(row.crash_count + 1))
             await self.lifecycle.crash(call, row.process_guid, row.index, row.instance_guid, cell_id, document)
-        else:
-            await self.lifecycle.fail(call, row, document, at)
+            return document
+        wait_s = after_failure_s(row.attempts + 1, failure.error.root.fault, self.jitter())
+        document = _next_at(document, call, wait_s)
+        await self.lifecycle.fail(call, row, document, call.clock.now() + timedelta(seconds=wait_s))
         return document
 
     async def _rolled_back(self, call: Call, desired: DesiredLRP, told: Told) -> DiegoError:
@@ -296,3 +292,11 @@ class Placement:
             await self.lifecycle.record_failure(call, document, "place", failure.outcome.row)
             told.error.problem = told.error.problem or document
         return told.error
+
+
+def _next_at(document: Problem, call: Call, wait_s: float | None) -> Problem:
+    """The document with the time of the next attempt; None when nobody but a user tries again."""
+    if wait_s is None:
+        return document
+    at = call.clock.now() + timedelta(seconds=wait_s)
+    return evolve(document, next_attempt_at=at.isoformat(timespec="milliseconds").replace("+00:00", "Z"))

@@ -66,7 +66,7 @@ class Hop:
             self._below_ms += (now_s - self._below_since_s) * 1000
 
     def attach(self, child: Hop) -> None:
-        """Take up a finished hop of another process, reported in its answer."""
+        """Take up a finished hop of which only the duration is known, as another process reports it."""
         self.children.append(child)
         self._below_ms += child.elapsed_ms or 0.0
 
@@ -136,7 +136,7 @@ class Call:
 
         An error that has no frame yet is this hop's own and receives the hop's frame; one that has a frame came from
         below and becomes the cause of a new `fails_as(op)`. Anything that is no DiegoError is a defect of ours and
-        becomes an InternalError. An error whose document is finished (`problem`) passes through untouched.
+        becomes an InternalError. An error whose document is finished passes through untouched.
         """
         hop = Hop(name, id, op, self.clock.monotonic(), self.clock.now(), attempt)
         if self.here is not None:
@@ -146,7 +146,7 @@ class Call:
             yield evolve(self, here=hop)
         except DiegoError as error:
             self._close(hop)
-            if error.problem is not None:
+            if error.finished:
                 raise
             if error.frame is None:
                 error.frame = hop.frame(error, self.clock.monotonic())

@@ -8,21 +8,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from datetime import datetime
+from itertools import islice
+from os import PathLike, fspath
 from typing import Any
 
 import msgspec
-from attrs import asdict, define, evolve, frozen
+from attrs import asdict, evolve, frozen
 
 from diego_py.call import Call
-from diego_py.errors import DiegoError, Frame, Next, Outcome, RemoteError, Step, registry
+from diego_py.errors import DiegoError, Fault, Frame, Next, Outcome, RemoteError, registry
+from diego_py.secret import REDACTED, Secret
 
 MEDIA_TYPE = "application/problem+json"
 DOCUMENT_BYTES_MAX = 64 * 1024
 CHAIN_FRAMES_MAX = 24
-BIDS_MAX = 20
+READ_FRAMES_MAX = 256
+"""Of a document from elsewhere; one with more frames is none of ours."""
+DEPTH_MAX = 12
+"""Of what is nested in a member; what lies deeper is only named."""
 TEXT_HEAD_BYTES = 4 * 1024
 TEXT_TAIL_BYTES = 12 * 1024
+_STAGES = ((32_768, 2_000), (4_096, 100), (1_024, 20), (256, 10))
+"""How much of each text (characters) and of each list (items) stays, until the document is small enough."""
+_LAST_STAGE = (48, 10)
+_INTEGER_MAX = 2**63 - 1
 
 
 @frozen
@@ -54,20 +64,23 @@ class Problem:
     instances: tuple[dict[str, Any], ...] = ()
 
     def encode(self) -> bytes:
-        """The JSON document, at most 64 KiB: evidence is what gives way, and it says so."""
-        body = msgspec.json.encode(_present(self))
-        if len(body) <= DOCUMENT_BYTES_MAX:
-            return body
-        slim = evolve(self, evidence={"truncated": True}, instances=self.instances[:BIDS_MAX])
-        return msgspec.json.encode(_present(slim))
+        """The JSON document, at most 64 KiB: long texts and lists give way, then evidence, and evidence says so."""
+        slim = self
+        for text_max, items_max in _STAGES:
+            body = msgspec.json.encode(_plain(_present(slim), text_max, items_max))
+            if len(body) <= DOCUMENT_BYTES_MAX:
+                return body
+            slim = evolve(self, evidence={**(self.evidence or {}), "truncated": True})
+        frames = tuple(evolve(frame, steps=()) for frame in self.chain)
+        slim = evolve(self, chain=frames, evidence={"truncated": True}, placement=None, subject=None, instances=())
+        return msgspec.json.encode(_plain(_present(slim), *_LAST_STAGE))
 
 
 def problem(error: DiegoError, call: Call, subject: Mapping[str, Any] | None = None) -> Problem:
     """Write the document of `error`. The innermost cause names the problem; the outer links say what was going on."""
     links = list(error.links())
     root = links[-1]
-    frames = _frames(error)
-    outermost = frames[0]
+    frames = _shortened(_frames(error))
     entered = len(frames) > 1
     return Problem(
         type=f"/errors/{root.code}",
@@ -75,7 +88,7 @@ def problem(error: DiegoError, call: Call, subject: Mapping[str, Any] | None = N
         status=_status(root, entered),
         detail=root.message,
         code=root.code,
-        origin=frames[-1].hop,
+        origin=main_line(frames)[-1].hop,
         fault=str(root.fault),
         outcome=str(_first(link.outcome for link in links) or Outcome.NOT_STARTED),
         retryable=root.retryable,
@@ -83,8 +96,8 @@ def problem(error: DiegoError, call: Call, subject: Mapping[str, Any] | None = N
         request_id=call.request_id,
         trace_id=call.trace_id,
         budget_ms=round(call.budget.total_ms),
-        elapsed_ms=outermost.elapsed_ms,
-        chain=tuple(frames[:CHAIN_FRAMES_MAX]),
+        elapsed_ms=frames[0].elapsed_ms,
+        chain=tuple(frames),
         subject=dict(subject) if subject else None,
         placement=_first(link.placement for link in links),
         evidence=_first(link.evidence for link in reversed(links)),
@@ -99,43 +112,61 @@ def rebuild(document: Mapping[str, Any]) -> DiegoError:
     Raises ValueError when the document is not one of ours.
     """
     try:
-        frames = [_frame(raw) for raw in document["chain"]]
-        head = msgspec.convert(
-            {key: document[key] for key in ("title", "status", "code", "fault", "outcome", "retryable")}, _Head
-        )
-    except (KeyError, TypeError, msgspec.ValidationError) as malformed:
+        told = msgspec.convert(document, _Told)
+    except msgspec.ValidationError as malformed:
         raise ValueError("not a failure document of this protocol") from malformed
-    if not frames:
-        raise ValueError("a failure document has at least one frame")
-    outermost = _link(frames)
+    if not 0 < len(told.chain) <= READ_FRAMES_MAX:
+        raise ValueError(f"a failure document has 1 to {READ_FRAMES_MAX} frames")
+    outermost = _link(told.chain)
     root = outermost.root
-    root.evidence = document.get("evidence")
-    root.errors = tuple(document.get("errors") or ())
-    outermost.placement = document.get("placement")
-    outermost.outcome = Outcome(head.outcome)
-    outermost.retry_after_s = document.get("retry_after_s")
+    root.evidence = told.evidence
+    root.errors = told.errors
+    if isinstance(root, RemoteError):
+        _keep(root, title=told.title, status=told.status, fault=told.fault, retryable=told.retryable, next=told.next)
+    outermost.placement = told.placement
+    outermost.outcome = told.outcome
+    outermost.retry_after_s = told.retry_after_s
     outermost.problem = dict(document)
     return outermost
 
 
+def main_line(frames: Sequence[Frame]) -> list[Frame]:
+    """The frames from the outermost hop to the one that names the problem, without attempts that were set aside."""
+    line: list[Frame] = []
+    skipped = 0
+    for frame in frames:
+        skipped = skipped or frame.set_aside or 0
+        if skipped > 0:
+            skipped -= 1
+        else:
+            line.append(frame)
+    return line
+
+
 def clip(text: str) -> dict[str, Any]:
     """Free text as evidence: head and tail of it, how long it was, and whether something is missing."""
-    raw = text.encode()
+    raw = text.encode(errors="replace")
     truncated = len(raw) > TEXT_HEAD_BYTES + TEXT_TAIL_BYTES
-    if truncated:
-        kept = raw[:TEXT_HEAD_BYTES] + b"\n[...]\n" + raw[-TEXT_TAIL_BYTES:]
-        text = kept.decode(errors="replace")
-    return {"text": text, "bytes": len(raw), "truncated": truncated}
+    kept = raw[:TEXT_HEAD_BYTES] + b"\n[...]\n" + raw[-TEXT_TAIL_BYTES:] if truncated else raw
+    return {"text": kept.decode(errors="replace"), "bytes": len(raw), "truncated": truncated}
 
 
-@define
-class _Head:
+@frozen
+class _Told:
+    """What is read of a document from elsewhere; it may say more."""
+
     title: str
     status: int
     code: str
-    fault: str
-    outcome: str
+    fault: Fault
+    outcome: Outcome
     retryable: bool
+    chain: tuple[Frame, ...]
+    retry_after_s: float | None = None
+    placement: dict[str, Any] | None = None
+    evidence: dict[str, Any] | None = None
+    next: tuple[Next, ...] = ()
+    errors: tuple[dict[str, str], ...] = ()
 
 
 def _status(root: DiegoError, entered: bool) -> int:
@@ -152,58 +183,66 @@ def _retry_after_s(links: Sequence[DiegoError], root: DiegoError) -> float | Non
     return given
 
 
-def _frames(error: DiegoError) -> list[Frame]:
-    """Frames of all links in order; earlier attempts of a link stand before the attempt that decided."""
+def _frames(error: DiegoError, within: Frame | None = None) -> list[Frame]:
+    """Frames of all links in order; the attempts that a link set aside stand before the one that decided."""
     frames: list[Frame] = []
-    within: Frame | None = None
     for link in error.links():
         frame = link.frame
         if frame is None:
             hop, id_ = (within.hop, within.id) if within else ("process", "-")
             frame = Frame(hop=hop, id=id_, op=link.message, code=link.code, detail=link.message, status=link.status)
-        frames.append(frame)
         within = frame
+        frames.append(evolve(frame, set_aside=None))
         for attempt in link.attempts:
-            frames.extend(_frames(attempt))
+            first, *rest = _frames(attempt, within)
+            frames += [evolve(first, set_aside=1 + len(rest)), *rest]
     return frames
 
 
-def _link(frames: list[Frame]) -> DiegoError:
-    """Exceptions linked outermost to innermost; a run of frames that a later attempt follows is set aside."""
+def _shortened(frames: list[Frame]) -> list[Frame]:
+    """At most CHAIN_FRAMES_MAX: attempts that were set aside give way first, then the middle."""
+    if len(frames) > CHAIN_FRAMES_MAX:
+        frames = main_line(frames)
+    if len(frames) > CHAIN_FRAMES_MAX:
+        frames = frames[: CHAIN_FRAMES_MAX // 2] + frames[-CHAIN_FRAMES_MAX // 2 :]
+    return frames
+
+
+def _link(frames: Sequence[Frame]) -> DiegoError:
+    """Exceptions linked outermost to innermost, each with the attempts that it set aside."""
     error = _make(frames[0])
     rest = frames[1:]
-    starts = [i for i, frame in enumerate(rest) if frame.attempt is not None and frame.hop == rest[0].hop]
-    if rest and rest[0].attempt is not None and len(starts) > 1:
-        bounds = [*starts, len(rest)]
-        runs = [rest[a:b] for a, b in pairwise(bounds)]
-        error.attempts = tuple(_link(run) for run in runs[:-1])
-        rest = runs[-1]
+    attempts = []
+    while rest and rest[0].set_aside is not None:
+        size = max(1, rest[0].set_aside)
+        attempts.append(_link(rest[:size]))
+        rest = rest[size:]
+    error.attempts = tuple(attempts)
     if rest:
         error.__cause__ = _link(rest)
     return error
 
 
 def _make(frame: Frame) -> DiegoError:
-    kind = registry().get(frame.code)
-    error: DiegoError
-    if kind is None:
-        error = RemoteError(frame.detail or frame.op)
-        error.code = frame.code  # type: ignore[misc]  # an instance keeps the code it came with
-    else:
-        error = kind(frame.detail or frame.op)
-    error.frame = frame
+    kind = registry().get(frame.code, RemoteError)
+    error = kind(frame.detail or frame.op)
+    if kind is RemoteError:
+        _keep(error, code=frame.code, status=frame.status or RemoteError.status)
+    error.frame = evolve(frame, set_aside=None)
     return error
 
 
-def _frame(raw: Mapping[str, Any]) -> Frame:
-    return msgspec.convert({**raw, "steps": [Step(**step) for step in raw.get("steps", ())]}, Frame)
+def _keep(error: DiegoError, **said: object) -> None:
+    """What a hop of another version said of its error goes with this one instance, over what its class says."""
+    for name, value in said.items():
+        setattr(error, name, value)
 
 
 def _fill(step: Next, subject: Mapping[str, Any]) -> Next:
     """Put the subject's names into a command template; a template whose name is unknown keeps its placeholder."""
     if step.run is None:
         return step
-    names = {**subject, "process_guid": subject.get("guid", "PROCESS_GUID")}
+    names = {name: value for name, value in {**subject, "process_guid": subject.get("guid")}.items() if value is not None}
     return evolve(step, run=re.sub(r"\{(\w+)\}", lambda m: str(names.get(m[1], m[1].upper())), step.run))
 
 
@@ -222,4 +261,40 @@ def _present(value: Problem) -> dict[str, Any]:
     return {key: item for key, item in document.items() if item is not None and item != () and item != []}
 
 
-__all__ = ["MEDIA_TYPE", "Problem", "clip", "problem", "rebuild"]
+def _plain(value: Any, text_max: int, items_max: int, depth: int = 0) -> Any:
+    """`value` as JSON can say it, and no more of it than told. What is no plain data is only named, never printed."""
+    if isinstance(value, Mapping | list | tuple | set | frozenset):
+        if depth >= DEPTH_MAX:
+            return f"<{type(value).__name__}>"
+        if isinstance(value, Mapping):
+            return {
+                _text(key, text_max): _plain(item, text_max, items_max, depth + 1)
+                for key, item in islice(value.items(), items_max)
+            }
+        return [_plain(item, text_max, items_max, depth + 1) for item in islice(value, items_max)]
+    if value is None or isinstance(value, bool | float):
+        return value
+    if isinstance(value, int) and -_INTEGER_MAX <= value <= _INTEGER_MAX:
+        return int(value)
+    return _text(value, text_max)
+
+
+def _text(value: object, text_max: int) -> str:
+    """A scalar as a text that every parser takes. Of a long one head and tail stay."""
+    match value:
+        case str():
+            text = str(value)
+        case PathLike():
+            text = str(fspath(value))
+        case datetime():
+            text = value.isoformat()
+        case Secret():
+            text = REDACTED
+        case _:
+            text = f"<{type(value).__name__}>"
+    if len(text) > text_max:
+        text = text[: text_max // 4] + "[...]" + text[-(text_max - text_max // 4) :]
+    return text.encode(errors="replace").decode()
+
+
+__all__ = ["MEDIA_TYPE", "Problem", "clip", "main_line", "problem", "rebuild"]

@@ -2,18 +2,64 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from aiohttp import web
-from attrs import define
+from attrs import define, frozen
 
 from bbs.cell_pool import CellPool
 from bbs.lifecycle import Lifecycle
 from bbs.store import cells
+from bbs.store.cells import CellRecord
 from bbs.store.database import Database
 from diego_py.call import Call
 from diego_py.errors import CellNotFound, ConflictError, InvalidSpec, RequestFailed
 from diego_py.http.server import Route, answer, decode, found, read_json
+from diego_py.models.cell import CellCapacity, RootfsProvider
 from diego_py.models.identifiers import CellId, InstanceGuid
-from diego_py.models.work import CellReport, ReportAnswer
+from diego_py.models.work import AvailableResources, CellReport, ReportAnswer
+
+
+@frozen(kw_only=True)
+class CellStatus:
+    """A cell as the API shows it."""
+
+    cell_id: CellId
+    live: bool
+    draining: bool
+    zone: str
+    url: str
+    address: str
+    capacity: CellCapacity
+    available: AvailableResources
+    instances: int
+    rootfs_provider_list: tuple[RootfsProvider, ...]
+    placement_tags: tuple[str, ...]
+    optional_placement_tags: tuple[str, ...]
+    boot_id: str
+    seen_at: datetime | None
+    expires_at: datetime | None
+
+    @classmethod
+    def of(cls, record: CellRecord) -> CellStatus:
+        presence = record.presence
+        return cls(
+            cell_id=presence.cell_id,
+            live=record.live,
+            draining=presence.draining,
+            zone=presence.zone,
+            url=presence.url,
+            address=presence.address,
+            capacity=presence.capacity,
+            available=record.available,
+            instances=presence.capacity.containers - record.available.containers,
+            rootfs_provider_list=presence.rootfs_provider_list,
+            placement_tags=presence.placement_tags,
+            optional_placement_tags=presence.optional_placement_tags,
+            boot_id=presence.boot_id,
+            seen_at=record.seen_at,
+            expires_at=record.expires_at,
+        )
 
 
 @define
@@ -36,19 +82,20 @@ class Cells:
 
     async def list(self, request: web.Request, call: Call) -> web.StreamResponse:
         """All cells, live ones and those whose presence ran out."""
-        return answer({"items": await self.database.read(call, "list_cells", cells.list_all), "next_cursor": None})
+        records = await self.database.read(call, "list_cells", cells.list_all)
+        return answer({"items": [CellStatus.of(record) for record in records], "next_cursor": None})
 
     async def get(self, request: web.Request, call: Call) -> web.StreamResponse:
         """One cell."""
         cell_id = CellId(request.match_info["cell_id"])
-        status = await self.database.read(call, "get_cell", lambda c: cells.get(c, cell_id))
-        return answer(found(status, CellNotFound(f"no cell {cell_id[:200]}")))
+        record = await self.database.read(call, "get_cell", lambda c: cells.get(c, cell_id))
+        return answer(CellStatus.of(found(record, CellNotFound(f"no cell {cell_id[:200]}"))))
 
     async def forget(self, request: web.Request, call: Call) -> web.StreamResponse:
         """Forget a cell whose presence ran out. A live one is refused: it would be back with its next report."""
         cell_id = CellId(request.match_info["cell_id"])
-        status = await self.database.read(call, "get_cell", lambda c: cells.get(c, cell_id))
-        if found(status, CellNotFound(f"no cell {cell_id[:200]}")).live:
+        record = await self.database.read(call, "get_cell", lambda c: cells.get(c, cell_id))
+        if found(record, CellNotFound(f"no cell {cell_id[:200]}")).live:
             raise ConflictError(f"cell {cell_id} is live; stop its process first")
         await self.database.run(call, "forget_cell", lambda c: cells.delete(c, cell_id))
         return answer({"cell_id": cell_id})

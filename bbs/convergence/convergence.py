@@ -12,7 +12,7 @@ from bbs.cell_pool import CellPool
 from bbs.convergence.apply import Repairs
 from bbs.convergence.leader import Leadership
 from bbs.convergence.plan import Plan, Snapshot, plan
-from bbs.store import actual_lrps, cells, desired_lrps, domains, failures, idempotency
+from bbs.store import actual_lrps, cells, database_clock, desired_lrps, domains, failures, idempotency
 from bbs.store.database import Database
 from diego_py.call import Call
 from diego_py.service.clock import Clock
@@ -65,11 +65,11 @@ class Convergence:
         statuses = await cells.list_all(connection)
         desired = await desired_lrps.list_all(connection)
         return Snapshot(
-            now=await cells.database_now(connection),
+            now=await database_clock.now(connection),
             desired={lrp.definition.process_guid: lrp for lrp in desired},
             actuals=tuple(await actual_lrps.list_all(connection)),
-            live_cells=frozenset(cell.cell_id for cell in statuses if cell.live),
-            known_cells=frozenset(cell.cell_id for cell in statuses),
+            live_cells=frozenset(cell.presence.cell_id for cell in statuses if cell.live),
+            known_cells=frozenset(cell.presence.cell_id for cell in statuses),
             fresh_domains=frozenset(fresh.domain for fresh in await domains.list_fresh(connection)),
             may_lose_cells=self.leadership.led_for_s() >= self.presence_ttl_s,
         )
@@ -81,3 +81,4 @@ class Convergence:
         self._pruned_s = self.clock.monotonic()
         await self.database.run(call, "prune_failures", failures.prune)
         await self.database.run(call, "prune_keys", idempotency.prune)
+        await self.database.run(call, "prune_domains", domains.prune)

@@ -10,6 +10,7 @@ from attrs import frozen
 
 from diego_py import wire
 from diego_py.models.cell import CellPresence
+from diego_py.models.identifiers import CellId
 from diego_py.models.work import AvailableResources, CellReport
 
 
@@ -25,6 +26,10 @@ class CellRecord:
     expires_at: datetime | None = None
     live: bool = True
     """Whether its presence lasts, when it was read."""
+
+    @property
+    def cell_id(self) -> CellId:
+        return self.presence.cell_id
 
 
 UPSERT: Final = """

@@ -1,4 +1,4 @@
-"""The one border to Postgres: connections, transactions, and the driver's errors as ours with a frame of hop `postgres`.
+"""The one border to Postgres: transactions, and the driver's errors as ours with a frame of hop `postgres`.
 
 Inside a transaction other modules only see a connection. What they raise themselves leaves without a frame of this
 hop: that the row is not there is no failure of Postgres.
@@ -69,7 +69,7 @@ class Database:
     ) -> T:
         """`work` in one transaction, done again up to twice when Postgres undid it: it must be repeatable.
 
-        Raises what `work` raises, after undoing it, and DatabaseUnavailable, DatabaseConflict, Saturated or BudgetSpent.
+        Raises what `work` raises, after undoing it; DatabaseUnavailable, DatabaseConflict, Saturated, BudgetSpent.
         """
         for number in range(1, TRIES_MAX):
             try:

@@ -66,9 +66,9 @@ INSERT: Final = """
 
 
 async def insert(connection: asyncpg.Connection, key: IdempotencyKey, in_flight_s: float) -> None:
-    """Store a key in the transaction of its effect. Waits for a transaction that stores the same one.
+    """Store a key in the transaction of its effect; first of all in it, so that the loser of a race waits here.
 
-    Raises IdempotencyMismatch or IdempotencyInFlight if the key is there already; our own is fine.
+    Nothing if the key is ours already. Raises IdempotencyMismatch or IdempotencyInFlight if it is another request's.
     """
     lasts = timedelta(seconds=in_flight_s)
     if await connection.fetchval(INSERT, key.key, key.route, key.request_hash, key.owner, lasts):
@@ -140,7 +140,7 @@ async def prune(connection: asyncpg.Connection) -> None:
 
 def _match(row: asyncpg.Record, key: IdempotencyKey) -> None:
     if (row["route"], row["request_hash"]) != (key.route, key.request_hash):
-        raise IdempotencyMismatch(f"the Idempotency-Key was used for another request: {row['route']}")
+        raise IdempotencyMismatch("the Idempotency-Key was used for another request")
 
 
 def _in_flight(key: IdempotencyKey) -> IdempotencyInFlight:

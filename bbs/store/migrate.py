@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import Final
 
 import asyncpg
 from attrs import frozen
@@ -23,10 +23,8 @@ LOCK_TIMEOUT_S: Final = 60.0
 class SchemaUnusable(DatabaseUnavailable):
     """The database's schema is not one that this release may work with; waiting does not help."""
 
-    retryable: ClassVar[bool] = False
-    next: ClassVar[tuple[Next, ...]] = (
-        Next("Run the release that migrated this database, or a newer one; a schema never goes back"),
-    )
+    retryable = False
+    next = (Next("Run the release that migrated this database, or a newer one; a schema never goes back"),)
 
 
 @frozen

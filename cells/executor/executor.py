@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from enum import Enum, auto
-from itertools import count
 
 from attrs import define, frozen
 
@@ -129,7 +128,7 @@ class Executor:
             with call.hop("executor", self.cell_id, "watch", ExecutorFailed) as inner:
                 began_s = self.clock.monotonic()
                 loops = [self._first_failure(inner, container, check) for check in health.checks]
-                ended = await first_of(self._exit_of(container.handle), *loops)
+                ended: Exit | Unhealthy = await first_of(self._exit_of(container.handle), *loops)
                 if isinstance(ended, Exit):
                     raise failures.exited(ended)
                 healthy_s = self.clock.monotonic() - began_s
@@ -179,12 +178,13 @@ class Executor:
     async def _first_failure(self, call: Call, container: Container, check: Check) -> Unhealthy:
         """Ask at the check's pace until it says no. A check the host could not carry out says nothing."""
         interval_s = pace.liveness_interval_s(check.only(), self.pace.liveness_interval_s)
-        for attempt in count(1):
+        attempts = 0
+        while True:
+            attempts += 1
             await self.clock.sleep(interval_s)
             result = await self.prober.probe(call.with_budget(LIVENESS_BUDGET_MS), container, check)
             if result.ran and not result.ok:
-                break
-        return Unhealthy(result, attempt)
+                return Unhealthy(result, attempts)
 
     async def _log_tail(self, handle: str) -> list[str]:
         """The app's last lines; failing to read them never hides the failure they were read for."""

@@ -1,4 +1,4 @@
-"""Running several things at once without one failure cancelling the rest: children return outcomes, the parent decides."""
+"""Several things at once without one failure cancelling the rest: children return outcomes, the parent decides."""
 
 from __future__ import annotations
 

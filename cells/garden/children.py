@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
@@ -117,17 +116,3 @@ async def together(*works: Awaitable[Any]) -> list[Any]:
         if isinstance(result, BaseException):
             raise result
     return results
-
-
-def reap(pid: int) -> int | None:
-    """Take the exit status of an orphan that came to us, or None when it is not ours or still runs.
-
-    Only for pids we know: waiting for any child would steal those that asyncio waits for.
-    """
-    try:
-        result = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
-    except ChildProcessError:
-        return None
-    if result is None:
-        return None
-    return result.si_status if result.si_code == os.CLD_EXITED else 128 + result.si_status

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 
 from cells.garden import processes, rootfs
 from cells.garden.box import Box
@@ -46,20 +45,24 @@ async def _kill(host: Host, box: Box) -> None:
 async def kill_half_built(host: Host, handle: str, directory: Directory) -> None:
     """Kill what makes or runs a container whose pids we were never told. Raises DestroyFailed.
 
-    The makers first (conmon, the runtime; they name the directory): they could start more meanwhile.
+    Its makers (conmon, the runtime) name the directory; they could start more, so we look again until there is none.
     """
-    victims = processes.mentioning(str(directory.path) + "/")
-    processes.signal_all(victims, signal.SIGKILL)
-    makers = [processes.identify(pid) for pid in victims]
-    host.cgroups.thaw(handle)
-    inside = host.cgroups.processes(handle)
-    processes.signal_all(inside, signal.SIGKILL)
     try:
         async with asyncio.timeout(KILL_TIMEOUT_S):
-            for process in (*makers, *(processes.identify(pid) for pid in inside)):
-                await gone(process)
+            while victims := await in_thread(_half_built, host, handle, directory):
+                host.cgroups.thaw(handle)
+                for process in victims:
+                    processes.kill(process)
+                for process in victims:
+                    await gone(process)
     except TimeoutError as stuck:
-        raise DestroyFailed(f"kill the processes of {handle}", evidence={"pids": inside}) from stuck
+        raise DestroyFailed(f"kill the processes of {handle}") from stuck
+
+
+def _half_built(host: Host, handle: str, directory: Directory) -> list[processes.Process]:
+    makers = processes.mentioning(f"{directory.path}/")
+    pids = {*makers, *processes.descendants(makers), *host.cgroups.processes(handle)}
+    return [process for pid in sorted(pids) if (process := processes.identify(pid)).started]
 
 
 async def remove(host: Host, box: Box, call: Call | None) -> None:

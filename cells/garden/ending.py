@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from cells.garden import logs, oci
 from cells.garden.box import Box
 from cells.garden.cgroups import Cgroups
+from cells.garden.processes import SIGNAL_BASE
 from cells.garden.spec import Exit
 
-SIGNAL_BASE = 128
 SIGNALS_MAX = 64
 
 

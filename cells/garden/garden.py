@@ -17,7 +17,7 @@ from attrs import define, evolve, field
 
 from cells.garden import bundle, demolition, ending, execution, logs, processes, recovery, rootfs, users
 from cells.garden.box import Box
-from cells.garden.children import in_thread, together
+from cells.garden.children import in_thread, together, uninterrupted
 from cells.garden.config import GardenConfig
 from cells.garden.host import Host
 from cells.garden.monitor import Monitor
@@ -110,7 +110,10 @@ class Garden:
 
     async def _create_process(self, call: Call, box: Box, config: bundle.Config) -> None:
         with call.step("runtime"), call.hop("runc", self.config.cell_id, "create", RuntimeFailed):
-            box.has_processes(*await self._host.runtime.create(box.handle, box.directory, config))
+            await uninterrupted(self._have_process(box, config))
+
+    async def _have_process(self, box: Box, config: bundle.Config) -> None:
+        box.has_processes(*await self._host.runtime.create(box.handle, box.directory, config))
 
     async def _open_firewall(self, call: Call, box: Box) -> None:
         with call.step("firewall"):

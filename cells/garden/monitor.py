@@ -8,8 +8,7 @@ from collections.abc import Callable
 
 from attrs import define, field
 
-from cells.garden.children import reap
-from cells.garden.processes import Process, open_pidfd
+from cells.garden.processes import Process, open_pidfd, reap
 
 
 @define
@@ -25,13 +24,13 @@ class Monitor:
         """
         pidfd = open_pidfd(process)
         if pidfd is None:
-            reap(process.pid)
+            reap(process)
             return False
         loop = asyncio.get_running_loop()
 
         def readable() -> None:
             self.forget(process)
-            ended(reap(process.pid))
+            ended(reap(process))
 
         self._watched[process.pid] = pidfd
         loop.add_reader(pidfd, readable)
@@ -53,14 +52,13 @@ class Monitor:
 async def gone(process: Process) -> None:
     """Return when the process is dead (at once when it is already)."""
     pidfd = open_pidfd(process)
-    if pidfd is None:
-        return
-    loop = asyncio.get_running_loop()
-    ended = loop.create_future()
-    loop.add_reader(pidfd, lambda: ended.done() or ended.set_result(None))
-    try:
-        await ended
-    finally:
-        loop.remove_reader(pidfd)
-        os.close(pidfd)
-    reap(process.pid)
+    if pidfd is not None:
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+        loop.add_reader(pidfd, lambda: ended.done() or ended.set_result(None))
+        try:
+            await ended
+        finally:
+            loop.remove_reader(pidfd)
+            os.close(pidfd)
+    reap(process)

@@ -54,12 +54,9 @@ class Runtime:
     async def create(self, handle: str, directory: Directory, config: Config) -> tuple[Process, Process]:
         """Create the container: all of it is there, the user process waits to be started.
 
-        Answers (monitor, init). Raises RuntimeMissing, RuntimeFailed and the kinds of it that `classify` knows.
+        Answers (monitor, init). Must not be cancelled: nobody would then know the two. Raises RuntimeMissing, RuntimeFailed and the kinds of it that `classify` knows.
         """
         _write(directory.bundle / "config.json", config)
-        return await children.uninterrupted(self._create(handle, directory))
-
-    async def _create(self, handle: str, directory: Directory) -> tuple[Process, Process]:
         runtime_path = shutil.which(self.runtime_path)
         if runtime_path is None:
             raise RuntimeMissing(f"find {self.runtime_path} on this host", evidence={"path": self.runtime_path})

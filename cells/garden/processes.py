@@ -11,6 +11,9 @@ from attrs import frozen
 
 from cells.garden import kernel
 
+SIGNAL_BASE = 128
+"""A status above this says which signal it was."""
+
 
 @frozen
 class Process:
@@ -64,6 +67,24 @@ def open_pidfd(process: Process) -> int | None:
     return fd
 
 
+def reap(process: Process) -> int | None:
+    """Take the exit status of an orphan that came to us; None when it is not ours, or not dead.
+
+    Only for processes we know, and only as zombies of their own start time: to wait for any child, or for a pid that
+    means somebody else by now, would steal the end of a helper that asyncio waits for.
+    """
+    found = stat(process.pid) if process.pid > 0 else None
+    if found is None or found.state != "Z" or found.started != process.started:
+        return None
+    try:
+        result = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG)
+    except ChildProcessError:
+        return None
+    if result is None:
+        return None
+    return result.si_status if result.si_code == os.CLD_EXITED else SIGNAL_BASE + result.si_status
+
+
 def ignores_or_catches(pid: int, number: int) -> bool:
     """The process has its own answer to this signal, instead of the kernel's default."""
     try:
@@ -96,6 +117,21 @@ def strangers(pids: list[int], init: int, monitor: int) -> list[int]:
         if pid != init and seen is not None and seen.parent not in inside:
             found.append(pid)
     return found
+
+
+def descendants(pids: list[int]) -> list[int]:
+    """All children of these processes, and theirs, at this moment. Reads all of /proc."""
+    children: dict[int, list[int]] = {}
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit() and (found := stat(int(entry.name))) is not None:
+            children.setdefault(found.parent, []).append(int(entry.name))
+    below: list[int] = []
+    waiting = list(pids)
+    while waiting:
+        mine = children.get(waiting.pop(), [])
+        below += mine
+        waiting += mine
+    return below
 
 
 def mentioning(text: str) -> list[int]:

@@ -18,7 +18,11 @@ ID_MAX = 65_535
 
 @frozen
 class Identity:
-    """The numbers of a user inside the container, with all its groups, and its home."""
+    """The numbers of a user inside the container, with all its groups, and its home.
+
+    `groups` has the primary one too: a process that changes only its primary group would else lose it, and with it
+    what the files of that group deny to their members (CVE-2022-36109).
+    """
 
     uid: int
     gid: int
@@ -39,12 +43,12 @@ def look_up(root: str, user: str) -> Identity:
     name, uid, gid, home = entry or (who, int(who), 0, "/")
     if group:
         gid = _group_id(root, group, user)
-        groups: tuple[int, ...] = ()
+        groups = {gid}
     else:
-        groups = _supplementary(root, name, gid)
+        groups = _supplementary(root, name) | {gid}
     if uid > ID_MAX or gid > ID_MAX:
         raise UserNotFound(f"user {user!r} is outside the container's {ID_MAX + 1} ids", evidence={"user": user})
-    return Identity(uid, gid, groups, name, home or "/")
+    return Identity(uid, gid, tuple(sorted(groups)), name, home or "/")
 
 
 def is_directory(root: str, path: str) -> bool:
@@ -77,13 +81,13 @@ def _group_id(root: str, group: str, user: str) -> int:
     raise UserNotFound(f"find the group of {user!r} in the image", evidence={"user": user})
 
 
-def _supplementary(root: str, name: str, gid: int) -> tuple[int, ...]:
+def _supplementary(root: str, name: str) -> set[int]:
     groups = set()
     for line in _lines(root, "/etc/group"):
         fields = line.split(":")
         if len(fields) >= 4 and name in fields[3].split(",") and _is_id(fields[2]) and int(fields[2]) <= ID_MAX:
             groups.add(int(fields[2]))
-    return tuple(sorted(groups - {gid}))
+    return groups
 
 
 def _is_id(text: str) -> bool:

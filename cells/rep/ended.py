@@ -14,8 +14,8 @@ from diego_py import wire
 from diego_py.models.identifiers import InstanceGuid
 from diego_py.models.work import EndedReport
 
-REPORTS_MAX = 200
-"""Documents carried by one report: at 64 KiB each at most, that bounds its body. The rest go with the next ones."""
+REPORTS_MAX = 30
+"""Documents carried by one report: at 64 KiB each at most, that bounds its body to 2 MiB. The rest go with the next."""
 BOOK_MAX = 10_000
 """Beyond this the oldest ones are given up; only a BBS that was away for long lets it come to this."""
 

@@ -1,7 +1,7 @@
 """The environment of a process. Diego: rep/conversion_helpers.go and executor/depot/transformer. Pure.
 
-Weakest first: INSTANCE_* and CF_INSTANCE_GUID/INDEX, the LRP's variables, the action's, the addresses. PORT is not ours:
-as in Diego it comes from the client, which knows which port the process shall listen on.
+Weakest first: INSTANCE_* and CF_INSTANCE_GUID/INDEX, the LRP's variables, the action's, the addresses. PORT is not
+ours: as in Diego it comes from the client, which knows which port the process shall listen on.
 """
 
 from __future__ import annotations

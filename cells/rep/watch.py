@@ -12,9 +12,8 @@ from cells.executor.executor import Executor
 from cells.executor.outcomes import outcome_of
 from cells.executor.plan import HealthPlan
 from cells.garden.spec import Container
-from cells.rep.ended import EndedBook
-from cells.rep.instances import Instance, InstanceEvent, Instances
-from cells.rep.reservations import Reservations
+from cells.rep.books import Books
+from cells.rep.instances import Instance, InstanceEvent
 from diego_py import chain
 from diego_py.call import Call
 from diego_py.errors import DiegoError
@@ -30,11 +29,8 @@ class Watcher:
     """Owns one task for each instance that is not in the hands of a request."""
 
     executor: Executor
-    instances: Instances
-    reservations: Reservations
-    ended: EndedBook
+    books: Books
     tasks: OwnedTasks
-    changed: asyncio.Event
     clock: Clock
     log: structlog.stdlib.BoundLogger
 
@@ -62,7 +58,7 @@ class Watcher:
             await self._conclude(call, instance, failure)
             return
         instance.happen(InstanceEvent.START)
-        self.changed.set()
+        self.books.changed.set()
         await self._watch(instance, container, health)
 
     async def _watch(self, instance: Instance, container: Container, health: HealthPlan) -> None:
@@ -83,12 +79,11 @@ class Watcher:
             instance_guid=instance.guid,
             failure=msgspec.json.decode(problem.encode()),
         )
-        await self.ended.add(report)
+        await self.books.ended.add(report)
         left = await outcome_of(self.executor.remove(call, instance.guid))
         if isinstance(left, DiegoError):
             self.log.error("container_not_removed", handle=instance.guid, code=left.root.code, detail=left.root.message)
         else:
-            self.reservations.release(instance.guid)
-            self.instances.remove(instance.guid)
+            self.books.forget(instance.guid)
         instance.watching = None
-        self.changed.set()
+        self.books.changed.set()

@@ -17,8 +17,8 @@ from cells.garden.spec import Container
 from cells.rep import translate
 from cells.rep.admission import Admission
 from cells.rep.bbs import BBS
-from cells.rep.instances import Identity, Instance, InstanceEvent, Instances
-from cells.rep.reservations import Reservations
+from cells.rep.books import Books
+from cells.rep.instances import Identity, Instance, InstanceEvent
 from cells.rep.shared import SharedWork
 from cells.rep.watch import Watcher
 from diego_py.call import Budget, Call
@@ -41,15 +41,12 @@ class CellWork:
     cell_id: CellId
     boot_id: str
     start_timeout_default_s: float
+    books: Books
     admission: Admission
-    reservations: Reservations
-    instances: Instances
     bbs: BBS
     executor: Executor
     watcher: Watcher
     owned: OwnedTasks
-    changed: asyncio.Event
-    """Set whenever the BBS should hear of something soon."""
     _starts: SharedWork[Started] = field(init=False)
     _stops: SharedWork[Stopped] = field(init=False)
 
@@ -64,7 +61,7 @@ class CellWork:
         """
         work = translate.checked(work)
         identity = translate.identity_of(work)
-        known = self.instances.get(work.instance_guid)
+        known = self.books.instances.get(work.instance_guid)
         if known is not None and known.identity != identity:
             raise HandleTaken("another instance has this guid", outcome=Outcome.NOT_STARTED)
         if known is not None and known.state is InstanceState.RUNNING:
@@ -78,7 +75,7 @@ class CellWork:
         """Each step's undo is pushed before the step; the steps are in the order in which they happen."""
         self.admission.admit(work)
         plan = translate.plan_of(work, self.start_timeout_default_s)
-        instance = self._reserve(identity)
+        instance = self.books.reserve(identity)
         left: list[DiegoError] = []
         hurried = _with_time_to_undo(call)
         try:
@@ -92,11 +89,12 @@ class CellWork:
                     await self.executor.start(hurried, container, plan.health, instance.stop_asked)
                 undo.pop_all()
         except DiegoError as failure:
-            raise _told(failure, instance, left)
+            _tell_outcome(failure, instance, left)
+            raise
         instance.net_info = translate.net_info_of(container.network)
         instance.happen(InstanceEvent.START)
         self.watcher.begin(instance, container, plan.health)
-        self.changed.set()
+        self.books.changed.set()
         return self._started(instance)
 
     async def _claim_and_create(self, call: Call, instance: Instance, plan: Plan) -> Container:
@@ -113,13 +111,6 @@ class CellWork:
         await self.bbs.claim(call, identity.process_guid, identity.index, request)
         instance.happen(InstanceEvent.CLAIM)
 
-    def _reserve(self, identity: Identity) -> Instance:
-        """Atomic: there is no await between the look and the entry. Raises InsufficientResources."""
-        self.reservations.reserve(identity.instance_guid, identity.resources)
-        instance = Instance(identity)
-        self.instances.add(instance)
-        return instance
-
     async def _destroy(self, call: Call, instance: Instance, left: list[DiegoError]) -> None:
         """Undo of create and start."""
         instance.happen(InstanceEvent.FAIL)
@@ -130,22 +121,22 @@ class CellWork:
     def _release(self, instance: Instance, left: list[DiegoError]) -> None:
         """Undo of reserve. What a container still uses stays reserved, and the instance reported until it is gone."""
         if not left:
-            self._forget(instance)
-        self.changed.set()
+            self.books.forget(instance.guid)
+        self.books.changed.set()
 
     async def stop_instance(self, call: Call, guid: InstanceGuid) -> Stopped:
-        """Return when the instance's container is gone, also when it never was there. Stops one that is starting, too."""
+        """Return when the instance's container is gone or never was there. Stops one that is still starting, too."""
         async with call.within_budget("stop_instance"):
             return await self._stops.join(guid, lambda: self._stop(call.with_budget(STOP_BUDGET_MS), guid))
 
     async def _stop(self, call: Call, guid: InstanceGuid) -> Stopped:
-        known = self.instances.get(guid)
+        known = self.books.instances.get(guid)
         if known is not None:
             known.stop_asked.set()
         existed = known is not None or self.executor.has(guid)
         await self._starts.settled(guid)  # who starts it undoes what he did
         await self._settled_end(guid)  # it may be ending by itself
-        instance = self.instances.get(guid)
+        instance = self.books.instances.get(guid)
         try:
             if instance is not None:
                 instance.happen(InstanceEvent.STOP)
@@ -154,28 +145,25 @@ class CellWork:
                 existed = True
                 await self.executor.remove(call, guid)
         except DiegoError as failure:
-            raise _partial(failure, guid, [failure])
+            _tell_leftovers(failure, guid, [failure])
+            raise
         if instance is not None:
-            self._forget(instance)
-        self.changed.set()
+            self.books.forget(instance.guid)
+        self.books.changed.set()
         return Stopped(instance_guid=guid, existed=existed)
 
     async def _settled_end(self, guid: InstanceGuid) -> None:
-        instance = self.instances.get(guid)
+        instance = self.books.instances.get(guid)
         if instance is not None and instance.state is InstanceState.STOPPING and instance.watching is not None:
             await asyncio.wait([instance.watching])
-
-    def _forget(self, instance: Instance) -> None:
-        self.reservations.release(instance.guid)
-        self.instances.remove(instance.guid)
 
     def _started(self, instance: Instance) -> Started:
         assert instance.net_info is not None
         return Started(
             instance_guid=instance.guid,
             net_info=instance.net_info,
-            available=self.reservations.available(),
-            sequence=self.reservations.sequence,
+            available=self.books.reservations.available(),
+            sequence=self.books.reservations.sequence,
         )
 
 
@@ -184,17 +172,16 @@ def _with_time_to_undo(call: Call) -> Call:
     return evolve(call, budget=Budget(call.budget.deadline_s - reserve_ms / 1000, call.budget.total_ms))
 
 
-def _told(failure: DiegoError, instance: Instance, left: list[DiegoError]) -> DiegoError:
-    """The failure with what is true on the cell now: everything is undone, or it says what is not."""
+def _tell_outcome(failure: DiegoError, instance: Instance, left: list[DiegoError]) -> None:
+    """Write into the failure what is true on the cell now: everything is undone, or what is not."""
     if left:
-        return _partial(failure, instance.guid, left)
-    failure.outcome = Outcome.ROLLED_BACK
-    return failure
+        _tell_leftovers(failure, instance.guid, left)
+    else:
+        failure.outcome = Outcome.ROLLED_BACK
 
 
-def _partial(failure: DiegoError, handle: str, left: list[DiegoError]) -> DiegoError:
+def _tell_leftovers(failure: DiegoError, handle: str, left: list[DiegoError]) -> None:
     failure.outcome = Outcome.PARTIAL
     root = failure.root
     remaining = [{"handle": handle, "code": error.root.code, "detail": error.root.message} for error in left]
     root.evidence = {**(root.evidence or {}), "left": remaining}
-    return failure

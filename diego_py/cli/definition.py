@@ -22,7 +22,7 @@ from diego_py.wire import to_builtins
 UNITS = {"": 1, "M": 1, "MB": 1, "G": 1024, "GB": 1024}
 
 
-class Megabytes(click.ParamType):
+class Megabytes(click.ParamType[int]):
     """`64`, `64M` or `2G`."""
 
     name = "MB"

@@ -37,7 +37,7 @@ def row(instance: ActualLRP, now: datetime) -> list[str]:
 def reason(instance: ActualLRP, now: datetime, characters: int = REASON_CHARACTERS_MAX) -> str:
     """Why it is not RUNNING and when it is tried again; where a reason is cut it says where the whole is."""
     if instance.state is ActualLRPState.RUNNING:
-        return f"restarted {instance.crash_count}×" if instance.crash_count else ""
+        return f"crashed {instance.crash_count} time(s) before" if instance.crash_count else ""
     told = " ".join((instance.placement_error or instance.crash_reason or "").split())
     if len(told) > characters:
         told = f"{told[:characters]}… (diego explain {instance.process_guid})"

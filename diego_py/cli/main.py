@@ -11,7 +11,8 @@ from typing import Any
 import click
 
 from diego_py import __version__
-from diego_py.cli.session import JSON, TABLE, URL_DEFAULT, Session
+from diego_py.cli.session import JSON, TABLE, Session
+from diego_py.clients.bbs import URL_DEFAULT
 from diego_py.errors import DiegoError
 
 COMMANDS = {

@@ -1,4 +1,4 @@
-"""Where lines are shown: results on standard output, all about the request on standard error. Cursor tricks on a TTY only."""
+"""Where lines are shown: results on standard output, all about the request on standard error."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import click
@@ -40,14 +41,14 @@ class Session:
     def is_json(self) -> bool:
         return self.output == JSON
 
-    def run(self, what: str, work: Callable[[BbsClient], Awaitable[T]]) -> T:
-        """Do `work` with a client of the BBS; on a terminal, say for what we wait."""
+    def run(self, what: str, work: Callable[[BbsClient], Awaitable[T]], quiet: bool = False) -> T:
+        """Do `work` with a client of the BBS; on a terminal, say for what we wait unless the work itself prints."""
 
         async def connected() -> T:
             async with BbsClient(self.url, self.wait_s, told=self._hops.append) as bbs:
                 return await work(bbs)
 
-        with screen.waiting(what):
+        with nullcontext() if quiet else screen.waiting(what):
             return asyncio.run(connected())
 
     def say(self, value: Any, lines: Iterable[Line | str]) -> None:
@@ -87,9 +88,10 @@ def document_of(error: DiegoError) -> Mapping[str, Any]:
     return document
 
 
-def json_text(value: Any) -> str:
-    """One JSON value, indented. Models as the API has them, secrets as ***."""
-    return msgspec.json.format(wire.encode(value), indent=2).decode()
+def json_text(value: Any, indent: int = 2) -> str:
+    """One JSON value; with an indent of 0 on one line. Models as the API has them, secrets as ***."""
+    encoded = wire.encode(value)
+    return (msgspec.json.format(encoded, indent=indent) if indent else encoded).decode()
 
 
 def with_session(command: Callable[..., Any]) -> Callable[..., Any]:

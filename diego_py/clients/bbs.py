@@ -224,7 +224,7 @@ class BbsClient:
         call = Call.begin(self.clock, min(budget_s * 1000, headers.BUDGET_MS_MAX - 1))
         hop = Hop("client", "diego", op, self.clock.monotonic(), self.clock.now())
         try:
-            answer = await self._http.request(evolve(call, here=hop), self._peer(), method, path, body, extra=extra)
+            answer = await self._http.request(evolve(call, here=hop), self._peer(), method, path, body, op, extra)
         except DiegoError as error:
             raise _told(error, call) from error.__cause__
         hop.finish(self.clock.monotonic())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, ClassVar, TypeVar
 
@@ -62,6 +62,8 @@ class Frame:
     elapsed_ms: float = 0.0
     self_ms: float = 0.0
     attempt: int | None = None
+    set_aside: int | None = None
+    """On the first frame of an attempt that another one followed: how many frames, this one included, are of it."""
     steps: tuple[Step, ...] = ()
 
 
@@ -101,7 +103,7 @@ class DiegoError(Exception):
         self.attempts = tuple(attempts)
         self.frame: Frame | None = None
         self.problem: Any = None
-        """The finished problem document, once it was stored: what is answered is then exactly what is stored."""
+        """The Problem once it was stored here, or the document (a mapping) that this error was rebuilt from."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -109,6 +111,14 @@ class DiegoError(Exception):
             other = _REGISTRY.setdefault(cls.code, cls)
             if other is not cls and other.__qualname__ != cls.__qualname__:
                 raise TypeError(f"error code {cls.code!r} belongs to {other.__name__}, not to {cls.__name__}")
+
+    @property
+    def finished(self) -> bool:
+        """Whether its document was stored here: what is answered is then exactly what is stored.
+
+        A document that came from below ends at the hop that sent it; the chain goes on from here.
+        """
+        return self.problem is not None and not isinstance(self.problem, Mapping)
 
     def links(self) -> Iterator[DiegoError]:
         """This error and its causes, outermost first."""

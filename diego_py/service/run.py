@@ -94,7 +94,7 @@ class Loop:
             except Exception as defect:
                 self.log.error("loop_defect", loop=self.name, exc_info=defect)
                 self.on_defect()
-                raise
+                return
 
     async def stop(self) -> None:
         if self._task is not None:

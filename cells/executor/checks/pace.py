@@ -8,7 +8,7 @@ from diego_py.models.checks import AnyCheck
 
 FIRST_INTERVAL_S = 0.05
 GROWTH = 1.25
-"""Readiness is seen at most a quarter of the start-up time late, however long that is, and a slow app is asked seldom."""
+"""Readiness is seen at most a quarter of the start-up time late, and a slow app is asked seldom."""
 
 
 def startup_intervals_s(longest_s: float) -> Iterator[float]:

@@ -19,7 +19,15 @@ MASKED = (
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
 )
-READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+READONLY = (
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+    # With cgroup v1 the runtime mounts the hierarchies read-only, but not the directory that holds them.
+    "/sys/fs/cgroup",
+)
 
 
 def apply(config: Config, plan: Plan) -> Config:

@@ -106,7 +106,12 @@ def _entered(namespace: int) -> Iterator[None]:
 
 
 def exists(name: str) -> bool:
-    return os.path.exists(f"/sys/class/net/{name}")
+    """Asked of the kernel's list: the entry in /sys goes only after the message that the link went."""
+    try:
+        socket.if_nametoindex(name)
+    except OSError:
+        return False
+    return True
 
 
 def remove(name: str) -> None:

@@ -1,0 +1,251 @@
+"""The table of actual LRPs: one row an instance. Which row may become which is decided elsewhere, never here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import asyncpg
+import msgspec
+from attrs import frozen
+
+from diego_py import wire
+from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, NetInfo, Presence
+from diego_py.models.workload import ModificationTag
+
+Cursor = tuple[str, int, str]
+"""process_guid, index and presence of a row: the order of lists."""
+
+
+@frozen
+class Locked:
+    """A row that nobody else can change before our transaction ends."""
+
+    row: ActualLRP
+    failure_id: str | None
+    now: datetime
+    """By the database's clock: the only one that its times may be compared with."""
+
+
+@frozen(kw_only=True)
+class Filter:
+    """Which rows are wanted; what is None does not matter."""
+
+    process_guid: str | None = None
+    domain: str | None = None
+    cell_id: str | None = None
+    state: str | None = None
+
+
+INSERT_UNCLAIMED: Final = """
+    INSERT INTO actual_lrps (process_guid, index, presence, domain, state, instance_guid, since, crash_count, attempts,
+                             routable, availability_zone, tag_epoch, tag_index)
+    SELECT $1, new.index, 'ORDINARY', $2, 'UNCLAIMED', new.instance_guid, clock_timestamp(), 0, 0, false, '',
+           new.tag_epoch, 0
+    FROM unnest($3::integer[], $4::text[], $5::text[]) AS new (index, instance_guid, tag_epoch)
+    ON CONFLICT (process_guid, index, presence) DO NOTHING
+    RETURNING *
+"""
+
+
+async def insert_unclaimed(
+    connection: asyncpg.Connection,
+    process_guid: str,
+    domain: str,
+    indices: Sequence[int],
+    instance_guids: Sequence[str | None],
+    tag_epochs: Sequence[str],
+) -> list[ActualLRP]:
+    """Add UNCLAIMED rows, with the instance_guid each is offered under if one is given. Existing rows stay."""
+    rows = await connection.fetch(INSERT_UNCLAIMED, process_guid, domain, indices, instance_guids, tag_epochs)
+    return sorted((_row(row) for row in rows), key=lambda row: row.index)
+
+
+GET: Final = """
+    SELECT actual_lrps.*, failures.document FROM actual_lrps LEFT JOIN failures ON failures.id = failure_id
+    WHERE actual_lrps.process_guid = $1 AND actual_lrps.index = $2 AND presence = $3
+"""
+
+
+async def get(
+    connection: asyncpg.Connection, process_guid: str, index: int, presence: str = "ORDINARY"
+) -> ActualLRP | None:
+    """One row with the document of its failure."""
+    row = await connection.fetchrow(GET, process_guid, index, presence)
+    return None if row is None else _row(row, with_failure=True)
+
+
+LOCK: Final = """
+    SELECT *, clock_timestamp() AS now FROM actual_lrps
+    WHERE process_guid = $1 AND index = $2 AND presence = 'ORDINARY' FOR UPDATE
+"""
+
+
+async def lock(connection: asyncpg.Connection, process_guid: str, index: int) -> Locked | None:
+    """The ordinary row, locked until the transaction ends; without the document of its failure."""
+    row = await connection.fetchrow(LOCK, process_guid, index)
+    return None if row is None else Locked(_row(row), row["failure_id"], row["now"])
+
+
+LIST_PAGE: Final = """
+    SELECT * FROM actual_lrps
+    WHERE (process_guid, index, presence) > ($1, $2, $3)
+      AND ($4::text IS NULL OR process_guid = $4) AND ($5::text IS NULL OR domain = $5)
+      AND ($6::text IS NULL OR cell_id = $6) AND ($7::text IS NULL OR state = $7)
+    ORDER BY process_guid, index, presence LIMIT $8
+"""
+
+LIST_PAGE_WITH_FAILURE: Final = """
+    SELECT actual_lrps.*, failures.document FROM actual_lrps LEFT JOIN failures ON failures.id = failure_id
+    WHERE (actual_lrps.process_guid, actual_lrps.index, presence) > ($1, $2, $3)
+      AND ($4::text IS NULL OR actual_lrps.process_guid = $4) AND ($5::text IS NULL OR actual_lrps.domain = $5)
+      AND ($6::text IS NULL OR actual_lrps.cell_id = $6) AND ($7::text IS NULL OR state = $7)
+    ORDER BY actual_lrps.process_guid, actual_lrps.index, presence LIMIT $8
+"""
+
+
+async def list_page(
+    connection: asyncpg.Connection,
+    wanted: Filter,
+    after: Cursor | None = None,
+    limit: int = 500,
+    *,
+    with_failure: bool = False,
+) -> list[ActualLRP]:
+    """At most `limit` rows in order, from the one behind `after` on."""
+    statement = LIST_PAGE_WITH_FAILURE if with_failure else LIST_PAGE
+    filters = (wanted.process_guid, wanted.domain, wanted.cell_id, wanted.state)
+    rows = await connection.fetch(statement, *(after or ("", -1, "")), *filters, limit)
+    return [_row(row, with_failure=with_failure) for row in rows]
+
+
+LIST_OF: Final = "SELECT * FROM actual_lrps WHERE process_guid = $1 ORDER BY index, presence"
+
+LIST_OF_WITH_FAILURE: Final = """
+    SELECT actual_lrps.*, failures.document FROM actual_lrps LEFT JOIN failures ON failures.id = failure_id
+    WHERE actual_lrps.process_guid = $1 ORDER BY actual_lrps.index, presence
+"""
+
+
+async def list_of(connection: asyncpg.Connection, process_guid: str, *, with_failure: bool = False) -> list[ActualLRP]:
+    """Every row of one LRP."""
+    rows = await connection.fetch(LIST_OF_WITH_FAILURE if with_failure else LIST_OF, process_guid)
+    return [_row(row, with_failure=with_failure) for row in rows]
+
+
+LIST_OF_CELL: Final = "SELECT * FROM actual_lrps WHERE cell_id = $1 ORDER BY process_guid, index, presence"
+
+
+async def list_of_cell(connection: asyncpg.Connection, cell_id: str) -> list[ActualLRP]:
+    """Every row that a cell has claimed."""
+    return [_row(row) for row in await connection.fetch(LIST_OF_CELL, cell_id)]
+
+
+LIST_CONCERNING: Final = """
+    SELECT * FROM actual_lrps WHERE cell_id = $1 OR instance_guid = ANY($2::text[])
+    ORDER BY process_guid, index, presence
+"""
+
+
+async def list_concerning(
+    connection: asyncpg.Connection, cell_id: str, instance_guids: Sequence[str]
+) -> list[ActualLRP]:
+    """Every row that a cell has claimed, and every row of these instances wherever they are."""
+    return [_row(row) for row in await connection.fetch(LIST_CONCERNING, cell_id, instance_guids)]
+
+
+LIST_ALL: Final = "SELECT * FROM actual_lrps ORDER BY process_guid, index, presence"
+
+
+async def list_all(connection: asyncpg.Connection) -> list[ActualLRP]:
+    """Every row, without documents."""
+    return [_row(row) for row in await connection.fetch(LIST_ALL)]
+
+
+SAVE: Final = """
+    UPDATE actual_lrps
+    SET state = $4, instance_guid = $5, cell_id = $6, net_info = $7, since = $8, crash_count = $9, crash_reason = $10,
+        placement_error = $11, failure_id = $12, attempts = $13, next_attempt_at = $14, routable = $15,
+        availability_zone = $16, tag_index = $17
+    WHERE process_guid = $1 AND index = $2 AND presence = $3
+"""
+
+
+async def save(connection: asyncpg.Connection, row: ActualLRP, failure_id: str | None) -> None:
+    """Write a row that this transaction has locked."""
+    await connection.execute(
+        SAVE,
+        row.process_guid,
+        row.index,
+        row.presence.value,
+        row.state.value,
+        row.instance_guid,
+        row.cell_id,
+        None if row.net_info is None else wire.encode(row.net_info),
+        row.since,
+        row.crash_count,
+        row.crash_reason,
+        row.placement_error,
+        failure_id,
+        row.attempts,
+        row.next_attempt_at,
+        row.routable,
+        row.availability_zone,
+        row.modification_tag.index,
+    )
+
+
+DELETE: Final = """
+    DELETE FROM actual_lrps
+    WHERE process_guid = $1 AND index = $2 AND presence = 'ORDINARY' AND ($3::text IS NULL OR instance_guid = $3)
+    RETURNING true
+"""
+
+
+async def delete(connection: asyncpg.Connection, process_guid: str, index: int, instance_guid: str | None) -> bool:
+    """Remove the ordinary row if it is of this instance; None: of whichever. False if there is none such."""
+    return bool(await connection.fetchval(DELETE, process_guid, index, instance_guid))
+
+
+DELETE_WITHOUT_CELL: Final = """
+    DELETE FROM actual_lrps
+    WHERE (process_guid, index, presence) IN (
+        SELECT process_guid, index, presence FROM actual_lrps
+        WHERE process_guid = $1 AND state IN ('UNCLAIMED', 'CRASHED')
+        ORDER BY index, presence FOR UPDATE
+    )
+"""
+
+
+async def delete_without_cell(connection: asyncpg.Connection, process_guid: str) -> None:
+    """Remove the rows of an LRP that no cell has."""
+    await connection.execute(DELETE_WITHOUT_CELL, process_guid)
+
+
+def _row(row: asyncpg.Record, *, with_failure: bool = False) -> ActualLRP:
+    net_info = row["net_info"]
+    return ActualLRP(
+        process_guid=row["process_guid"],
+        index=row["index"],
+        domain=row["domain"],
+        state=ActualLRPState(row["state"]),
+        presence=Presence(row["presence"]),
+        instance_guid=row["instance_guid"],
+        cell_id=row["cell_id"],
+        net_info=None if net_info is None else wire.decode(NetInfo, net_info),
+        since=row["since"],
+        crash_count=row["crash_count"],
+        crash_reason=row["crash_reason"],
+        placement_error=row["placement_error"],
+        failure=_document(row["document"]) if with_failure else None,
+        attempts=row["attempts"],
+        next_attempt_at=row["next_attempt_at"],
+        routable=row["routable"],
+        availability_zone=row["availability_zone"],
+        modification_tag=ModificationTag(epoch=row["tag_epoch"], index=row["tag_index"]),
+    )
+
+
+def _document(document: bytes | None) -> Mapping[str, Any] | None:
+    return None if document is None else msgspec.json.decode(document, type=dict[str, Any])

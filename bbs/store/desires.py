@@ -1,0 +1,131 @@
+"""What is desired, brought into rows: each function is the whole of one transaction but for the idempotency key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import asyncpg
+from attrs import frozen
+
+from bbs.store import actual_lrps, desired_lrps
+from diego_py.errors import DesiredLRPNotFound, PreconditionFailed
+from diego_py.models.actual_lrp import ActualLRP, Presence
+from diego_py.models.desired_lrp import DesiredLRP, DesiredLRPDefinition, DesiredLRPUpdate
+from diego_py.models.workload import ModificationTag
+
+
+@frozen
+class Desired:
+    """A new desired LRP and its rows, all UNCLAIMED."""
+
+    desired: DesiredLRP
+    actuals: tuple[ActualLRP, ...]
+    """To be placed; each has the instance_guid that it is offered under."""
+
+
+@frozen
+class Updated:
+    """A desired LRP after a change, and what the change asks of its rows."""
+
+    before: DesiredLRP
+    desired: DesiredLRP
+    added: tuple[ActualLRP, ...]
+    """UNCLAIMED, to be placed."""
+    surplus: tuple[ActualLRP, ...]
+    """Rows with index >= instances; still there, for the caller to stop and then `remove`."""
+
+
+@frozen
+class Removed:
+    """A desired LRP that is gone."""
+
+    desired: DesiredLRP
+    actuals: tuple[ActualLRP, ...]
+    """CLAIMED and RUNNING rows, still there, for the caller to stop and then `remove`. The others are deleted."""
+
+
+def etag(tag: ModificationTag) -> str:
+    """The ETag of a desired LRP, quoted, as If-Match brings it back."""
+    return f'"{tag.epoch}.{tag.index}"'
+
+
+async def desire(
+    connection: asyncpg.Connection, definition: DesiredLRPDefinition, new_guid: Callable[[], str]
+) -> Desired:
+    """Store it with an UNCLAIMED row for each instance. Raises AlreadyExists."""
+    desired = await desired_lrps.insert(connection, definition, new_guid())
+    indices = list(range(definition.instances))
+    return Desired(desired, await _insert(connection, definition, indices, new_guid))
+
+
+async def update(
+    connection: asyncpg.Connection,
+    process_guid: str,
+    change: DesiredLRPUpdate,
+    if_match: str | None,
+    new_guid: Callable[[], str],
+) -> Updated:
+    """Change it and add the rows that are missing. Raises DesiredLRPNotFound, PreconditionFailed."""
+    before = await desired_lrps.get(connection, process_guid, for_update=True)
+    if before is None:
+        raise DesiredLRPNotFound(f"no desired LRP {process_guid}")
+    if if_match is not None and not _matches(if_match, before.modification_tag):
+        raise PreconditionFailed(f"desired LRP {process_guid} is now {etag(before.modification_tag)}")
+    after = await desired_lrps.update(connection, change.apply_to(before.definition))
+    if after is None:
+        raise DesiredLRPNotFound(f"no desired LRP {process_guid}")
+    existing = await actual_lrps.list_of(connection, process_guid)
+    instances = after.definition.instances
+    missing = _missing(instances, existing)
+    return Updated(
+        before=before,
+        desired=after,
+        added=await _insert(connection, after.definition, missing, new_guid),
+        surplus=tuple(row for row in existing if row.index >= instances),
+    )
+
+
+async def undesire(connection: asyncpg.Connection, process_guid: str) -> Removed:
+    """Remove it, and the rows that no cell has: a claim of such a row comes too late. Raises DesiredLRPNotFound."""
+    desired = await desired_lrps.delete(connection, process_guid)
+    if desired is None:
+        raise DesiredLRPNotFound(f"no desired LRP {process_guid}")
+    await actual_lrps.delete_without_cell(connection, process_guid)
+    return Removed(desired, tuple(await actual_lrps.list_of(connection, process_guid)))
+
+
+async def add_missing(
+    connection: asyncpg.Connection, process_guid: str, new_guid: Callable[[], str]
+) -> tuple[ActualLRP, ...]:
+    """Add rows for the indices that have none; nothing if it is no longer desired. They are offered to nobody yet."""
+    desired = await desired_lrps.get(connection, process_guid, for_update=True)
+    if desired is None:
+        return ()
+    missing = _missing(desired.definition.instances, await actual_lrps.list_of(connection, process_guid))
+    return await _insert(connection, desired.definition, missing, new_guid, offered=False)
+
+
+async def _insert(
+    connection: asyncpg.Connection,
+    definition: DesiredLRPDefinition,
+    indices: list[int],
+    new_guid: Callable[[], str],
+    *,
+    offered: bool = True,
+) -> tuple[ActualLRP, ...]:
+    if not indices:
+        return ()
+    guids = [new_guid() if offered else None for _ in indices]
+    epochs = [new_guid() for _ in indices]
+    process_guid, domain = definition.process_guid, definition.domain
+    return tuple(await actual_lrps.insert_unclaimed(connection, process_guid, domain, indices, guids, epochs))
+
+
+def _missing(instances: int, existing: Iterable[ActualLRP]) -> list[int]:
+    present = {row.index for row in existing if row.presence is Presence.ORDINARY}
+    return [index for index in range(instances) if index not in present]
+
+
+def _matches(if_match: str, tag: ModificationTag) -> bool:
+    """Whether an If-Match header names this revision, alone, in a list, or as `*`."""
+    return if_match.strip() == "*" or etag(tag) in [entry.strip() for entry in if_match.split(",")]

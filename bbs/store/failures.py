@@ -1,0 +1,189 @@
+"""The table of failure documents, kept for 30 days as they were answered, also when LRP and cell are long gone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
+
+import asyncpg
+import msgspec
+from attrs import frozen
+
+from diego_py.chain import Problem
+from diego_py.models.actual_lrp import ActualLRP
+from diego_py.models.identifiers import CellId, InstanceGuid
+
+PATH: Final = "/v1/failures/"
+"""A document names itself: `instance` is this and its id."""
+CODE_CHARACTERS_MAX: Final = 255
+PRUNE_ROWS: Final = 10_000
+
+
+@frozen(kw_only=True)
+class FailureRecord:
+    """One stored failure."""
+
+    id: str
+    process_guid: str | None
+    index: int | None
+    instance_guid: str | None
+    cell_id: str | None
+    domain: str | None
+    request_id: str
+    phase: str
+    """What was under way: `place`, `run`, `stop`."""
+    code: str
+    fault: str
+    status: int
+    document: Mapping[str, Any]
+    created_at: datetime
+
+
+@frozen(kw_only=True)
+class Filter:
+    """Which failures are wanted; what is None does not matter."""
+
+    process_guid: str | None = None
+    domain: str | None = None
+    code: str | None = None
+
+
+@frozen
+class Document:
+    """A failure document to store: the bytes, and what the columns say of it."""
+
+    id: str
+    body: bytes
+    members: Mapping[str, Any]
+
+    @property
+    def detail(self) -> str:
+        """What went wrong in one line, as a text column takes it."""
+        return str(self.members.get("detail", "")).replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+    @property
+    def cell_id(self) -> str | None:
+        """The cell of the innermost rep that the chain went through."""
+        frames = self.members.get("chain")
+        hops = [frame for frame in frames if isinstance(frame, Mapping)] if isinstance(frames, list) else []
+        return next((str(frame["id"]) for frame in reversed(hops) if frame.get("hop") == "rep" and "id" in frame), None)
+
+
+def document_of(problem: Problem) -> Document:
+    """The document as it is answered. Raises ValueError if it does not name itself `/v1/failures/{id}` yet."""
+    if problem.instance is None or not problem.instance.startswith(PATH):
+        raise ValueError("a problem gets its instance, /v1/failures/{id}, before it is stored")
+    body = problem.encode()
+    return Document(problem.instance.removeprefix(PATH), body, msgspec.json.decode(body))
+
+
+def document_of_cell(members: Mapping[str, Any], id: str) -> Document:
+    """A document that a cell made, under an id of ours."""
+    named = {**members, "instance": PATH + id}
+    return Document(id, msgspec.json.encode(named), named)
+
+
+INSERT: Final = """
+    INSERT INTO failures (id, process_guid, index, instance_guid, cell_id, domain, request_id, phase, code, fault,
+                          status, document, created_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, clock_timestamp())
+    ON CONFLICT (id) DO NOTHING
+"""
+
+
+async def insert(connection: asyncpg.Connection, document: Document, phase: str, row: ActualLRP | None) -> None:
+    """Store a document about an instance, or about none; one that is there already stays."""
+    members = document.members
+    status = members.get("status")
+    await connection.execute(
+        INSERT,
+        document.id,
+        None if row is None else row.process_guid,
+        None if row is None else row.index,
+        None if row is None else row.instance_guid,
+        (None if row is None else row.cell_id) or document.cell_id,
+        None if row is None else row.domain,
+        _word(members.get("request_id")),
+        phase,
+        _word(members.get("code")),
+        _word(members.get("fault")),
+        status if isinstance(status, int) and 0 <= status < 1000 else 500,
+        document.body,
+    )
+
+
+GET: Final = "SELECT * FROM failures WHERE id = $1"
+
+
+async def get(connection: asyncpg.Connection, id: str) -> FailureRecord | None:
+    row = await connection.fetchrow(GET, id)
+    return None if row is None else _record(row)
+
+
+GET_DOCUMENT: Final = "SELECT document FROM failures WHERE id = $1"
+
+
+async def get_document(connection: asyncpg.Connection, id: str) -> bytes | None:
+    """The document, byte for byte as it was answered."""
+    document: bytes | None = await connection.fetchval(GET_DOCUMENT, id)
+    return document
+
+
+LIST_PAGE: Final = """
+    SELECT * FROM failures
+    WHERE (created_at, id) < (COALESCE($1::timestamptz, 'infinity'), $2)
+      AND ($3::text IS NULL OR process_guid = $3) AND ($4::text IS NULL OR domain = $4)
+      AND ($5::text IS NULL OR code = $5)
+    ORDER BY created_at DESC, id DESC LIMIT $6
+"""
+
+
+async def list_page(
+    connection: asyncpg.Connection, wanted: Filter, after: tuple[str, str] | None = None, limit: int = 500
+) -> list[FailureRecord]:
+    """At most `limit`, the newest first, from the one behind `after` (as `cursor_of` tells) on."""
+    at, id = (datetime.fromisoformat(after[0]), after[1]) if after else (None, "")
+    rows = await connection.fetch(LIST_PAGE, at, id, wanted.process_guid, wanted.domain, wanted.code, limit)
+    return [_record(row) for row in rows]
+
+
+def cursor_of(failure: FailureRecord) -> tuple[str, str]:
+    """Where a list goes on behind this one."""
+    return failure.created_at.isoformat(), failure.id
+
+
+LAST_ON_A_CELL: Final = """
+    SELECT cell_id, instance_guid FROM failures
+    WHERE process_guid = $1 AND index = $2 AND cell_id IS NOT NULL AND instance_guid IS NOT NULL
+    ORDER BY created_at DESC, id DESC LIMIT 1
+"""
+
+
+async def last_on_a_cell(
+    connection: asyncpg.Connection, process_guid: str, index: int
+) -> tuple[CellId, InstanceGuid] | None:
+    """Where the instance failed last, and as which attempt."""
+    row = await connection.fetchrow(LAST_ON_A_CELL, process_guid, index)
+    return None if row is None else (row["cell_id"], row["instance_guid"])
+
+
+PRUNE: Final = """
+    DELETE FROM failures WHERE id IN (
+        SELECT id FROM failures WHERE created_at < now() - interval '30 days' ORDER BY created_at LIMIT $1
+    )
+"""
+
+
+async def prune(connection: asyncpg.Connection) -> None:
+    """Forget what is older than 30 days, a bounded number at a time."""
+    await connection.execute(PRUNE, PRUNE_ROWS)
+
+
+def _word(value: object) -> str:
+    return str(value or "").replace("\0", "")[:CODE_CHARACTERS_MAX]
+
+
+def _record(row: asyncpg.Record) -> FailureRecord:
+    members = {name: value for name, value in row.items() if name != "document"}
+    return FailureRecord(document=msgspec.json.decode(row["document"], type=dict[str, Any]), **members)

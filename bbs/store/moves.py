@@ -1,0 +1,132 @@
+"""What a row becomes by each event of the state table. Pure: the time is an argument, and nothing is saved here."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from attrs import evolve
+
+from bbs.convergence.backoff import after_crash_s
+from diego_py.errors import IllegalTransition
+from diego_py.models import actual_lrp
+from diego_py.models.actual_lrp import ActualLRP, ActualLRPEvent, ActualLRPState, NetInfo
+from diego_py.models.identifiers import CellId, InstanceGuid
+
+STABLE_S: Final = 5 * 60.0
+"""Who ran longer than this before it crashed begins to count its crashes anew. Diego: CrashResetTimeout."""
+REASON_CHARACTERS_MAX: Final = 16 * 1024
+
+
+def offered(row: ActualLRP, instance_guid: str, now: datetime) -> ActualLRP:
+    """Offered to a cell under a new name. A claim of the offer before is given up; that offer counts as tried."""
+    if row.state is ActualLRPState.CLAIMED:
+        row = failed(row, row.placement_error, None, now)
+    return _moved(
+        row,
+        ActualLRPEvent.OFFER,
+        now,
+        instance_guid=InstanceGuid(instance_guid),
+        attempts=row.attempts + (row.instance_guid is not None),
+        next_attempt_at=None,
+    )
+
+
+def claimed(row: ActualLRP, cell_id: str, now: datetime) -> ActualLRP:
+    return _moved(row, ActualLRPEvent.CLAIM, now, cell_id=CellId(cell_id), placement_error=None, next_attempt_at=None)
+
+
+def started(row: ActualLRP, cell_id: str, net_info: NetInfo, zone: str, now: datetime) -> ActualLRP:
+    """Running; the same row if it was already, and there."""
+    facts: dict[str, Any] = {"cell_id": CellId(cell_id), "net_info": net_info, "availability_zone": zone}
+    if row.state is ActualLRPState.RUNNING:
+        if row.net_info == net_info:
+            return row
+        return _moved(row, ActualLRPEvent.START, row.since, **facts)
+    return _moved(
+        row,
+        ActualLRPEvent.START,
+        now,
+        **facts,
+        placement_error=None,
+        attempts=0,
+        next_attempt_at=None,
+        routable=True,
+    )
+
+
+def failed(row: ActualLRP, reason: str | None, next_attempt_at: datetime | None, now: datetime) -> ActualLRP:
+    """Not placed or not created, and no attempt under way any more."""
+    return _moved(
+        row,
+        ActualLRPEvent.FAIL,
+        now,
+        **_NOWHERE,
+        placement_error=_short(reason),
+        attempts=row.attempts + 1,
+        next_attempt_at=next_attempt_at,
+    )
+
+
+def crashed(row: ActualLRP, reason: str, now: datetime) -> ActualLRP:
+    """Ended by the app's own fault. Without a next attempt it crashed so often that only a user restarts it."""
+    stable = row.state is ActualLRPState.RUNNING and (now - row.since).total_seconds() > STABLE_S
+    crash_count = 1 if stable else row.crash_count + 1
+    wait_s = after_crash_s(crash_count)
+    return _moved(
+        row,
+        ActualLRPEvent.CRASH,
+        now,
+        **_NOWHERE,
+        crash_count=crash_count,
+        crash_reason=_short(reason),
+        next_attempt_at=None if wait_s is None else now + timedelta(seconds=wait_s),
+    )
+
+
+def lost(row: ActualLRP, reason: str, now: datetime) -> ActualLRP:
+    """Gone with its cell, or from it; due to be placed now."""
+    return _moved(row, ActualLRPEvent.LOSE, now, **_NOWHERE, placement_error=_short(reason), next_attempt_at=now)
+
+
+def retried(row: ActualLRP, now: datetime) -> ActualLRP:
+    """Waited long enough after a crash; due to be placed now."""
+    return _moved(row, ActualLRPEvent.RETRY, now, next_attempt_at=now)
+
+
+def restarted(row: ActualLRP, instance_guid: str, now: datetime) -> ActualLRP:
+    """A new life by a user's wish, offered under a new name; what failed before is forgotten."""
+    anew: dict[str, Any] = {
+        **_NOWHERE,
+        "instance_guid": InstanceGuid(instance_guid),
+        "crash_count": 0,
+        "crash_reason": None,
+        "placement_error": None,
+        "attempts": 0,
+        "next_attempt_at": None,
+    }
+    return _moved(row, ActualLRPEvent.RESTART, now, **anew)
+
+
+_NOWHERE: Final[dict[str, Any]] = {
+    "instance_guid": None,
+    "cell_id": None,
+    "net_info": None,
+    "routable": False,
+    "availability_zone": "",
+}
+
+
+def _moved(row: ActualLRP, event: ActualLRPEvent, since: datetime, **changes: Any) -> ActualLRP:
+    try:
+        state = actual_lrp.transition(row.state, event)
+    except actual_lrp.IllegalTransition as illegal:
+        told = f"{event} instance {row.process_guid}/{row.index} ({row.instance_guid}) from {row.state}"
+        evidence = {"from": str(row.state), "event": str(event), "instance_guid": row.instance_guid}
+        raise IllegalTransition(told, evidence=evidence) from illegal
+    return evolve(row, state=state, since=since, modification_tag=row.modification_tag.next(), failure=None, **changes)
+
+
+def _short(reason: str | None) -> str | None:
+    """A reason as its column takes it; the whole story is in the failure document."""
+    return None if reason is None else reason[:REASON_CHARACTERS_MAX]

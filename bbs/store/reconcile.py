@@ -1,0 +1,172 @@
+"""A cell's report against the rows: what started, ended or vanished, and what the cell must stop.
+
+`compare` decides, from unlocked rows; `Reconciliation.apply` locks each row that differs and looks again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import asyncpg
+from attrs import define, frozen
+
+from bbs.convergence.backoff import after_failure_s
+from bbs.store import actual_lrps, moves, rows
+from bbs.store.actual_lrps import Locked
+from bbs.store.failures import Document, document_of, document_of_cell
+from diego_py.chain import Problem
+from diego_py.errors import ContainerVanished
+from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, Presence
+from diego_py.models.identifiers import CellId, InstanceGuid
+from diego_py.models.work import CellReport, EndedReport, InstanceReport, InstanceState
+
+SETTLED_S: Final = 5.0
+"""A row younger than this may have been claimed after the report was written."""
+PLACED: Final = (ActualLRPState.CLAIMED, ActualLRPState.RUNNING)
+
+
+@frozen
+class Differences:
+    """Where a report and the rows disagree."""
+
+    started: tuple[InstanceReport, ...]
+    ended: tuple[EndedReport, ...]
+    vanished: tuple[ActualLRP, ...]
+    stop: tuple[InstanceGuid, ...]
+
+
+def compare(report: CellReport, known: Sequence[ActualLRP], now: datetime) -> Differences:
+    """What a report changes. `known` are all rows of the cell and all rows of the reported instances.
+
+    Only rows that carry this cell's id, or that wait for exactly the reported instance, are touched.
+    """
+    cell_id = report.presence.cell_id
+    by_guid = {row.instance_guid: row for row in known if row.instance_guid is not None}
+    started: list[InstanceReport] = []
+    stop: list[InstanceGuid] = []
+    for instance in report.instances:
+        row = by_guid.get(instance.instance_guid)
+        if row is None or not _is_of(row, instance, cell_id):
+            stop.append(instance.instance_guid)
+        elif _has_started(row, instance):
+            started.append(instance)
+    ended = [ended for ended in report.ended if _may_crash(by_guid.get(ended.instance_guid), ended, cell_id)]
+    reported = set(reported_guids(report))
+    vanished = (row for row in known if has_vanished(row, cell_id, reported, now))
+    return Differences(tuple(started), tuple(ended), tuple(vanished), tuple(stop))
+
+
+def reported_guids(report: CellReport) -> list[InstanceGuid]:
+    """Every instance that the cell has or that ended on it."""
+    return [item.instance_guid for item in report.instances] + [item.instance_guid for item in report.ended]
+
+
+def has_vanished(row: ActualLRP, cell_id: CellId, reported: set[InstanceGuid], now: datetime) -> bool:
+    """Whether the cell should have the instance, for long enough, and does not."""
+    return (
+        row.cell_id == cell_id
+        and row.presence is Presence.ORDINARY
+        and row.state in PLACED
+        and row.instance_guid not in reported
+        and now - row.since > timedelta(seconds=SETTLED_S)
+    )
+
+
+def _is_of(row: ActualLRP, instance: InstanceReport | EndedReport, cell_id: CellId) -> bool:
+    """Whether the row is this very instance and belongs to this cell, or to none yet."""
+    same = (row.process_guid, row.index, row.instance_guid) == (
+        instance.process_guid,
+        instance.index,
+        instance.instance_guid,
+    )
+    return same and row.cell_id in (None, cell_id)
+
+
+def _has_started(row: ActualLRP, instance: InstanceReport) -> bool:
+    running = instance.state is InstanceState.RUNNING and instance.net_info is not None
+    changed = row.state is not ActualLRPState.RUNNING or row.net_info != instance.net_info
+    return running and changed and row.presence is Presence.ORDINARY
+
+
+def _may_crash(row: ActualLRP | None, ended: EndedReport, cell_id: CellId) -> bool:
+    ours = row is not None and row.cell_id == cell_id and _is_of(row, ended, cell_id)
+    return ours and row is not None and row.state in PLACED and row.presence is Presence.ORDINARY
+
+
+@frozen
+class Reconciled:
+    """What was changed, as it is now."""
+
+    started: tuple[ActualLRP, ...] = ()
+    crashed: tuple[ActualLRP, ...] = ()
+    vanished: tuple[ActualLRP, ...] = ()
+
+
+@define
+class Reconciliation:
+    """Applies differences to the rows, in key order, so that two of them never wait for each other."""
+
+    connection: asyncpg.Connection
+    report: CellReport
+    new_guid: Callable[[], str]
+    write_problem: Callable[[ActualLRP, ContainerVanished, datetime], Problem]
+    """The numbered document of a vanished container, given when it is tried again."""
+
+    async def apply(self, differences: Differences) -> Reconciled:
+        """Each difference that is still one once its row is locked."""
+        items: list[InstanceReport | EndedReport | ActualLRP] = []
+        items += differences.started
+        items += differences.ended
+        items += differences.vanished
+        by_key = {(item.process_guid, item.index): item for item in reversed(items)}
+        started: list[ActualLRP] = []
+        crashed: list[ActualLRP] = []
+        vanished: list[ActualLRP] = []
+        for key, item in sorted(by_key.items(), key=lambda entry: entry[0]):
+            locked = await actual_lrps.lock(self.connection, *key)
+            if locked is None:
+                continue
+            match item:
+                case InstanceReport():
+                    started += await self._start(locked, item)
+                case EndedReport():
+                    crashed += await self._crash(locked, item)
+                case ActualLRP():
+                    vanished += await self._vanish(locked, item)
+        return Reconciled(tuple(started), tuple(crashed), tuple(vanished))
+
+    async def _start(self, locked: Locked, instance: InstanceReport) -> list[ActualLRP]:
+        presence, row = self.report.presence, locked.row
+        still = _is_of(row, instance, presence.cell_id) and _has_started(row, instance)
+        if not still or instance.net_info is None:
+            return []
+        after = moves.started(row, presence.cell_id, instance.net_info, presence.zone, locked.now)
+        return [await rows.save(self.connection, locked, after)]
+
+    async def _crash(self, locked: Locked, ended: EndedReport) -> list[ActualLRP]:
+        if not _may_crash(locked.row, ended, self.report.presence.cell_id):
+            return []
+        document = document_of_cell(ended.failure, self.new_guid())
+        after = moves.crashed(locked.row, document.detail, locked.now)
+        return [await rows.save_failed(self.connection, locked, after, document, "run")]
+
+    async def _vanish(self, locked: Locked, seen: ActualLRP) -> list[ActualLRP]:
+        row = locked.row
+        if row.modification_tag != seen.modification_tag:
+            return []
+        if row.state is ActualLRPState.RUNNING:
+            document = self._vanished(row, locked.now)
+            after = moves.lost(row, document.detail, locked.now)
+        else:
+            fault = ContainerVanished.fault
+            at = locked.now + timedelta(seconds=after_failure_s(row.attempts + 1, fault, jitter=0.0))
+            document = self._vanished(row, at)
+            after = moves.failed(row, document.detail, at, locked.now)
+        return [await rows.save_failed(self.connection, locked, after, document, "run")]
+
+    def _vanished(self, row: ActualLRP, next_attempt_at: datetime) -> Document:
+        told = f"cell {row.cell_id} no longer has instance {row.process_guid}/{row.index} ({row.instance_guid})"
+        evidence: Mapping[str, Any] = {"state": str(row.state), "since": row.since.isoformat()}
+        return document_of(self.write_problem(row, ContainerVanished(told, evidence=dict(evidence)), next_attempt_at))

@@ -1,0 +1,43 @@
+"""The one way in which a row changes: locked, moved by the table, saved with its failure document. One transaction."""
+
+from __future__ import annotations
+
+import asyncpg
+from attrs import evolve
+
+from bbs.store import actual_lrps, failures
+from bbs.store.actual_lrps import Locked
+from bbs.store.failures import Document
+from diego_py.errors import ActualLRPNotFound
+from diego_py.models.actual_lrp import ActualLRP
+
+
+async def lock(connection: asyncpg.Connection, process_guid: str, index: int) -> Locked:
+    """The row, ours until the transaction ends. Raises ActualLRPNotFound."""
+    locked = await actual_lrps.lock(connection, process_guid, index)
+    if locked is None:
+        raise ActualLRPNotFound(f"no instance {process_guid}/{index}")
+    return locked
+
+
+async def save(connection: asyncpg.Connection, locked: Locked, after: ActualLRP) -> ActualLRP:
+    """Write what the locked row became, without a new failure; nothing if it became nothing else."""
+    if after is not locked.row:
+        await actual_lrps.save(connection, after, _kept_failure(locked, after))
+    return after
+
+
+async def save_failed(
+    connection: asyncpg.Connection, locked: Locked, after: ActualLRP, document: Document, phase: str
+) -> ActualLRP:
+    """Write what the locked row became, and the document that says why; both or neither."""
+    await failures.insert(connection, document, phase, locked.row)
+    await actual_lrps.save(connection, after, document.id)
+    return evolve(after, failure=document.members)
+
+
+def _kept_failure(locked: Locked, after: ActualLRP) -> str | None:
+    """The document that still explains the row: one behind a placement_error goes with it."""
+    settled = locked.row.placement_error is not None and after.placement_error is None
+    explains = after.placement_error is not None or after.crash_reason is not None
+    return locked.failure_id if explains and not settled else None

@@ -1,0 +1,164 @@
+"""The composition root of a cell: every part, in start order. Wiring happens here and nowhere else."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from random import Random
+
+import structlog
+from attrs import define, frozen
+
+from cells.config import CellConfig
+from cells.executor.backend import ContainerBackend
+from cells.executor.checks.prober import Prober
+from cells.executor.executor import Executor, Pace
+from cells.rep.admission import Admission
+from cells.rep.adoption import Adoption
+from cells.rep.api import RepApi
+from cells.rep.books import Books
+from cells.rep.ended import EndedBook
+from cells.rep.epoch import EpochFence
+from cells.rep.instances import Instances
+from cells.rep.lease import Lease
+from cells.rep.presence import Presence
+from cells.rep.reservations import Reservations
+from cells.rep.sync import Sync
+from cells.rep.watch import Watcher
+from cells.rep.work import CellWork
+from diego_py.clients.bbs_internal import BBSInternalClient
+from diego_py.errors import RepFailed
+from diego_py.http.client import HopClient
+from diego_py.http.listener import HttpListener
+from diego_py.http.metrics import ServerMetrics
+from diego_py.http.server import HopServer
+from diego_py.http.standard_routes import StandardRoutes
+from diego_py.models.cell import CellCapacity, CellPresence
+from diego_py.service.clock import Clock
+from diego_py.service.run import Loop, OwnedTasks, Part
+
+
+@define
+class Announcement:
+    """The part that fills in where the cell is reached, once its listener has its port."""
+
+    config: CellConfig
+    listener: HttpListener
+    presence: Presence
+
+    async def start(self) -> None:
+        """Runs between the listener and the first report."""
+        url = self.config.url or f"http://{self.config.listen_host}:{self.listener.port}"
+        self.presence.reached_at(url)
+
+    async def stop(self) -> None:
+        """Nothing to do."""
+
+
+@frozen
+class Cell:
+    """A wired cell. `parts` are in start order; the rest is what tests and embedders reach for."""
+
+    parts: Sequence[Part]
+    listener: HttpListener
+    work: CellWork
+    sync: Sync
+
+
+def build(
+    config: CellConfig,
+    garden: ContainerBackend,
+    clock: Clock,
+    log: structlog.stdlib.BoundLogger,
+    on_defect: Callable[[], None] = lambda: None,
+    random: Random | None = None,
+) -> Cell:
+    """Wire a cell around a container backend. Nothing runs yet."""
+    config.rep_state.mkdir(parents=True, exist_ok=True)
+    boot_id = uuid.uuid4().hex
+    capacity = config.capacity()
+    books = Books(Reservations(capacity), Instances(), EndedBook(config.rep_state / "ended", log))
+    books.changed.set()  # the first report is due at once
+    fence, lease = EpochFence(config.rep_state / "epoch"), Lease(clock)
+    admission = Admission(fence, lease, books.ended)
+    bbs = BBSInternalClient(HopClient(), config.bbs_urls, config.cell_id)
+    prober = Prober(garden)
+    executor = Executor(config.cell_id, garden, prober, clock, _pace(config))
+    watches = OwnedTasks(log, grace_s=0.0)
+    watcher = Watcher(executor, books, watches, clock, log)
+    owned = OwnedTasks(log, grace_s=config.stop_grace_s)
+    work = CellWork(
+        cell_id=config.cell_id,
+        boot_id=boot_id,
+        start_timeout_default_s=config.default_start_timeout_s,
+        books=books,
+        admission=admission,
+        bbs=bbs,
+        executor=executor,
+        watcher=watcher,
+        owned=owned,
+    )
+    presence = Presence(_fixed_presence(config, boot_id, capacity), garden)
+    interval_s, random = config.report_interval_s, random or Random()
+    sync = Sync(interval_s, books, admission, bbs, work, presence, owned, clock, random, log)
+    listener = _listener(config, RepApi(work, sync, admission, books, garden, log), lease, clock, log)
+    return Cell(
+        # Stopped in reverse: work under way is finished or undone first, while its askers can still be answered.
+        parts=[
+            bbs,
+            prober,
+            watches,
+            Adoption(garden, executor, books, fence, watcher, clock, log),
+            listener,
+            Announcement(config, listener, presence),
+            Loop("report", sync.round, log, on_defect),
+            owned,
+        ],
+        listener=listener,
+        work=work,
+        sync=sync,
+    )
+
+
+def _listener(
+    config: CellConfig, api: RepApi, lease: Lease, clock: Clock, log: structlog.stdlib.BoundLogger
+) -> HttpListener:
+    async def counted_on() -> str | None:
+        return lease.lacks()
+
+    metrics = ServerMetrics()
+    server = HopServer(
+        hop="rep",
+        id=config.cell_id,
+        clock=clock,
+        log=log,
+        metrics=metrics,
+        in_flight_max=config.in_flight_max,
+        body_bytes_max=config.body_bytes_max,
+        default_budget_ms=config.request_budget_ms,
+    )
+    standard = StandardRoutes(metrics, {"bbs": counted_on}, RepFailed)
+    application = server.application([*api.routes(), *standard.routes()])
+    return HttpListener(application, config.listen_host, config.listen_port)
+
+
+def _pace(config: CellConfig) -> Pace:
+    return Pace(
+        settle_s=config.settle_ms / 1000,
+        startup_interval_max_s=config.unhealthy_interval_s,
+        liveness_interval_s=config.healthy_interval_s,
+        graceful_stop_s=config.graceful_stop_s,
+    )
+
+
+def _fixed_presence(config: CellConfig, boot_id: str, capacity: CellCapacity) -> CellPresence:
+    return CellPresence(
+        cell_id=config.cell_id,
+        url=config.url or f"http://{config.listen_host}:{config.listen_port}",
+        zone=config.zone,
+        address=config.address,
+        capacity=capacity,
+        placement_tags=config.placement_tags,
+        optional_placement_tags=config.optional_placement_tags,
+        boot_id=boot_id,
+    )

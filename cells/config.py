@@ -1,0 +1,133 @@
+"""Settings of a cell process: one JSON file, read once, strict."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Final
+
+from attrs import field, frozen
+
+from cells.garden.config import PRIVATE_NETWORKS, GardenConfig
+from diego_py.models.cell import CellCapacity
+from diego_py.models.identifiers import CellId
+from diego_py.service.config import ConfigError
+
+MEBIBYTE: Final = 1024 * 1024
+
+
+@frozen(kw_only=True)
+class CellConfig:
+    """Two cells on one host must differ in every setting that has no default, and in those marked *host-wide*."""
+
+    cell_id: CellId
+    """Name of the cell; unique in the whole installation and kept over restarts."""
+    zone: str = ""
+    """Failure domain; instances of one LRP are spread over zones first."""
+    listen_host: str = "127.0.0.1"
+    """Address that the rep listens on. Only BBSes should reach it."""
+    listen_port: int = 1800
+    """TCP port that the rep listens on. 0 takes any free one. *Host-wide*."""
+    url: str = ""
+    """Where BBSes reach the rep. Empty is `http://LISTEN_HOST:PORT`."""
+    address: str = "127.0.0.1"
+    """IPv4 address of the host at which published ports are reached."""
+    bbs_urls: tuple[str, ...]
+    """BBSes, or one load balancer before them. The next one is tried when one fails."""
+    state_dir: str
+    """Directory of everything the cell keeps; mode 0711 all the way up."""
+    image_root: str
+    """Directory with one directory for each `preloaded:` rootfs."""
+    memory_mb: int = 0
+    """Megabytes to give to containers. 0 is all memory of the host."""
+    disk_mb: int = 0
+    """Megabytes to give to containers. 0 is the size of the file system of `state_dir`."""
+    containers_max: int = 250
+    """Number of containers."""
+    network: str = "10.254.0.0/22"
+    """Addresses of containers, as CIDR. *Host-wide*."""
+    port_first: int = 61001
+    """First port of the host for published ports. *Host-wide*, as the next one."""
+    port_count: int = 4534
+    """Number of ports from `port_first` up."""
+    id_base: int = 1_048_576
+    """First user and group id of the host for containers. *Host-wide*, as the next one."""
+    id_slots: int = 1024
+    """Number of id ranges of 65,536, one for each container."""
+    cgroup_parent: str = "/diego"
+    """cgroup below which containers live. *Host-wide*."""
+    interface_prefix: str = "diego"
+    """Beginning of network interface names, up to 8 lower-case letters and digits. *Host-wide*."""
+    nft_table: str = "diego"
+    """Name of the firewall table. *Host-wide*."""
+    deny_networks: tuple[str, ...] = PRIVATE_NETWORKS
+    """Networks that containers may not connect to, as CIDR. Default: private, link-local, metadata and the like."""
+    runtime_path: str = "runc"
+    """OCI runtime: a path, or a name to be found in PATH."""
+    conmon_path: str = "conmon"
+    """conmon: a path, or a name to be found in PATH."""
+    placement_tags: tuple[str, ...] = ()
+    """Only workloads that ask for all of these come here."""
+    optional_placement_tags: tuple[str, ...] = ()
+    """Workloads may ask for these."""
+    report_interval_s: float = 5.0
+    """Seconds between two reports to the BBS when nothing changes, less or more a fifth."""
+    graceful_stop_s: float = 10.0
+    """Seconds between SIGTERM and SIGKILL when an instance is stopped."""
+    default_start_timeout_s: float = 60.0
+    """Seconds to the first healthy check for an LRP whose `start_timeout_ms` is 0."""
+    settle_ms: int = 50
+    """Milliseconds that a process without a check must survive to count as RUNNING."""
+    unhealthy_interval_s: float = 1.0
+    """Longest pause in seconds between two checks before the first healthy one; it grows from 0.05 s. Diego: 2 s."""
+    healthy_interval_s: float = 30.0
+    """Seconds between two checks of a healthy instance whose check names no interval."""
+    log_bytes_max: int = 16 * MEBIBYTE
+    """Bytes of a container's log before it starts afresh."""
+    in_flight_max: int = 256
+    """Requests worked on at once; more are answered 503 with Retry-After before anything is done."""
+    body_bytes_max: int = 4 * MEBIBYTE
+    """Bytes of a request's body."""
+    request_budget_ms: int = 60_000
+    """Milliseconds for a request that names no budget."""
+    stop_grace_s: float = 10.0
+    """Seconds that work under way may take to finish after SIGTERM. Containers run on in any case."""
+    title: str = field(default="diego-cell")
+    """Name of the process in `ps`."""
+
+    def garden(self) -> GardenConfig:
+        """The same settings as garden takes them. Raises ConfigError."""
+        try:
+            return GardenConfig(
+                cell_id=self.cell_id,
+                state_dir=self.state_dir,
+                image_root=self.image_root,
+                host_address=self.address,
+                network=self.network,
+                port_first=self.port_first,
+                port_count=self.port_count,
+                id_base=self.id_base,
+                id_slots=self.id_slots,
+                cgroup_parent=self.cgroup_parent,
+                runtime_path=self.runtime_path,
+                conmon_path=self.conmon_path,
+                interface_prefix=self.interface_prefix,
+                nft_table=self.nft_table,
+                containers_max=self.containers_max,
+                log_bytes_max=self.log_bytes_max,
+                deny_networks=self.deny_networks,
+            )
+        except ValueError as refused:
+            raise ConfigError(str(refused)) from refused
+
+    def capacity(self) -> CellCapacity:
+        """What the cell has for containers; looks at the host for what is 0. Needs `state_dir` to exist."""
+        memory_mb = self.memory_mb or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // MEBIBYTE
+        disk_mb = self.disk_mb or shutil.disk_usage(self.state_dir).total // MEBIBYTE
+        return CellCapacity(memory_mb=memory_mb, disk_mb=disk_mb, containers=self.containers_max)
+
+    @property
+    def rep_state(self) -> Path:
+        """Where the rep keeps what must survive it."""
+        return Path(self.state_dir) / "rep"

@@ -1,0 +1,74 @@
+"""Taking up the containers of an earlier boot: what runs goes on and is watched, what ended is told, the rest goes."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+from attrs import define
+
+from cells.executor.backend import ContainerBackend
+from cells.executor.executor import Executor
+from cells.executor.outcomes import outcome_of
+from cells.garden.spec import Container
+from cells.rep import translate
+from cells.rep.books import Books
+from cells.rep.epoch import EpochFence
+from cells.rep.instances import Instance, InstanceEvent
+from cells.rep.watch import Watcher
+from diego_py.call import Call
+from diego_py.errors import DiegoError
+from diego_py.service.clock import Clock
+
+REMOVE_BUDGET_MS = 60_000.0
+
+
+@define
+class Adoption:
+    """The part that starts garden and rebuilds the books from what garden found."""
+
+    garden: ContainerBackend
+    executor: Executor
+    books: Books
+    fence: EpochFence
+    watcher: Watcher
+    clock: Clock
+    log: structlog.stdlib.BoundLogger
+
+    async def start(self) -> None:
+        """Return when every container is in the books or gone."""
+        self.fence.load()
+        self.books.ended.load()
+        containers = await self.garden.start()
+        async with asyncio.TaskGroup() as group:
+            for container in containers:
+                group.create_task(self._adopt(container))
+        found, told = len(self.books.instances), len(self.books.ended)
+        self.log.info("adopted", containers=len(containers), instances=found, ended=told)
+
+    async def stop(self) -> None:
+        """Let go of the containers; they run on."""
+        await self.garden.close()
+
+    async def _adopt(self, container: Container) -> None:
+        kept = translate.kept_of(container.properties)
+        if kept is None:
+            self.log.error("container_not_ours", handle=container.handle)
+            return
+        identity, health = kept
+        instance = self.books.adopt(identity)
+        if container.state == "created" or self.books.ended.has(instance.guid):
+            await self._remove(instance)
+            return
+        instance.happen(InstanceEvent.CLAIM)  # its process was started, and that only ever happens after the claim
+        instance.net_info = translate.net_info_of(container.network)
+        self.watcher.take_up(instance, container, health)
+
+    async def _remove(self, instance: Instance) -> None:
+        """It never ran, or its end is on record; nobody waits for it."""
+        instance.happen(InstanceEvent.STOP)
+        gone = await outcome_of(self.executor.destroy(Call.begin(self.clock, REMOVE_BUDGET_MS), instance.guid))
+        if isinstance(gone, DiegoError):
+            self.log.error("container_not_removed", handle=instance.guid, code=gone.root.code)
+            return
+        self.books.forget(instance.guid)

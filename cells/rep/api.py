@@ -1,0 +1,132 @@
+"""The rep's routes: parse, call, answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+import structlog
+from aiohttp import web
+from attrs import define, frozen
+
+from cells.executor.backend import ContainerBackend
+from cells.garden.spec import LogLine
+from cells.rep import translate
+from cells.rep.admission import Admission
+from cells.rep.books import Books
+from cells.rep.sync import Sync
+from cells.rep.work import CellWork
+from diego_py import wire
+from diego_py.call import Call
+from diego_py.errors import ContainerNotFound, DiegoError, InvalidHeader, RepFailed
+from diego_py.http import headers
+from diego_py.http.server import Route, answer, decode, read_json
+from diego_py.models.identifiers import InstanceGuid, is_guid
+from diego_py.models.work import Work
+
+NDJSON = "application/x-ndjson"
+TAIL_DEFAULT = 100
+TAIL_MAX = 100_000
+
+
+@frozen(kw_only=True)
+class Drain:
+    """Whether the cell shall take no new work."""
+
+    draining: bool
+
+
+@frozen(kw_only=True)
+class Draining:
+    """What the cell does now, and how many instances it still has."""
+
+    draining: bool
+    instances: int
+
+
+@define
+class RepApi:
+    """The handlers."""
+
+    work: CellWork
+    sync: Sync
+    admission: Admission
+    books: Books
+    garden: ContainerBackend
+    log: structlog.stdlib.BoundLogger
+
+    def routes(self) -> list[Route]:
+        path = "/v1/instances/{instance_guid}"
+        return [
+            Route("GET", "/v1/state", "state", self.state, RepFailed, counted=False),
+            Route("POST", "/v1/instances", "run_instance", self.run, RepFailed),
+            Route("POST", f"{path}/stop", "stop_instance", self.stop, RepFailed, counted=False),
+            Route("GET", f"{path}/logs", "logs", self.logs, RepFailed, counted=False),
+            Route("GET", "/v1/containers", "list_containers", self.containers, RepFailed),
+            Route("POST", "/v1/drain", "drain", self.drain, RepFailed, counted=False),
+        ]
+
+    async def state(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """What the next report would say."""
+        return answer(self.sync.snapshot())
+
+    async def run(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """201 when the instance is RUNNING."""
+        work = decode(Work, await read_json(request))
+        return answer(await self.work.run_instance(call, work), status=201)
+
+    async def stop(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """200 when the container is gone. Idempotent."""
+        return answer(await self.work.stop_instance(call, _guid(request)))
+
+    async def containers(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """Every container, as garden has it."""
+        return answer({"items": [translate.describe(container) for container in self.garden.containers()]})
+
+    async def drain(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """Take no new work, or take it again. Instances that run are left alone."""
+        self.admission.draining = decode(Drain, await read_json(request)).draining
+        self.books.changed.set()
+        return answer(Draining(draining=self.admission.draining, instances=len(self.books.instances)))
+
+    async def logs(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """One JSON object a line; also of a container that is gone. With `follow`, until it is or the reader leaves."""
+        guid = _guid(request)
+        lines = self.garden.logs(guid, _tail(request), _follow(request))
+        response = web.StreamResponse(headers={"Content-Type": NDJSON, **headers.identity(call)})
+        await response.prepare(request)
+        with suppress(ConnectionError):
+            await self._send(response, lines, guid)
+        return response
+
+    async def _send(self, response: web.StreamResponse, lines: AsyncIterator[LogLine], guid: str) -> None:
+        """The head is out: what fails now can only end the stream early, and is told in the log."""
+        try:
+            async for line in lines:
+                text = wire.to_builtins({"at": line.at, "stream": line.stream, "text": line.text})
+                await response.write(json.dumps(text, ensure_ascii=False).encode(errors="replace") + b"\n")
+        except DiegoError as failure:
+            self.log.warning("log_stream_failed", handle=guid, code=failure.root.code)
+        await response.write_eof()
+
+
+def _guid(request: web.Request) -> InstanceGuid:
+    guid = request.match_info["instance_guid"]
+    if not is_guid(guid):
+        raise ContainerNotFound("no container has a name like this")
+    return InstanceGuid(guid)
+
+
+def _tail(request: web.Request) -> int:
+    text = request.query.get("tail", str(TAIL_DEFAULT))
+    if not text.isascii() or not text.isdigit() or len(text) > 6 or int(text) > TAIL_MAX:
+        raise InvalidHeader(f"tail takes a number of lines from 0 to {TAIL_MAX}")
+    return int(text)
+
+
+def _follow(request: web.Request) -> bool:
+    text = request.query.get("follow", "false")
+    if text not in ("true", "false"):
+        raise InvalidHeader("follow takes true or false")
+    return text == "true"

@@ -1,0 +1,46 @@
+"""What the cell knows of itself, in one place for all parts of the rep. Only the event loop's thread touches it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from attrs import define, field
+
+from cells.rep.ended import EndedBook
+from cells.rep.instances import Identity, Instance, Instances
+from cells.rep.reservations import Reservations
+from diego_py.models.identifiers import InstanceGuid
+
+
+@define
+class Books:
+    """Resources, instances, and ends still to be told. An instance and its reservation come and go together."""
+
+    reservations: Reservations
+    instances: Instances
+    ended: EndedBook
+    changed: asyncio.Event = field(factory=asyncio.Event)
+    """Set whenever the BBS should hear of something soon."""
+
+    def reserve(self, identity: Identity) -> Instance:
+        """Enter a new instance, if there is room. Atomic: nothing is awaited between the look and the entry.
+
+        Raises InsufficientResources.
+        """
+        self.reservations.reserve(identity.instance_guid, identity.resources)
+        return self._enter(identity)
+
+    def adopt(self, identity: Identity) -> Instance:
+        """Enter an instance whose container is there already, room or not."""
+        self.reservations.adopt(identity.instance_guid, identity.resources)
+        return self._enter(identity)
+
+    def forget(self, guid: InstanceGuid) -> None:
+        """The container is gone: give back what it took. Idempotent."""
+        self.reservations.release(guid)
+        self.instances.remove(guid)
+
+    def _enter(self, identity: Identity) -> Instance:
+        instance = Instance(identity)
+        self.instances.add(instance)
+        return instance

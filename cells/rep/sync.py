@@ -1,0 +1,108 @@
+"""Tells the BBS what the cell has, regularly and soon after every change, and does what the answer asks for.
+
+This is repair, not the first attempt: whoever started or stopped something has had his answer already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+
+import structlog
+from attrs import define
+
+from cells.rep.admission import Admission
+from cells.rep.bbs import BBS
+from cells.rep.books import Books
+from cells.rep.presence import Presence
+from cells.rep.work import CellWork
+from diego_py.call import Call
+from diego_py.errors import DiegoError
+from diego_py.models.identifiers import InstanceGuid
+from diego_py.models.work import CellReport, EndedReport, InstanceState
+from diego_py.service.clock import Clock
+from diego_py.service.run import OwnedTasks
+
+JITTER = 0.2
+DEBOUNCE_S = 0.02
+"""Changes within this time go into one report."""
+REPORT_BUDGET_MS = 5_000.0
+STOP_BUDGET_MS = 120_000.0
+
+
+@define
+class Sync:
+    """The report loop's round, and the snapshot that `GET /v1/state` answers."""
+
+    interval_s: float
+    books: Books
+    admission: Admission
+    bbs: BBS
+    work: CellWork
+    presence: Presence
+    owned: OwnedTasks
+    clock: Clock
+    random: Random
+    log: structlog.stdlib.BoundLogger
+
+    async def round(self) -> None:
+        """Wait until a report is due and send it. Raises DiegoError when no BBS took it."""
+        await self._due()
+        await self.report()
+
+    async def report(self) -> None:
+        """Send one report and obey its answer."""
+        sent_s = self.clock.monotonic()
+        report = self.snapshot()
+        answer = await self.bbs.report(Call.begin(self.clock, REPORT_BUDGET_MS), report)
+        self.admission.lease.renew(sent_s, answer.presence_ttl_ms)
+        await self.books.ended.acknowledge(answer.acknowledged)
+        if answer.acknowledged and len(self.books.ended) > 0:
+            self.books.changed.set()
+        unclaimed = {i.instance_guid for i in report.instances if i.state is InstanceState.RESERVED}
+        for guid in answer.stop:
+            if guid not in unclaimed:
+                self._stop(guid)
+
+    def snapshot(self) -> CellReport:
+        """Everything as of now, under a sequence number of its own."""
+        return CellReport(
+            presence=self.presence.now(self.admission.draining),
+            sequence=self.books.reservations.next_sequence(),
+            available=self.books.reservations.available(),
+            instances=tuple(instance.report() for instance in self.books.instances),
+            ended=self._told_ends(),
+        )
+
+    async def _due(self) -> None:
+        pause_s = self.interval_s * self.random.uniform(1 - JITTER, 1 + JITTER)
+        try:
+            async with asyncio.timeout(pause_s) as scope:
+                await self.books.changed.wait()
+                await self.clock.sleep(min(DEBOUNCE_S, pause_s / 2))
+        except TimeoutError:
+            if not scope.expired():
+                raise
+        self.books.changed.clear()
+
+    def _told_ends(self) -> tuple[EndedReport, ...]:
+        """Ends are told when the container is gone, so that a replacement never runs beside what it replaces."""
+        return tuple(report for report in self.books.ended.reports() if not self._is_ending(report.instance_guid))
+
+    def _is_ending(self, guid: InstanceGuid) -> bool:
+        instance = self.books.instances.get(guid)
+        return instance is not None and instance.watching is not None
+
+    def _stop(self, guid: InstanceGuid) -> None:
+        """Obey in the background: a process that takes its grace time must not hold up the next report."""
+        instance = self.books.instances.get(guid)
+        if instance is not None and instance.state is not InstanceState.RESERVED:
+            self.log.info("stop_ordered", instance_guid=guid)
+            self.owned.begin(self._stop_told(guid), f"obey stop {guid}")
+
+    async def _stop_told(self, guid: InstanceGuid) -> None:
+        try:
+            await self.work.stop_instance(Call.begin(self.clock, STOP_BUDGET_MS), guid)
+        except DiegoError as failure:
+            root = failure.root
+            self.log.warning("ordered_stop_failed", instance_guid=guid, code=root.code, detail=root.message)

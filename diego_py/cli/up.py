@@ -1,0 +1,133 @@
+"""`diego up`: a whole installation on this machine, in the foreground. Ctrl-C takes all of it away again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from pathlib import Path
+
+import click
+
+from diego_py.cli import rootfs_busybox, rootfs_tree, screen
+from diego_py.cli.lines import BAD, DIM, GOOD, HEAD, Line
+from diego_py.cli.session import EXIT_STATUS, Session, with_session
+from diego_py.embedded.cluster import BBS, Child, Cluster, ClusterError
+from diego_py.embedded.postgres import EmbeddedPostgresError
+from diego_py.errors import DiegoError
+
+STATE_DIR = Path("/var/lib/diego/cluster")
+CHILD_POLL_S = 0.2
+FAILED = EXIT_STATUS["platform"]
+
+
+@click.command()
+@click.option("--cells", type=click.IntRange(1, 16), default=2, show_default=True)
+@click.option("--state-dir", type=click.Path(path_type=Path), default=STATE_DIR, show_default=True)
+@click.option("--bbs-port", type=click.IntRange(0, 65_535), default=8889, show_default=True, help="0 takes a free one.")
+@click.option("--memory", type=click.IntRange(64), metavar="MB", help="Of each cell. [default: 3/4 of all]")
+@click.option("--keep", is_flag=True, help="Leave containers running at the end; the next `up` adopts them.")
+@click.option("--image-root", type=click.Path(path_type=Path), default=rootfs_tree.IMAGE_ROOT, show_default=True)
+@with_session
+@click.pass_context
+def up(
+    context: click.Context,
+    /,
+    session: Session,
+    cells: int,
+    state_dir: Path,
+    bbs_port: int,
+    memory: int | None,
+    keep: bool,
+    image_root: Path,
+) -> None:
+    """Run Postgres, a BBS and cells on this machine until Ctrl-C. Needs root.
+
+    At the end the LRPs are deleted and everything is taken off the host, unless --keep leaves containers, LRPs and
+    their addresses as they are. A cell that you kill stays dead until the next `up`: watch its work move.
+    """
+    cluster = Cluster(state_dir, cells, bbs_port, image_root, memory or 0)
+    context.exit(asyncio.run(_run(cluster, keep)))
+
+
+async def _run(cluster: Cluster, keep: bool) -> int:
+    """Start, wait for Ctrl-C or a failure, take all away. Returns the exit status."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    try:
+        _ensure_busybox(cluster.image_root)
+        await cluster.start()
+    except (ClusterError, EmbeddedPostgresError, DiegoError) as failed:
+        screen.show([Line(f"✗ {failed}", BAD)], err=True)
+        return FAILED
+    try:
+        _greet(cluster)
+        ended = await _until_over(cluster, stopping)
+    finally:
+        left = await _take_away(cluster, keep)
+    return FAILED if ended or left else 0
+
+
+async def _until_over(cluster: Cluster, stopping: asyncio.Event) -> Child | None:
+    """Wait for Ctrl-C, or for the end of the BBS, which is returned. A cell that ends is only told."""
+    while not stopping.is_set():
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CHILD_POLL_S):
+                await stopping.wait()
+        child = cluster.failed_child()
+        if child is None:
+            continue
+        status = child.process.returncode
+        screen.show([Line(f"✗ {child.name} ended with status {status}; its log: {child.log_path}", BAD)], err=True)
+        if child.name == BBS:
+            return child
+    return None
+
+
+async def _take_away(cluster: Cluster, keep: bool) -> bool:
+    """Delete what is desired, stop the processes, sweep the host. Returns whether something is left."""
+    problems: list[str] = []
+    if not keep:
+        screen.show([Line("deleting all LRPs; --keep would have left them", DIM)], err=True)
+        try:
+            problems = await cluster.delete_everything()
+        except DiegoError as error:
+            problems = [error.root.message]
+    await cluster.stop()
+    if keep:
+        screen.show([Line(f"containers run on; the same again adopts them: diego up --state-dir {cluster.state_dir}")])
+        return False
+    left = await cluster.purge()
+    screen.show([Line(f"✗ {problem}", BAD) for problem in problems], err=True)
+    screen.show([Line(f"✗ left on this host: {thing}", BAD) for thing in left], err=True)
+    if not left:
+        screen.show([Line("✓ nothing is left on this host", GOOD)])
+    return bool(left)
+
+
+def _ensure_busybox(image_root: Path) -> None:
+    """A first root file system to try things with, where this machine can make one."""
+    if rootfs_tree.names(image_root):
+        return
+    with rootfs_tree.making(image_root, rootfs_busybox.NAME) as tree:
+        rootfs_busybox.build(tree)
+
+
+def _greet(cluster: Cluster) -> None:
+    names = ", ".join(f"{child.name} (pid {child.process.pid})" for child in cluster.children)
+    flag = "" if cluster.url.endswith(":8889") else f"export DIEGO_BBS={cluster.url}\n    "
+    rootfs = rootfs_tree.names(cluster.image_root)[0]
+    screen.show(
+        [
+            Line(f"✓ {cluster.url}   {names}", GOOD),
+            Line(f"  state and logs: {cluster.state_dir}", DIM),
+            Line("try, in another terminal:", HEAD),
+            Line(f"    {flag}diego cells"),
+            Line(f"    diego desire web --rootfs {rootfs} --port 8080 --http-check 8080 -- httpd -f -p 8080 -h /etc"),
+            Line("    diego ps web; diego scale web 3; diego logs web; diego delete web"),
+            Line(f"    diego desire typo --rootfs {rootfs} -- /bin/no-such-program; diego explain typo"),
+            Line("Ctrl-C ends all of it"),
+        ]
+    )

@@ -1,0 +1,93 @@
+"""The cell's client of the BBS: claims before a start, and the report that is heartbeat and bulk sync at once.
+
+Both calls may be repeated at another BBS: a claim is a compare-and-set by instance_guid, a report carries a sequence.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from attrs import define, field
+
+from diego_py import wire
+from diego_py.call import Call
+from diego_py.clients.cell import decoded
+from diego_py.errors import (
+    CallerError,
+    ClaimLost,
+    ClaimRefused,
+    ConnectionLost,
+    DatabaseConflict,
+    DatabaseUnavailable,
+    DiegoError,
+    HopUnreachable,
+    Outcome,
+    Saturated,
+    ShuttingDown,
+)
+from diego_py.http.client import Answer, HopClient, Peer
+from diego_py.models.identifiers import CellId, ProcessGuid
+from diego_py.models.work import CellReport, ClaimRequest, ReportAnswer
+
+ELSEWHERE = (HopUnreachable, ConnectionLost, ShuttingDown, Saturated, DatabaseUnavailable, DatabaseConflict)
+"""Roots of failures that another BBS may not have."""
+
+
+@define
+class BBSInternalClient:
+    """Talks to one BBS until that one fails, then to the next."""
+
+    http: HopClient
+    urls: tuple[str, ...]
+    cell_id: CellId
+    _current: int = field(default=0, init=False)
+
+    async def start(self) -> None:
+        """Nothing to do: connections come with the first call."""
+
+    async def stop(self) -> None:
+        """Close all connections."""
+        await self.http.close()
+
+    async def claim(self, call: Call, process_guid: ProcessGuid, index: int, request: ClaimRequest) -> None:
+        """Take the row of an instance for this cell.
+
+        Raises ClaimRefused when the BBS said no, ClaimLost when none said anything that counts.
+        """
+        path = f"/v1/actual_lrps/{process_guid}/{index}/claim"
+        try:
+            await self._request(call, path, wire.encode(request), "claim_instance")
+        except DiegoError as error:
+            if error.find(ClaimRefused) is not None:
+                raise
+            if isinstance(error.root, CallerError):
+                raise ClaimRefused("the BBS refused the claim") from error
+            raise ClaimLost("no BBS granted the claim") from error
+
+    async def report(self, call: Call, report: CellReport) -> ReportAnswer:
+        """Say what the cell has. Raises what the last BBS said, or that none can be reached."""
+        path = f"/v1/cells/{self.cell_id}/report"
+        answer = await self._request(call, path, wire.encode(report), "cell_report")
+        return decoded(ReportAnswer, answer.body)
+
+    async def _request(self, call: Call, path: str, body: bytes, op: str) -> Answer:
+        """Ask each BBS once, the one that answered last first. The failure carries the earlier ones as attempts."""
+        failures: list[DiegoError] = []
+        for step in range(len(self.urls)):
+            position = (self._current + step) % len(self.urls)
+            url = self.urls[position]
+            try:
+                answer = await self.http.request(call, Peer("bbs", urlsplit(url).netloc, url), "POST", path, body, op)
+            except DiegoError as error:
+                error.problem = None  # the document ends at the BBS; ours goes on from here
+                if not isinstance(error.root, ELSEWHERE):
+                    raise
+                failures.append(error)
+                continue
+            self._current = position
+            return answer
+        if not failures:
+            raise HopUnreachable("no BBS is configured", outcome=Outcome.NOT_STARTED)
+        *earlier, last = failures
+        last.attempts = (*earlier, *last.attempts)
+        raise last

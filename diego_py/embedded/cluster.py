@@ -1,0 +1,350 @@
+"""A whole installation on one machine: Postgres, one BBS and some cells as child processes of ours.
+
+The children end when we end, however we end; containers do not. Needs root. Layout: STATE/postgres, STATE/bbs.json,
+STATE/cells/CELL (with its config.json), STATE/logs/{bbs,CELL}.log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+from attrs import define, field
+
+from diego_py.clients.bbs import BbsClient
+from diego_py.embedded import host_sweep
+from diego_py.embedded.cluster_layout import (
+    CELLS_MAX,
+    CONTAINERS_MAX,
+    ID_SLOTS,
+    PORTS_PER_CELL,
+    CellLayout,
+    ClusterError,
+    cell_layout,
+    claim_slot,
+    free_port,
+    host_address,
+    memory_mb_of_each,
+    release_slot,
+)
+from diego_py.embedded.host_sweep import Thing
+from diego_py.embedded.postgres import EmbeddedPostgres
+from diego_py.errors import DiegoError
+
+__all__ = ["Child", "Cluster", "ClusterError"]
+
+READY_TIMEOUT_S = 60.0
+READY_POLL_S = 0.02
+STOP_TIMEOUT_S = 30.0
+LOG_TAIL_BYTES = 4 * 1024
+BBS = "bbs"
+
+
+@define
+class Child:
+    """One process of the cluster."""
+
+    name: str
+    url: str
+    log_path: Path
+    process: asyncio.subprocess.Process
+    ending: bool = False
+    """We have asked it to end: its end is no failure."""
+
+    @property
+    def ended(self) -> bool:
+        return self.process.returncode is not None
+
+
+def _real(path: Path) -> Path:
+    return path.resolve()
+
+
+@define
+class Cluster:
+    """Started from the main thread; the children end with the thread that started them."""
+
+    state_dir: Path = field(converter=_real)
+    cells: int = 2
+    bbs_port: int = 0
+    """0 takes any free one."""
+    image_root: Path = Path("/var/lib/diego/rootfs")
+    memory_mb: int = 0
+    """Of each cell; 0 shares out three quarters of the host's."""
+    bbs_settings: Mapping[str, Any] = field(factory=dict)
+    """More settings of the BBS, by their names in its configuration."""
+    cell_settings: Mapping[str, Any] = field(factory=dict)
+    """More settings of every cell."""
+    durable: bool = True
+    """False gives up safety against power loss for speed."""
+    _postgres: EmbeddedPostgres | None = field(default=None, init=False)
+    _children: dict[str, Child] = field(factory=dict, init=False)
+    _layouts: dict[str, CellLayout] = field(factory=dict, init=False)
+
+    @property
+    def url(self) -> str:
+        """Where the BBS listens."""
+        return f"http://127.0.0.1:{self.bbs_port}"
+
+    @property
+    def layouts(self) -> tuple[CellLayout, ...]:
+        """Of every cell, running or not."""
+        return tuple(self._layouts.values())
+
+    @property
+    def children(self) -> tuple[Child, ...]:
+        return tuple(self._children.values())
+
+    async def start(self) -> None:
+        """Start everything; returns when the BBS is ready and knows every cell. Raises ClusterError."""
+        if os.geteuid() != 0:
+            raise ClusterError("start a cluster: making containers needs root")
+        if not 0 <= self.cells <= CELLS_MAX:
+            raise ClusterError(f"start {self.cells} cells: at most {CELLS_MAX} on one machine")
+        async with contextlib.AsyncExitStack() as undo:
+            undo.push_async_callback(self.stop)
+            self._make_directories()
+            self._postgres = EmbeddedPostgres(self.state_dir, durable=self.durable)
+            await self._postgres.start()
+            await self.start_bbs()
+            async with asyncio.TaskGroup() as group:
+                for cell_id in self._layouts:
+                    group.create_task(self.start_cell(cell_id))
+            undo.pop_all()
+
+    async def stop(self) -> None:
+        """Stop cells, then the BBS, then Postgres. Containers run on. Does nothing when nothing runs."""
+        await self._end([child for child in self.children if child.name != BBS])
+        await self._end([child for child in self.children if child.name == BBS])
+        postgres, self._postgres = self._postgres, None
+        if postgres is not None:
+            await postgres.stop()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start_bbs(self) -> None:
+        """Start the BBS, again if it was killed; returns when it is ready."""
+        if self._postgres is None:
+            raise ClusterError("start the BBS: its Postgres is not running")
+        self.bbs_port = self.bbs_port or free_port()
+        settings = {"dsn": self._postgres.dsn, "listen_port": self.bbs_port, **self.bbs_settings}
+        path = self.state_dir / "bbs.json"
+        _write(path, settings)
+        child = await self._spawn(BBS, "bbs", path, self.url, self.state_dir / "logs" / "bbs.log")
+        await self._ready(child)
+
+    async def start_cell(self, cell_id: str) -> None:
+        """Start a cell, again if it was killed; returns when it is ready and the BBS counts it as live."""
+        layout = self._layouts[cell_id]
+        port = free_port()
+        _write(layout.config_path, self._cell_config(layout, port))
+        child = await self._spawn(cell_id, "cells", layout.config_path, f"http://127.0.0.1:{port}", layout.log_path)
+        await self._ready(child)
+        await self._known(child)
+
+    async def kill_cell(self, cell_id: str) -> None:
+        """Kill a cell's process at once; its containers run on."""
+        await self._kill(cell_id)
+
+    async def kill_bbs(self) -> None:
+        """Kill the BBS at once."""
+        await self._kill(BBS)
+
+    def failed_child(self) -> Child | None:
+        """A child that ended and was not asked to; each is told once."""
+        for child in self.children:
+            if child.ended and not child.ending:
+                child.ending = True
+                return child
+        return None
+
+    async def delete_everything(self) -> list[str]:
+        """Delete every desired LRP through the API. Returns what could not be, each with its reason."""
+        async with BbsClient(self.url) as bbs:
+            desired = await bbs.desired_lrps()
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(_deleted(bbs, lrp.definition.process_guid)) for lrp in desired]
+        return [problem for task in tasks if (problem := task.result())]
+
+    def leftovers(self) -> list[Thing]:
+        """All that is on the host because of containers of this cluster."""
+        return host_sweep.all_of([layout.names for layout in self.layouts], host_sweep.of_containers)
+
+    async def purge(self) -> list[Thing]:
+        """Remove whatever of this state directory is left on the host; the cluster must be stopped.
+
+        Also what an earlier, killed cluster left. Returns what would not go. The state directory itself stays.
+        """
+        if any(not child.ended for child in self.children):
+            raise ClusterError(f"purge {self.state_dir}: its processes are running")
+        self._lay_out()
+        left: list[Thing] = []
+        for number in range(1, CELLS_MAX + 1):
+            layout = cell_layout(self.state_dir, self._slot(), number)
+            if layout.state_dir.exists():
+                left += await asyncio.to_thread(host_sweep.remove, layout.names)
+        if not left:
+            release_slot(self.state_dir)
+        return left
+
+    def log_tail(self, name: str) -> str:
+        """The last lines of a child's log."""
+        path = self.state_dir / "logs" / f"{name}.log"
+        return path.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace") if path.exists() else ""
+
+    def _slot(self) -> int:
+        return claim_slot(self.state_dir)
+
+    def _lay_out(self) -> None:
+        slot = self._slot()
+        layouts = [cell_layout(self.state_dir, slot, number) for number in range(1, self.cells + 1)]
+        self._layouts = {layout.cell_id: layout for layout in layouts}
+
+    def _make_directories(self) -> None:
+        """A container's root is nobody on the host and must be able to pass through."""
+        made = [self.state_dir, self.state_dir / "cells", self.image_root]
+        for path in made:
+            path.mkdir(parents=True, exist_ok=True)
+            path.chmod(path.stat().st_mode | 0o711)
+        (self.state_dir / "logs").mkdir(exist_ok=True)
+        self._lay_out()
+        for layout in self.layouts:
+            layout.state_dir.mkdir(exist_ok=True)
+            layout.state_dir.chmod(0o711)
+
+    def _cell_config(self, layout: CellLayout, port: int) -> dict[str, Any]:
+        disk_mb = shutil.disk_usage(self.state_dir).total // 2**20 // max(1, self.cells)
+        return {
+            "cell_id": layout.cell_id,
+            "listen_port": port,
+            "address": host_address(),
+            "bbs_urls": [self.url],
+            "state_dir": str(layout.state_dir),
+            "image_root": str(self.image_root),
+            "memory_mb": self.memory_mb or memory_mb_of_each(self.cells),
+            "disk_mb": disk_mb,
+            "containers_max": CONTAINERS_MAX,
+            "network": layout.network,
+            "port_first": layout.port_first,
+            "port_count": PORTS_PER_CELL,
+            "id_base": layout.id_base,
+            "id_slots": ID_SLOTS,
+            "cgroup_parent": layout.names.cgroup_parent,
+            "interface_prefix": layout.names.interface_prefix,
+            "nft_table": layout.names.nft_table,
+            **self.cell_settings,
+        }
+
+    async def _spawn(self, name: str, package: str, config: Path, url: str, log_path: Path) -> Child:
+        before = self._children.get(name)
+        if before is not None and not before.ended:
+            raise ClusterError(f"start {name}: it is running as process {before.process.pid}")
+        setpriv = shutil.which("setpriv")
+        if setpriv is None:
+            raise ClusterError(f"start {name}: no setpriv program; install util-linux")
+        argv: Sequence[str] = (setpriv, "--pdeathsig=TERM", sys.executable, "-m", package, "--config", str(config))
+        log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *argv,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                # Ctrl-C in a terminal is for us: we stop the children in their order.
+                start_new_session=True,
+            )
+        finally:
+            os.close(log)
+        child = self._children[name] = Child(name, url, log_path, process)
+        return child
+
+    async def _ready(self, child: Child) -> None:
+        await self._until(child, "ready", lambda: _is_ready(child.url))
+
+    async def _known(self, child: Child) -> None:
+        await self._until(child, "known to the BBS", lambda: _is_live(self.url, child.name))
+
+    async def _until(self, child: Child, what: str, holds: Callable[[], Awaitable[bool]]) -> None:
+        """Poll until `holds()` is true. Raises ClusterError when the child ends first, or takes too long."""
+        try:
+            async with asyncio.timeout(READY_TIMEOUT_S):
+                while not await holds():
+                    if child.ended:
+                        raise self._failure(child, f"it ended with status {child.process.returncode}")
+                    await asyncio.sleep(READY_POLL_S)
+        except TimeoutError as timeout:
+            raise self._failure(child, f"not {what} within {READY_TIMEOUT_S:.0f} s") from timeout
+
+    def _failure(self, child: Child, reason: str) -> ClusterError:
+        child.ending = True
+        return ClusterError(f"start {child.name}: {reason}; {child.log_path} ends:\n{self.log_tail(child.name)}")
+
+    async def _kill(self, name: str) -> None:
+        child = self._children[name]
+        child.ending = True
+        with contextlib.suppress(ProcessLookupError):
+            child.process.kill()
+        await child.process.wait()
+
+    async def _end(self, children: Sequence[Child]) -> None:
+        """Ask all to end, wait, and kill those that do not."""
+        running = [child for child in children if not child.ended]
+        for child in running:
+            child.ending = True
+            with contextlib.suppress(ProcessLookupError):
+                child.process.send_signal(signal.SIGTERM)
+        for child in running:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STOP_TIMEOUT_S):
+                    await child.process.wait()
+            if not child.ended:
+                await self._kill(child.name)
+
+
+async def _deleted(bbs: BbsClient, process_guid: str) -> str | None:
+    """Delete one LRP; the reason when it would not go."""
+    try:
+        await bbs.delete(process_guid)
+    except DiegoError as error:
+        return f"{process_guid}: {error.root.message}"
+    return None
+
+
+async def _is_ready(url: str) -> bool:
+    try:
+        async with BbsClient(url) as anybody:
+            await anybody.ready()
+    except DiegoError:
+        return False
+    return True
+
+
+async def _is_live(url: str, cell_id: str) -> bool:
+    try:
+        async with BbsClient(url) as bbs:
+            return any(cell.cell_id == cell_id and cell.live for cell in await bbs.cells())
+    except DiegoError:
+        return False
+
+
+def _write(path: Path, settings: Mapping[str, Any]) -> None:
+    """For the process only: a database address may hold a password."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(fd, "wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(settings), indent=2))

@@ -1,0 +1,203 @@
+"""What of a cell's containers is on this host, and taking it away: by the cell's own names and nothing else.
+
+The cell cleans up after itself; this looks from outside whether it did, and removes what a killed cell left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from attrs import frozen
+
+PROGRAM_TIMEOUT_S = 20.0
+DEATH_WAIT_S = 5.0
+DEATH_POLL_S = 0.02
+
+
+@frozen
+class CellNames:
+    """The names under which one cell puts things on its host."""
+
+    state_dir: Path
+    interface_prefix: str
+    nft_table: str
+    cgroup_parent: str
+
+
+@frozen
+class Thing:
+    """Something on the host: `process`, `mount`, `link`, `element`, `cgroup`, `directory`, `table` or `parent`."""
+
+    kind: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
+
+
+def of_containers(names: CellNames) -> list[Thing]:
+    """All that is there only because of a container. Nothing of this is left when the last one is gone."""
+    return [
+        *(Thing("process", f"{pid} {_command(pid)}") for pid in _processes(names)),
+        *(Thing("mount", path) for path in _mounts(names)),
+        *(Thing("link", name) for name in _links(names)),
+        *(Thing("element", element) for element in _elements(names)),
+        *(Thing("cgroup", str(path)) for parent in _cgroup_parents(names) for path in _below(parent)),
+        *(Thing("directory", str(path)) for path in _container_directories(names)),
+    ]
+
+
+def of_cell(names: CellNames) -> list[Thing]:
+    """What a cell keeps while it has no containers: its firewall table and its cgroup parents."""
+    tables = [Thing("table", names.nft_table)] if _table(names) is not None else []
+    return [*tables, *(Thing("parent", str(path)) for path in _cgroup_parents(names))]
+
+
+def remove(names: CellNames) -> list[Thing]:
+    """Take away everything of a cell that is not running, and return what would not go. The state directory stays."""
+    _kill(_processes(names))
+    for mount_point in reversed(_mounts(names)):
+        _run("umount", "--lazy", "--no-canonicalize", mount_point)
+    for name in _links(names):
+        _run("ip", "link", "delete", name)
+    if _table(names) is not None:
+        _run("nft", "delete", "table", "inet", names.nft_table)
+    for parent in _cgroup_parents(names):
+        for path in (*reversed(_below(parent)), parent):
+            _rmdir(path)
+        _remove_empty_parents(parent)
+    for path in _container_directories(names):
+        shutil.rmtree(path, ignore_errors=True)
+    return [*of_containers(names), *of_cell(names)]
+
+
+def _processes(names: CellNames) -> list[int]:
+    """Processes in the containers, and the monitors that were started with a path of this cell."""
+    found = set()
+    for parent in _cgroup_parents(names):
+        for path in (parent, *_below(parent)):
+            with contextlib.suppress(OSError):
+                found |= {int(pid) for pid in (path / "cgroup.procs").read_text().split()}
+    mark = f"{names.state_dir}/".encode()
+    for pid in _all_pids():
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if Path(os.fsdecode(words[0])).name in ("conmon", "runc") and any(mark in word for word in words):
+                found.add(pid)
+    return sorted(pid for pid in found if _is_alive(pid))
+
+
+def _all_pids() -> Iterator[int]:
+    return (int(name) for name in os.listdir("/proc") if name.isdigit())
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except OSError:
+        return False
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:80].strip()
+    except OSError:
+        return "?"
+
+
+def _kill(pids: Sequence[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    deadline_s = time.monotonic() + DEATH_WAIT_S
+    while any(_is_alive(pid) for pid in pids) and time.monotonic() < deadline_s:
+        time.sleep(DEATH_POLL_S)
+
+
+def _mounts(names: CellNames) -> list[str]:
+    """Mount points below the state directory, in the order they were made."""
+    mark = f"{names.state_dir}/"
+    points = (line.split(" ")[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
+    unescaped = (point.replace("\\040", " ") for point in points)
+    return [point for point in unescaped if point.startswith(mark)]
+
+
+def _links(names: CellNames) -> list[str]:
+    prefix = names.interface_prefix
+    found = (entry.name for entry in os.scandir("/sys/class/net"))
+    return sorted(name for name in found if name.startswith(prefix) and name[len(prefix) :].isdigit())
+
+
+def _table(names: CellNames) -> list[dict[str, object]] | None:
+    """The firewall table as nft lists it; None when there is none, or no nft."""
+    listed = _run("nft", "--json", "list", "table", "inet", names.nft_table)
+    if listed is None or listed.returncode != 0:
+        return None
+    entries: list[dict[str, object]] = json.loads(listed.stdout)["nftables"]
+    return entries
+
+
+def _elements(names: CellNames) -> Iterator[str]:
+    for entry in _table(names) or ():
+        for kind in ("set", "map"):
+            told = entry.get(kind)
+            if isinstance(told, dict):
+                yield from (f"{told['name']} {json.dumps(element)}" for element in told.get("elem", ()))
+
+
+def _cgroup_parents(names: CellNames) -> list[Path]:
+    """Our parent directory in every mounted cgroup tree that has one."""
+    found = {}
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        if after.split(" ")[0] in ("cgroup", "cgroup2"):
+            path = Path(before.split(" ")[4] + "/" + names.cgroup_parent.strip("/"))
+            if path.is_dir():
+                found[path.resolve()] = path
+    return list(found.values())
+
+
+def _below(directory: Path) -> list[Path]:
+    """All cgroups below one, each before those inside it."""
+    return [Path(path) for path, _, _ in os.walk(directory)][1:]
+
+
+def _container_directories(names: CellNames) -> list[Path]:
+    return [
+        entry
+        for kind in ("containers", "runtime")
+        if (names.state_dir / kind).is_dir()
+        for entry in sorted((names.state_dir / kind).iterdir())
+    ]
+
+
+def _remove_empty_parents(parent: Path) -> None:
+    """The directory that the cells of one cluster share goes with the last of them."""
+    if parent.parent.name.startswith("diego"):
+        _rmdir(parent.parent)
+
+
+def _rmdir(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.rmdir()
+
+
+def _run(*argv: str) -> subprocess.CompletedProcess[str] | None:
+    """A helper program's answer; None when the host does not have it, or it does not come back."""
+    try:
+        return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=PROGRAM_TIMEOUT_S)
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return None
+
+
+def all_of(cells: Sequence[CellNames], look: Callable[[CellNames], list[Thing]]) -> list[Thing]:
+    """What `look` finds of several cells."""
+    return [thing for names in cells for thing in look(names)]

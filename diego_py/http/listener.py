@@ -1,0 +1,35 @@
+"""One listening socket as a part of a process."""
+
+from __future__ import annotations
+
+from aiohttp import web
+from attrs import define, field
+
+
+@define
+class HttpListener:
+    """Serves an application from `start` to `stop`."""
+
+    application: web.Application
+    host: str
+    port: int
+    """0 takes any free one; after `start` this is the one it got."""
+    grace_s: float = 2.0
+    """How long requests under way may take to finish after the socket was closed."""
+    _runner: web.AppRunner | None = field(default=None, init=False)
+
+    async def start(self) -> None:
+        """Listen. Raises OSError when the address cannot be had."""
+        self._runner = web.AppRunner(
+            self.application, access_log=None, handle_signals=False, shutdown_timeout=self.grace_s
+        )
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self.host, self.port, backlog=1024)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        """Take no more connections, let requests under way finish, close all."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None

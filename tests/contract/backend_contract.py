@@ -1,0 +1,160 @@
+"""What every container backend must do; the fake and the real garden run the same functions.
+
+Each takes a started backend and a rootfs that has `/bin/sh`. Handles are the caller's, so that suites can share a host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from cells.executor.backend import ContainerBackend
+from cells.garden.spec import ContainerSpec, Network, ProcessSpec
+from diego_py.call import Call
+from diego_py.errors import ContainerNotFound, DiegoError, HandleTaken, IllegalTransition, RootfsNotFound
+from diego_py.service.clock import SystemClock
+
+Contract = Callable[[ContainerBackend, str, str], Awaitable[None]]
+
+GRACE_S = 0.3
+
+
+def call() -> Call:
+    return Call.begin(SystemClock(), 30_000)
+
+
+def shell(handle: str, rootfs: str, script: str, **more: object) -> ContainerSpec:
+    return ContainerSpec(handle=handle, rootfs=rootfs, path="/bin/sh", args=("-c", script), **more)  # type: ignore[arg-type]
+
+
+async def started(backend: ContainerBackend, handle: str, rootfs: str, script: str) -> None:
+    await backend.create(call(), shell(handle, rootfs, script))
+    await backend.run(call(), handle)
+
+
+async def creates_runs_and_tells_the_exit(backend: ContainerBackend, handle: str, rootfs: str) -> None:
+    spec = shell(handle, rootfs, "echo hello; exit 3", properties={"owner": "me"}, ports=(8080,))
+    container = await backend.create(call(), spec)
+    assert (container.handle, container.state) == (handle, "created")
+    assert container.properties == {"owner": "me"}
+    assert [port.container_port for port in container.network.ports] == [8080]
+    await backend.run(call(), handle)
+    ended = await backend.wait(handle)
+    assert (ended.status, ended.signal, ended.oom_killed) == (3, None, False)
+    assert ended.log_tail == ("hello",)
+    assert [c.state for c in backend.containers() if c.handle == handle] == ["exited"]
+    assert await backend.wait(handle) == ended
+    await backend.destroy(call(), handle)
+
+
+async def tells_the_signal(backend: ContainerBackend, handle: str, rootfs: str) -> None:
+    await started(backend, handle, rootfs, "exit 143")
+    ended = await backend.wait(handle)
+    assert (ended.status, ended.signal) == (143, 15)
+    await backend.destroy(call(), handle)
+
+
+async def gives_the_addresses_to_the_environment(backend: ContainerBackend, handle: str, rootfs: str) -> None:
+    asked: list[Network] = []
+
+    def network_env(network: Network) -> tuple[tuple[str, str], ...]:
+        asked.append(network)
+        return (("ADDRESS", network.address),)
+
+    container = await backend.create(call(), shell(handle, rootfs, "exit 0", network_env=network_env))
+    assert asked == [container.network]
+    await backend.destroy(call(), handle)
+
+
+async def stops_within_the_grace_time(backend: ContainerBackend, handle: str, rootfs: str) -> None:
+    await started(backend, handle, rootfs, "sleep 1000")
+    assert [c.state for c in backend.containers() if c.handle == handle] == ["running"]
+    waiting = await backend.stop(call(), handle, GRACE_S)
+    assert waiting.signal in (15, 9)
+    again = await backend.stop(call(), handle, GRACE_S)
+    assert again.status == waiting.status
+    await backend.destroy(call(), handle)
+
+
+async def kills_what_ignores_sigterm(backend: ContainerBackend, handle: str, rootfs: str) -> None:
+    await started(backend, handle, rootfs, "trap '' TERM; sleep 1000")
+    assert (await backend.stop(call(), handle, GRACE_S)).signal == 9
+    await backend.destroy(call(), handle)
+
+
+async def destroys_idempotently(backend: ContainerBackend, handle: str, rootfs: str) -> None:
+    await started(backend, handle, rootfs, "sleep 1000")
+    await backend.destroy(call(), handle)
+    await backend.destroy(call(), handle)
+    assert handle not in [container.handle for container in backend.containers()]
+    with pytest.raises(ContainerNotFound):
+        await backend.wait(handle)
+
+
+async def wakes_those_who_wait_when_it_destroys(backend: ContainerBackend, handle: str, rootfs: str) -> None:
+    await started(backend, handle, rootfs, "sleep 1000")
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(backend.wait(handle))
+        await asyncio.sleep(0)
+        await backend.destroy(call(), handle)
+    assert waiting.result().at is not None
+
+
+async def keeps_logs_after_destroy(backend: ContainerBackend, handle: str, rootfs: str) -> None:
+    await started(backend, handle, rootfs, "echo one; echo two; echo three; exit 0")
+    await backend.wait(handle)
+    await backend.destroy(call(), handle)
+    assert [line.text async for line in backend.logs(handle, 2, False)] == ["two", "three"]
+    assert [line.text async for line in backend.logs(handle, 10, True)] == ["one", "two", "three"]
+
+
+async def executes_more_processes(backend: ContainerBackend, handle: str, rootfs: str) -> None:
+    await started(backend, handle, rootfs, "sleep 1000")
+    good = await backend.exec(call(), handle, ProcessSpec("/bin/sh", ("-c", "echo fine; exit 0")), 10.0)
+    bad = await backend.exec(call(), handle, ProcessSpec("/bin/sh", ("-c", "exit 4")), 10.0)
+    late = await backend.exec(call(), handle, ProcessSpec("/bin/sh", ("-c", "sleep 1000")), 0.2)
+    assert (good.status, good.output.strip(), good.timed_out) == (0, "fine", False)
+    assert (bad.status, bad.timed_out) == (4, False)
+    assert late.timed_out
+    await backend.destroy(call(), handle)
+
+
+async def refuses_what_makes_no_sense(backend: ContainerBackend, handle: str, rootfs: str) -> None:
+    spec = shell(handle, rootfs, "sleep 1000")
+    await backend.create(call(), spec)
+    await _fails_as(HandleTaken, backend.create(call(), spec))
+    await backend.run(call(), handle)
+    await _fails_as(IllegalTransition, backend.run(call(), handle))
+    await backend.destroy(call(), handle)
+    await _fails_as(ContainerNotFound, backend.run(call(), handle))
+    await _fails_as(ContainerNotFound, backend.stop(call(), handle, GRACE_S))
+    await _fails_as(RootfsNotFound, backend.create(call(), shell(handle, "preloaded:none", "exit 0")))
+    assert handle not in [container.handle for container in backend.containers()]
+    with pytest.raises(ContainerNotFound):
+        backend.logs(f"{handle}-never", 1, False)
+
+
+async def _fails_as(kind: type[DiegoError], work: Awaitable[object]) -> None:
+    """It fails, the chain has the error in it, and its outermost frame is garden's."""
+    with pytest.raises(DiegoError) as caught:
+        await work
+    assert caught.value.find(kind) is not None
+    assert caught.value.frame is not None
+    assert caught.value.frame.hop == "garden"
+
+
+CONTRACTS: tuple[Contract, ...] = (
+    creates_runs_and_tells_the_exit,
+    tells_the_signal,
+    gives_the_addresses_to_the_environment,
+    stops_within_the_grace_time,
+    kills_what_ignores_sigterm,
+    destroys_idempotently,
+    wakes_those_who_wait_when_it_destroys,
+    keeps_logs_after_destroy,
+    executes_more_processes,
+    refuses_what_makes_no_sense,
+)
+"""Each is one test: `await contract(backend, handle, rootfs)`."""

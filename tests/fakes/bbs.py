@@ -1,0 +1,80 @@
+"""The BBS as a cell sees it: claims and reports on a loopback listener, scripted by tests."""
+
+from __future__ import annotations
+
+import asyncio
+from io import StringIO
+
+from aiohttp import web
+from attrs import define, field
+
+from diego_py.call import Call
+from diego_py.errors import DiegoError, RequestFailed
+from diego_py.http.listener import HttpListener
+from diego_py.http.metrics import ServerMetrics
+from diego_py.http.server import HopServer, Route, answer, decode, read_json
+from diego_py.models.work import CellReport, ClaimRequest, ReportAnswer
+from diego_py.service.clock import SystemClock
+from diego_py.service.log import logger
+from tests.fakes.happenings import Happenings
+
+MIB = 1024 * 1024
+
+
+@define
+class FakeBBS:
+    """Grants every claim and takes every report unless told otherwise."""
+
+    refusal: DiegoError | None = None
+    report_refusal: DiegoError | None = None
+    hold_claims: asyncio.Event | None = None
+    stop: tuple[str, ...] = ()
+    acknowledges: bool = True
+    presence_ttl_ms: int = 15_000
+    claims: Happenings = field(factory=Happenings)
+    reports: Happenings = field(factory=Happenings)
+    _listener: HttpListener | None = None
+
+    async def __aenter__(self) -> FakeBBS:
+        routes = [
+            Route("POST", "/v1/actual_lrps/{guid}/{index}/claim", "claim_instance", self._claim, RequestFailed),
+            Route("POST", "/v1/cells/{cell_id}/report", "cell_report", self._report, RequestFailed),
+        ]
+        log = logger("bbs", "bbs-1", StringIO())
+        server = HopServer("bbs", "bbs-1", SystemClock(), log, ServerMetrics(), 100, 4 * MIB, 5_000)
+        self._listener = HttpListener(server.application(routes), "127.0.0.1", 0, grace_s=0.1)
+        await self._listener.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._listener is not None
+        await self._listener.stop()
+
+    @property
+    def url(self) -> str:
+        assert self._listener is not None
+        return f"http://127.0.0.1:{self._listener.port}"
+
+    async def report_with(self, wanted: object, since: int = 0) -> CellReport:
+        """The first report that is `wanted` (a predicate), now or later."""
+        report: CellReport = await self.reports.first(wanted, since)  # type: ignore[arg-type]
+        return report
+
+    async def _claim(self, request: web.Request, call: Call) -> web.StreamResponse:
+        claim = decode(ClaimRequest, await read_json(request))
+        self.claims.add((request.match_info["guid"], int(request.match_info["index"]), claim))
+        if self.hold_claims is not None:
+            await self.hold_claims.wait()
+        if self.refusal is not None:
+            raise self.refusal
+        return answer({})
+
+    async def _report(self, request: web.Request, call: Call) -> web.StreamResponse:
+        report = decode(CellReport, await read_json(request))
+        if self.report_refusal is not None:
+            raise self.report_refusal
+        self.reports.add(report)
+        acknowledged = tuple(ended.instance_guid for ended in report.ended) if self.acknowledges else ()
+        return answer(
+            ReportAnswer(stop=self.stop, acknowledged=acknowledged, presence_ttl_ms=self.presence_ttl_ms)
+        )

@@ -1,0 +1,107 @@
+"""A whole cell in the test's own process: everything real but garden and the BBS."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from attrs import evolve
+
+from cells.app import Cell, build
+from cells.config import CellConfig
+from diego_py.call import Call
+from diego_py.clients.cell import CellClient
+from diego_py.http.client import HopClient
+from diego_py.models.actions import Action, EnvironmentVariable, RunAction
+from diego_py.models.checks import Check, CheckDefinition
+from diego_py.models.desired_lrp import DesiredLRPDefinition
+from diego_py.models.work import Work
+from diego_py.secret import Secret
+from diego_py.service.clock import SystemClock
+from diego_py.service.log import logger
+from tests.fakes.bbs import FakeBBS
+from tests.fakes.garden import FakeGarden
+
+CELL_ID = "cell-1"
+SLEEP = "sleep 1000"
+
+
+def config(state_dir: Path, *urls: str, **changes: Any) -> CellConfig:
+    """Small, quick settings."""
+    settings = CellConfig(
+        cell_id=CELL_ID,
+        zone="z1",
+        listen_port=0,
+        bbs_urls=urls,
+        state_dir=str(state_dir),
+        image_root=str(state_dir / "images"),
+        memory_mb=1024,
+        disk_mb=1024,
+        containers_max=4,
+        report_interval_s=60.0,
+        graceful_stop_s=0.2,
+        default_start_timeout_s=5.0,
+        settle_ms=1,
+        stop_grace_s=2.0,
+    )
+    return evolve(settings, **changes)
+
+
+@asynccontextmanager
+async def running_cell(
+    state_dir: Path, garden: FakeGarden, bbs: FakeBBS, log: StringIO | None = None, **changes: Any
+) -> AsyncIterator[Cell]:
+    """A started cell whose first report the BBS has taken."""
+    settings = config(state_dir, bbs.url, **changes)
+    cell = build(settings, garden, SystemClock(), logger("cell", CELL_ID, log or StringIO()))
+    async with AsyncExitStack() as parts:
+        for part in cell.parts:
+            parts.push_async_callback(part.stop)
+            await part.start()
+        if bbs.report_refusal is None:
+            await cell.sync.report()
+        yield cell
+
+
+def url_of(cell: Cell) -> str:
+    return f"http://127.0.0.1:{cell.listener.port}"
+
+
+@asynccontextmanager
+async def client_of() -> AsyncIterator[CellClient]:
+    http = HopClient()
+    try:
+        yield CellClient(http)
+    finally:
+        await http.close()
+
+
+def work(
+    guid: str = "i-1",
+    script: str = SLEEP,
+    process_guid: str = "web",
+    index: int = 0,
+    checks: tuple[Check, ...] = (),
+    epoch: int = 0,
+    **changes: Any,
+) -> Work:
+    """One instance of a shell script."""
+    definition = DesiredLRPDefinition(
+        process_guid=process_guid,
+        domain="shop",
+        rootfs="preloaded:base",
+        action=Action(run=RunAction(path="/bin/sh", args=("-c", script), user="root")),
+        environment_variables=(EnvironmentVariable(name="TOKEN", value=Secret("canary-secret")),),
+        check_definition=CheckDefinition(checks=checks) if checks else None,
+        **{"memory_mb": 128, "disk_mb": 0, **changes},
+    )
+    return Work(
+        process_guid=process_guid, index=index, domain="shop", instance_guid=guid, definition=definition, epoch=epoch
+    )
+
+
+def call(budget_ms: float = 10_000) -> Call:
+    return Call.begin(SystemClock(), budget_ms)

@@ -1,0 +1,247 @@
+"""Containers without a kernel. Keeps the contract of the real garden and adds what tests need: faults and ends on demand.
+
+A user process is `/bin/sh -c SCRIPT`, of which it understands `echo TEXT`, `exit N`, `kill -N $$`, `sleep N` (which
+never ends by itself) and `trap '' TERM`, separated by `;`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
+from typing import Any
+
+from attrs import define, evolve, field
+
+from cells.garden.spec import (
+    Container,
+    ContainerSpec,
+    ExecResult,
+    Exit,
+    LogLine,
+    Network,
+    PortForward,
+    ProcessSpec,
+)
+from diego_py.call import Call
+from diego_py.errors import (
+    ContainerNotFound,
+    DiegoError,
+    GardenFailed,
+    HandleTaken,
+    IllegalTransition,
+    RootfsNotFound,
+)
+from diego_py.service.clock import Clock, SystemClock
+from tests.fakes.happenings import Happenings
+
+TERM = 15
+KILL = 9
+FOREVER = None
+
+
+@define
+class Box:
+    """One container of the fake."""
+
+    container: Container
+    spec: ContainerSpec
+    env: tuple[tuple[str, str], ...]
+    ended: asyncio.Event = field(factory=asyncio.Event)
+    exit: Exit | None = None
+    ignores_term: bool = False
+
+
+@define
+class Script:
+    """What a user process does: lines it writes, and how it ends (None: not by itself)."""
+
+    lines: list[str] = field(factory=list)
+    status: int | None = FOREVER
+    ignores_term: bool = False
+
+
+@define
+class FakeGarden:
+    """Same methods as Garden. `failures` and `holds` are by operation: create, run, exec, stop, destroy."""
+
+    cell_id: str = "cell-1"
+    clock: Clock = field(factory=SystemClock)
+    address: str = "127.0.0.1"
+    images: tuple[str, ...] = ("base",)
+    failures: dict[str, DiegoError] = field(factory=dict)
+    holds: dict[str, asyncio.Event] = field(factory=dict)
+    calls: Happenings = field(factory=Happenings)
+    closed: bool = False
+    _boxes: dict[str, Box] = field(factory=dict)
+    _logs: dict[str, list[LogLine]] = field(factory=dict)
+    _written: Happenings = field(factory=Happenings)
+    _host_ports: Iterator[int] = field(factory=lambda: count(61001))
+
+    async def start(self) -> list[Container]:
+        self.closed = False
+        return self.containers()
+
+    async def create(self, call: Call, spec: ContainerSpec) -> Container:
+        with call.hop("garden", self.cell_id, "create", GardenFailed):
+            if spec.handle in self._boxes:
+                raise HandleTaken(f"create container {spec.handle}")
+            if spec.rootfs.removeprefix("preloaded:") not in self.images:
+                raise RootfsNotFound(f"find rootfs {spec.rootfs}")
+            await self._scripted("create", spec.handle)
+            ports = tuple(PortForward(port, next(self._host_ports)) for port in spec.ports)
+            network = Network(self.address, "192.0.2.1", ports)
+            container = Container(
+                spec.handle, dict(spec.properties), network, "created", spec.limits, self.clock.now()
+            )
+            more = spec.network_env(network) if spec.network_env else ()
+            self._boxes[spec.handle] = Box(container, spec, (*spec.env, *more))
+            self._logs[spec.handle] = []
+            return container
+
+    async def run(self, call: Call, handle: str) -> None:
+        with call.hop("garden", self.cell_id, "run", GardenFailed):
+            box = self._box(handle)
+            if box.container.state != "created":
+                raise IllegalTransition(f"run a container that is {box.container.state}")
+            await self._scripted("run", handle)
+            box.container = evolve(box.container, state="running")
+            script = _script(box.spec.path, box.spec.args)
+            box.ignores_term = script.ignores_term
+            for text in script.lines:
+                self.write(handle, text)
+            if script.status is not None:
+                self.end(handle, script.status)
+
+    async def wait(self, handle: str) -> Exit:
+        box = self._box(handle)
+        await box.ended.wait()
+        assert box.exit is not None
+        return box.exit
+
+    async def exec(self, call: Call, handle: str, process: ProcessSpec, timeout_s: float) -> ExecResult:
+        with call.hop("garden", self.cell_id, "exec", GardenFailed):
+            if self._box(handle).container.state != "running":
+                raise IllegalTransition("execute a process in a container that is not running")
+            await self._scripted("exec", handle)
+            script = _script(process.path, process.args)
+            output = "".join(f"{line}\n" for line in script.lines)
+            if script.status is None:
+                await self.clock.sleep(timeout_s)
+            return ExecResult(script.status, output, timed_out=script.status is None)
+
+    async def stop(self, call: Call, handle: str, grace_s: float) -> Exit:
+        with call.hop("garden", self.cell_id, "stop", GardenFailed):
+            box = self._box(handle)
+            await self._scripted("stop", handle)
+            if box.ignores_term and not box.ended.is_set():
+                await self.clock.sleep(grace_s)
+            self.end(handle, 128 + (KILL if box.ignores_term else TERM))
+            assert box.exit is not None
+            return box.exit
+
+    async def destroy(self, call: Call, handle: str) -> None:
+        with call.hop("garden", self.cell_id, "destroy", GardenFailed):
+            await self._scripted("destroy", handle)
+            if handle in self._boxes:
+                self.end(handle, 128 + KILL)
+                del self._boxes[handle]
+
+    def containers(self) -> list[Container]:
+        return [box.container for box in self._boxes.values()]
+
+    def logs(self, handle: str, tail: int | None = None, follow: bool = False) -> AsyncIterator[LogLine]:
+        if handle not in self._logs:
+            raise ContainerNotFound(f"read the log of {handle}")
+        return self._lines(handle, tail, follow)
+
+    def rootfs_names(self) -> list[str]:
+        return list(self.images)
+
+    async def close(self) -> None:
+        self.closed = True
+
+    # What only tests call
+
+    def end(self, handle: str, status: int, oom_killed: bool = False) -> None:
+        """The user process ends by itself, or the kernel ends it."""
+        box = self._boxes[handle]
+        if box.ended.is_set():
+            return
+        signal = status - 128 if status > 128 else None
+        tail = tuple(line.text for line in self._logs[handle])[-20:]
+        box.exit = Exit(status, signal, oom_killed, tail, {"memory_peak_bytes": 1}, self.clock.now())
+        box.container = evolve(box.container, state="exited")
+        box.ended.set()
+        self._written.add((handle, None))
+
+    def vanish(self, handle: str) -> None:
+        """Somebody else removes the container."""
+        del self._boxes[handle]
+
+    def write(self, handle: str, text: str) -> None:
+        """The user process writes a line."""
+        line = LogLine(self.clock.now(), "stdout", text)
+        self._logs[handle].append(line)
+        self._written.add((handle, line))
+
+    def env_of(self, handle: str) -> dict[str, str]:
+        return dict(self._boxes[handle].env)
+
+    def spec_of(self, handle: str) -> ContainerSpec:
+        return self._boxes[handle].spec
+
+    async def called(self, op: str) -> Any:
+        """Return when `op` was called at least once."""
+        return await self.calls.first(lambda call: call[0] == op)
+
+    def ops(self) -> list[str]:
+        return [op for op, _ in self.calls.items]
+
+    async def _scripted(self, op: str, handle: str) -> None:
+        self.calls.add((op, handle))
+        if op in self.holds:
+            await self.holds[op].wait()
+        if op in self.failures:
+            raise self.failures[op]
+
+    async def _lines(self, handle: str, tail: int | None, follow: bool) -> AsyncIterator[LogLine]:
+        since = len(self._written.items)
+        lines = self._logs[handle]
+        for line in lines if tail is None else lines[max(0, len(lines) - tail) :]:
+            yield line
+        while follow and handle in self._boxes and not self._boxes[handle].ended.is_set():
+            _, line = await self._written.first(lambda written: written[0] == handle, since)
+            since = [item[0] for item in self._written.items].index(handle, since) + 1
+            if line is not None:
+                yield line
+
+    def _box(self, handle: str) -> Box:
+        if handle not in self._boxes:
+            raise ContainerNotFound(f"find container {handle}")
+        return self._boxes[handle]
+
+
+def _script(path: str, args: tuple[str, ...]) -> Script:
+    """What `/bin/sh -c SCRIPT` would do."""
+    assert (path, args[0]) == ("/bin/sh", "-c"), "the fake runs /bin/sh -c SCRIPT"
+    script = Script()
+    for part in args[1].split(";"):
+        statement = part.strip()
+        if statement.startswith("echo "):
+            script.lines.append(statement.removeprefix("echo "))
+        elif statement == "trap '' TERM":
+            script.ignores_term = True
+        elif statement.startswith("sleep "):
+            return script
+        elif found := re.fullmatch(r"kill -(\d+) \$\$", statement):
+            script.status = 128 + int(found[1])
+            return script
+        elif found := re.fullmatch(r"exit (\d+)", statement):
+            script.status = int(found[1])
+            return script
+        else:
+            raise AssertionError(f"the fake shell does not know {statement!r}")
+    script.status = 0
+    return script

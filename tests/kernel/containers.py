@@ -1,0 +1,70 @@
+"""What the kernel tests say often: an image, specs, and running containers to their end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from cells.garden.garden import Garden
+from cells.garden.spec import ContainerSpec
+from diego_py.call import Call
+from diego_py.service.clock import SystemClock
+
+IMAGE = "preloaded:busybox"
+BUDGET_MS = 60_000
+
+
+def call(budget_ms: float = BUDGET_MS) -> Call:
+    return Call.begin(SystemClock(), budget_ms)
+
+
+def spec(handle: str, *argv: str, **more: Any) -> ContainerSpec:
+    """A container that runs `argv` in the busybox image."""
+    return ContainerSpec(handle=handle, rootfs=more.pop("rootfs", IMAGE), path=argv[0], args=argv[1:], **more)
+
+
+def shell(handle: str, script: str, **more: Any) -> ContainerSpec:
+    return spec(handle, "/bin/sh", "-c", script, **more)
+
+
+async def start(garden: Garden, wanted: ContainerSpec) -> None:
+    await garden.create(call(), wanted)
+    await garden.run(call(), wanted.handle)
+
+
+async def output(garden: Garden, wanted: ContainerSpec) -> list[str]:
+    """What a container prints from begin to end; it is destroyed."""
+    await start(garden, wanted)
+    await garden.wait(wanted.handle)
+    await garden.destroy(call(), wanted.handle)
+    return [line.text async for line in garden.logs(wanted.handle)]
+
+
+async def until_printed(garden: Garden, handle: str, text: str) -> None:
+    """Return when the container has printed a line with `text`."""
+    async for line in garden.logs(handle, follow=True):
+        if text in line.text:
+            return
+    raise AssertionError(f"{handle} ended without printing {text!r}")
+
+
+def make_busybox(image: Path) -> None:
+    for name in ("bin", "etc", "tmp", "root", "home/vcap", "dev", "proc", "sys", "srv/www"):
+        (image / name).mkdir(parents=True)
+    shutil.copy("/bin/busybox", image / "bin/busybox")
+    applets = subprocess.run(["busybox", "--list"], check=True, capture_output=True, text=True).stdout.split()
+    for applet in applets:
+        if applet != "busybox":
+            (image / "bin" / applet).symlink_to("busybox")
+    (image / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nvcap:x:1000:1000::/home/vcap:/bin/sh\n")
+    (image / "etc/group").write_text("root:x:0:\nvcap:x:1000:\nextra:x:2000:vcap\n")
+    (image / "etc/not-executable").write_text("#!/bin/sh\n")
+    (image / "bin/not-a-program").write_bytes(b"\x00\x01\x02\x03")
+    (image / "bin/not-a-program").chmod(0o755)
+    (image / "srv/www/index.html").write_text("hello\n")
+    (image / "root").chmod(0o700)
+    (image / "tmp").chmod(0o1777)
+    os.chown(image / "home/vcap", 1000, 1000)

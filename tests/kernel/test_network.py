@@ -1,0 +1,210 @@
+"""What can reach a container, and what a container can reach."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cells.garden.garden import Garden
+from tests.kernel.containers import call, output, shell, spec, start, until_printed
+
+pytestmark = pytest.mark.kernel
+
+PORT = 8080
+OUTSIDE_NAMESPACE = "kerntest-outside"
+METADATA = "169.254.169.254"
+
+
+async def serve(garden: Garden, handle: str) -> int:
+    """A web server in a container; its host port."""
+    script = f"httpd -p {PORT} -h /srv/www && echo ready && exec sleep 600"
+    await start(garden, shell(handle, script, ports=(PORT,)))
+    await until_printed(garden, handle, "ready")
+    (container,) = (c for c in garden.containers() if c.handle == handle)
+    return container.network.ports[0].host_port
+
+
+async def ask(address: str, port: int) -> bytes:
+    """The last line of what is answered there."""
+    async with asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection(address, port)
+        writer.write(b"GET /index.html HTTP/1.0\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+        return answer.splitlines()[-1]
+
+
+def attempt(address: str, port: int) -> str:
+    """Shell: try to connect, say whether that went."""
+    return f"nc -w 1 {address} {port} </dev/null >/dev/null 2>&1 && echo reached {address}; "
+
+
+@contextmanager
+def listening(address: str) -> Iterator[int]:
+    with socket.create_server((address, 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+@pytest.fixture
+def outside(garden: Garden, host_address: str) -> Iterator[Callable[[str, int], str]]:
+    """Another machine, which reaches the host by one of its links: connect to an address from there."""
+
+    def ip(*argv: str) -> None:
+        subprocess.run(["ip", *argv], check=True)
+
+    ip("netns", "add", OUTSIDE_NAMESPACE)
+    ip("link", "add", "ktout0", "type", "veth", "peer", "name", "ktout1", "netns", OUTSIDE_NAMESPACE)
+    ip("address", "add", "198.18.8.1/24", "dev", "ktout0")
+    ip("link", "set", "ktout0", "up")
+    ip("-n", OUTSIDE_NAMESPACE, "address", "add", "198.18.8.2/24", "dev", "ktout1")
+    ip("-n", OUTSIDE_NAMESPACE, "link", "set", "ktout1", "up")
+    ip("-n", OUTSIDE_NAMESPACE, "route", "add", "default", "via", "198.18.8.1")
+
+    def connect(address: str, port: int) -> str:
+        url = f"http://{address}:{port}/index.html"
+        argv = ["ip", "netns", "exec", OUTSIDE_NAMESPACE, "busybox", "timeout", "2", "busybox", "wget", "-qO-", url]
+        return subprocess.run(argv, capture_output=True, text=True).stdout
+
+    yield connect
+    ip("netns", "del", OUTSIDE_NAMESPACE)
+    Path("/run/netns").joinpath(OUTSIDE_NAMESPACE).unlink(missing_ok=True)
+    subprocess.run(["ip", "link", "del", "ktout0"], capture_output=True)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "host", "container"])
+async def test_published_port_is_reached_from_the_host(garden: Garden, host_address: str, address: str) -> None:
+    host_port = await serve(garden, "a")
+    container = garden.containers()[0].network.address
+    where = {"host": (host_address, host_port), "container": (container, PORT)}.get(address, (address, host_port))
+    assert await ask(*where) == b"hello"
+
+
+async def test_published_port_is_reached_from_elsewhere(
+    garden: Garden, host_address: str, outside: Callable[[str, int], str]
+) -> None:
+    host_port = await serve(garden, "a")
+    assert outside(host_address, host_port) == "hello\n"
+
+
+async def test_container_address_is_not_reached_from_elsewhere(
+    garden: Garden, outside: Callable[[str, int], str]
+) -> None:
+    await serve(garden, "a")
+    assert outside(garden.containers()[0].network.address, PORT) == ""
+
+
+ACCEPT_ONE = """
+import socket
+with socket.create_server(("0.0.0.0", 7777)) as server:
+    print("ready", flush=True)
+    print(server.accept()[1][0], flush=True)
+"""
+
+
+async def test_containers_reach_what_is_not_denied(garden: Garden, outside: Callable[[str, int], str]) -> None:
+    argv = ["ip", "netns", "exec", OUTSIDE_NAMESPACE, "/usr/bin/python3", "-c", ACCEPT_ONE]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as listener:
+        assert listener.stdout is not None
+        assert listener.stdout.readline() == "ready\n"
+        assert await output(garden, shell("a", attempt("198.18.8.2", 7777) + "true")) == ["reached 198.18.8.2"]
+        # Masqueraded: out there the container is the host.
+        assert listener.stdout.readline() == "198.18.8.1\n"
+
+
+async def test_container_cannot_reach_the_host(garden: Garden, host_address: str) -> None:
+    with listening("0.0.0.0") as port:
+        uplink = _uplink_address()
+        tried = [garden._host.addresses.gateway, host_address, uplink]
+        script = "".join(attempt(address, port) for address in tried) + "echo done"
+        assert await output(garden, shell("a", script)) == ["done"]
+
+
+async def test_container_cannot_reach_private_and_metadata_addresses(garden: Garden) -> None:
+    script = "".join(attempt(address, 80) for address in (METADATA, "10.0.0.1", "172.16.0.1", "192.168.0.1"))
+    assert await output(garden, shell("a", script + "echo done")) == ["done"]
+
+
+async def test_a_denial_is_told_at_once(garden: Garden) -> None:
+    script = f"nc -w 20 {METADATA} 80 </dev/null 2>&1; echo $SECONDS; cut -d' ' -f1 /proc/uptime"
+    async with asyncio.timeout(10):
+        await output(garden, shell("a", script))
+
+
+async def test_containers_cannot_reach_each_other(new_garden: Callable[..., Any], host_address: str) -> None:
+    """Not of the same cell nor of another one on the host, not by address nor by published port."""
+    one, two = await new_garden(), await new_garden(deny_networks=())
+    own, other = await serve(one, "own"), await serve(two, "other")
+    inside = [one.containers()[0].network.address, two.containers()[0].network.address]
+    tried = [(address, PORT) for address in inside]
+    tried += [(host_address, own), (host_address, other), (one._host.addresses.gateway, own)]
+    script = "".join(attempt(*each) for each in tried) + "echo done"
+    assert await output(one, shell("a", script)) == ["done"]
+    assert await output(two, shell("b", script)) == ["done"]
+    assert await ask("127.0.0.1", own) == b"hello"
+    assert await ask("127.0.0.1", other) == b"hello"
+
+
+async def test_spoofed_source_is_dropped(garden: Garden) -> None:
+    """A frame with a foreign source address, sent on the container's own link by somebody with more rights."""
+    await start(garden, spec("a", "/bin/sleep", "60"))
+    init = Path(garden.config.state_dir, "containers/a/init.pid").read_text().strip()
+    inside = ["nsenter", "-t", init, "-n"]
+    subprocess.run([*inside, "ip", "address", "add", "198.18.9.9/32", "dev", "eth0"], check=True)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("0.0.0.0", 0))
+        port = receiver.getsockname()[1]
+        table = ["nft", "add", "rule", "inet", garden.config.nft_table]
+        # The host is open for this one test: only the check of the source stands between.
+        subprocess.run([*table[:1], "insert", *table[2:], "to_host", "udp", "dport", str(port), "accept"], check=True)
+        send = "import socket,sys; s=socket.socket(2,2); s.bind((sys.argv[1],0)); s.sendto(b'x',(sys.argv[2],int(sys.argv[3])))"
+        gateway = garden._host.addresses.gateway
+        own = garden.containers()[0].network.address
+        receiver.settimeout(5)
+        for source in ("198.18.9.9", own):
+            subprocess.run([*inside, "/usr/bin/python3", "-c", send, source, gateway, str(port)], check=True)
+        # Sent second, received first and alone: the spoofed one was dropped.
+        assert receiver.recvfrom(10)[1][0] == own
+        receiver.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            receiver.recvfrom(10)
+
+
+async def test_numbers_of_a_port_that_is_in_use_are_passed_over(garden: Garden) -> None:
+    first = garden.config.port_first
+    with socket.create_server(("0.0.0.0", first)):
+        container = await garden.create(call(), spec("a", "/bin/true", ports=(80, 81)))
+    assert [port.host_port for port in container.network.ports] == [first + 1, first + 2]
+
+
+async def test_ping_and_low_ports_need_no_capability(garden: Garden) -> None:
+    lines = await output(
+        garden, shell("a", "cat /proc/sys/net/ipv4/ping_group_range; ping -c 1 127.0.0.1 | tail -1", user="vcap")
+    )
+    assert lines[0].split() == ["0", "65535"]
+
+
+async def test_names(garden: Garden) -> None:
+    await garden.create(call(), shell("a", "cat /etc/hosts /etc/resolv.conf; hostname"))
+    await garden.run(call(), "a")
+    await garden.wait("a")
+    text = [line.text async for line in garden.logs("a")]
+    assert "127.0.0.1 localhost" in text
+    assert f"{garden.containers()[0].network.address} a" in text
+    assert not any(line.startswith("nameserver 127.") for line in text)
+
+
+def _uplink_address() -> str:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return "127.0.0.1"
+        address: str = probe.getsockname()[0]
+        return address
