@@ -11,6 +11,7 @@ from cells.app import build
 from cells.config import CellConfig
 from cells.garden.children import become_subreaper
 from cells.garden.garden import Garden
+from diego_py.errors import DiegoError
 from diego_py.service.clock import SystemClock
 from diego_py.service.config import ConfigError, load
 from diego_py.service.log import logger
@@ -29,7 +30,11 @@ def main() -> int:
         print(f"cells: {unusable}", file=sys.stderr)
         return 2
     become_subreaper(config.title)
-    return asyncio.run(run(config))
+    try:
+        return asyncio.run(run(config))
+    except DiegoError as failure:
+        print(f"cells: cannot start: {failure.root.code}: {failure.root.message}", file=sys.stderr)
+        return 1
 
 
 async def run(config: CellConfig) -> int:

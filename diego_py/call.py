@@ -51,24 +51,6 @@ class Hop:
     elapsed_ms: float | None = None
     steps: list[Step] = field(factory=list)
     children: list[Hop] = field(factory=list)
-    _below: int = 0
-    _below_since_s: float = 0.0
-    _below_ms: float = 0.0
-
-    def child_began(self, now_s: float) -> None:
-        if self._below == 0:
-            self._below_since_s = now_s
-        self._below += 1
-
-    def child_ended(self, now_s: float) -> None:
-        self._below -= 1
-        if self._below == 0:
-            self._below_ms += (now_s - self._below_since_s) * 1000
-
-    def attach(self, child: Hop) -> None:
-        """Take up a finished hop of which only the duration is known, as another process reports it."""
-        self.children.append(child)
-        self._below_ms += child.elapsed_ms or 0.0
 
     def finish(self, now_s: float) -> None:
         self.elapsed_ms = (now_s - self.began_s) * 1000
@@ -76,12 +58,19 @@ class Hop:
     @property
     def self_ms(self) -> float:
         """Own time: elapsed less the time during which at least one hop below was running."""
-        return max(0.0, (self.elapsed_ms or 0.0) - self._below_ms)
+        return self._self_ms(self.ended_s)
+
+    def _self_ms(self, now_s: float) -> float:
+        below_s, counted_until_s = 0.0, self.began_s
+        for child in sorted(self.children, key=lambda hop: hop.began_s):
+            ended_s = now_s if child.elapsed_ms is None else min(child.ended_s, now_s)
+            below_s += max(0.0, ended_s - max(child.began_s, counted_until_s))
+            counted_until_s = max(counted_until_s, ended_s)
+        return max(0.0, (now_s - self.began_s - below_s) * 1000)
 
     def frame(self, error: DiegoError, now_s: float) -> Frame:
         """The line of the chain that this hop contributes when `error` leaves it, now if it is still open."""
-        elapsed_ms = (now_s - self.began_s) * 1000 if self.elapsed_ms is None else self.elapsed_ms
-        below_ms = self._below_ms + ((now_s - self._below_since_s) * 1000 if self._below else 0.0)
+        until_s = now_s if self.elapsed_ms is None else self.ended_s
         return Frame(
             hop=self.name,
             id=self.id,
@@ -90,19 +79,29 @@ class Hop:
             detail=error.message,
             status=error.status,
             started_at=self.began_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            elapsed_ms=round(elapsed_ms, 2),
-            self_ms=round(max(0.0, elapsed_ms - below_ms), 2),
+            elapsed_ms=round((until_s - self.began_s) * 1000, 2),
+            self_ms=round(self._self_ms(until_s), 2),
             attempt=self.attempt,
             steps=tuple(self.steps),
         )
 
+    @property
+    def ended_s(self) -> float:
+        """When it ended, on the monotonic clock of this process."""
+        return self.began_s + (self.elapsed_ms or 0.0) / 1000
+
     def critical_path(self) -> list[Hop]:
-        """This hop and, below it, the one whose end was waited for last, down to the leaf."""
-        path, here = [self], self
-        while here.children:
-            here = max(here.children, key=lambda child: child.began_s + (child.elapsed_ms or 0.0) / 1000)
-            path.append(here)
-        return path
+        """This hop and those below it that made it take as long as it did, in order of time.
+
+        From the end backwards: the hop below that ended last, then the last of those that had ended when it began.
+        """
+        waited_for: list[Hop] = []
+        until_s = float("inf")
+        for child in sorted(self.children, key=lambda hop: hop.ended_s, reverse=True):
+            if child.ended_s <= until_s:
+                waited_for.append(child)
+                until_s = child.began_s
+        return [self, *(hop for child in reversed(waited_for) for hop in child.critical_path())]
 
 
 @frozen
@@ -141,7 +140,6 @@ class Call:
         hop = Hop(name, id, op, self.clock.monotonic(), self.clock.now(), attempt)
         if self.here is not None:
             self.here.children.append(hop)
-            self.here.child_began(hop.began_s)
         try:
             yield evolve(self, here=hop)
         except DiegoError as error:
@@ -169,12 +167,8 @@ class Call:
         return error
 
     def _close(self, hop: Hop) -> None:
-        if hop.elapsed_ms is not None:
-            return
-        now_s = self.clock.monotonic()
-        hop.finish(now_s)
-        if self.here is not None:
-            self.here.child_ended(now_s)
+        if hop.elapsed_ms is None:
+            hop.finish(self.clock.monotonic())
 
     @contextmanager
     def step(self, op: str) -> Iterator[None]:

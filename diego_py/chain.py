@@ -29,9 +29,11 @@ DEPTH_MAX = 12
 """Of what is nested in a member; what lies deeper is only named."""
 TEXT_HEAD_BYTES = 4 * 1024
 TEXT_TAIL_BYTES = 12 * 1024
-_STAGES = ((32_768, 2_000), (4_096, 100), (1_024, 20), (256, 10))
-"""How much of each text (characters) and of each list (items) stays, until the document is small enough."""
-_LAST_STAGE = (48, 10)
+_STAGES = ((DOCUMENT_BYTES_MAX, DOCUMENT_BYTES_MAX), (16_384, 1_000), (4_096, 100), (1_024, 20), (256, 10))
+"""How much of each text (characters) and of each free list (items) stays, until the document is small enough."""
+_LAST_STAGE = (40, 10)
+_FREE = ("evidence", "placement", "subject", "instances", "errors", "next")
+"""Members that may hold any number of items."""
 _INTEGER_MAX = 2**63 - 1
 
 
@@ -67,13 +69,20 @@ class Problem:
         """The JSON document, at most 64 KiB: long texts and lists give way, then evidence, and evidence says so."""
         slim = self
         for text_max, items_max in _STAGES:
-            body = msgspec.json.encode(_plain(_present(slim), text_max, items_max))
+            body = slim._encode(text_max, items_max)
             if len(body) <= DOCUMENT_BYTES_MAX:
                 return body
-            slim = evolve(self, evidence={**(self.evidence or {}), "truncated": True})
+            slim = evolve(self, evidence={"truncated": True, **(self.evidence or {})})
         frames = tuple(evolve(frame, steps=()) for frame in self.chain)
-        slim = evolve(self, chain=frames, evidence={"truncated": True}, placement=None, subject=None, instances=())
-        return msgspec.json.encode(_plain(_present(slim), *_LAST_STAGE))
+        slim = evolve(self, chain=frames, evidence={"truncated": True}, subject=None, instances=(), errors=())
+        return evolve(slim, placement=None)._encode(*_LAST_STAGE)
+
+    def _encode(self, text_max: int, items_max: int) -> bytes:
+        plain = {
+            name: _plain(value, text_max, items_max if name in _FREE else DOCUMENT_BYTES_MAX)
+            for name, value in _present(self).items()
+        }
+        return msgspec.json.encode(plain)
 
 
 def problem(error: DiegoError, call: Call, subject: Mapping[str, Any] | None = None) -> Problem:
@@ -242,8 +251,13 @@ def _fill(step: Next, subject: Mapping[str, Any]) -> Next:
     """Put the subject's names into a command template; a template whose name is unknown keeps its placeholder."""
     if step.run is None:
         return step
-    names = {name: value for name, value in {**subject, "process_guid": subject.get("guid")}.items() if value is not None}
-    return evolve(step, run=re.sub(r"\{(\w+)\}", lambda m: str(names.get(m[1], m[1].upper())), step.run))
+    names = {**subject, "process_guid": subject.get("guid")}
+
+    def filled(placeholder: re.Match[str]) -> str:
+        value = names.get(placeholder[1])
+        return placeholder[1].upper() if value is None else str(value)
+
+    return evolve(step, run=re.sub(r"\{(\w+)\}", filled, step.run))
 
 
 def _first(values: Any) -> Any:
@@ -252,13 +266,14 @@ def _first(values: Any) -> Any:
 
 def _present(value: Problem) -> dict[str, Any]:
     """The document without members that say nothing."""
-    document = asdict(value, recurse=True)
-    document["chain"] = [
-        {key: item for key, item in frame.items() if item is not None and item != () and item != ""}
-        for frame in document["chain"]
-    ]
-    document["next"] = [{key: item for key, item in step.items() if item is not None} for step in document["next"]]
+    document = asdict(value, recurse=False)
+    document["chain"] = [_said(asdict(frame)) for frame in value.chain]
+    document["next"] = [_said(asdict(step)) for step in value.next]
     return {key: item for key, item in document.items() if item is not None and item != () and item != []}
+
+
+def _said(members: dict[str, Any]) -> dict[str, Any]:
+    return {key: item for key, item in members.items() if item is not None and item != () and item != ""}
 
 
 def _plain(value: Any, text_max: int, items_max: int, depth: int = 0) -> Any:

@@ -17,7 +17,7 @@ from attrs import define, field
 
 from bbs.store.connections import ConnectionPool, DatabaseSettings
 from bbs.store.migrate import migrate
-from bbs.store.postgres_errors import DRIVER_ERRORS, Collision, is_lost, translate
+from bbs.store.postgres_errors import DRIVER_ERRORS, Collision, is_lost, refused_value, translate
 from diego_py.call import Call
 from diego_py.errors import BudgetSpent, DatabaseUnavailable, DiegoError, InternalError, Outcome
 from diego_py.service.clock import Clock
@@ -112,6 +112,10 @@ class Database:
                     yield connection
                 except DiegoError as error:
                     refusal = error
+                except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                    refusal = refused_value(error)
+                    if refusal is None:
+                        raise
                 if begin and refusal is not None:
                     await connection.execute("ROLLBACK")
                 elif begin:

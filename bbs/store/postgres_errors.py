@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from diego_py.errors import DatabaseConflict, DatabaseUnavailable, DiegoError
+from diego_py.errors import CallerError, DatabaseConflict, DatabaseUnavailable, DiegoError
 
 DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 """All that a driver call may raise; a TimeoutError is an OSError."""
@@ -49,6 +49,14 @@ def translate(error: BaseException, op: str) -> DiegoError | None:
     if isinstance(error, _UNAVAILABLE) or closed:
         return DatabaseUnavailable(f"{op}: {_problem(error)}", evidence=evidence, retry_after_s=RETRY_AFTER_S)
     hide_row(error)
+    return None
+
+
+def refused_value(error: BaseException) -> CallerError | None:
+    """The refusal of a value that no column can hold, such as a name with a NUL: it can only be a caller's."""
+    unsendable = type(error) is asyncpg.DataError  # the driver's own; its subclasses come from the server
+    if unsendable or isinstance(error, asyncpg.CharacterNotInRepertoireError):
+        return CallerError("a value in the request cannot be stored or looked for")
     return None
 
 

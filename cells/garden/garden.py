@@ -57,7 +57,7 @@ class Garden:
         """
         await in_thread(self._host.prepare)
         self._host.link_watch.open()
-        plan = await in_thread(recovery.look, self._host)
+        plan = recovery.look(self._host)
         self._boxes = {box.handle: box for box in plan.adopt}
         await self._host.firewall.prepare(box.elements for box in plan.adopt)
         for box in plan.adopt:

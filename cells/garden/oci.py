@@ -20,6 +20,7 @@ from attrs import define
 from cells.garden import children
 from cells.garden.bundle.plan import Config
 from cells.garden.depot import Directory
+from cells.garden.monitor import gone
 from cells.garden.processes import Process, identify
 from diego_py.chain import clip
 from diego_py.errors import (
@@ -82,6 +83,7 @@ class Runtime:
         await parent.wait()
         pid = said.get("data", said.get("pid", -1))
         if not isinstance(pid, int) or pid <= 0:
+            await gone(_monitor(directory))
             raise self._failure("create", directory, str(said.get("message", "")))
         return _monitor(directory), identify(pid)
 

@@ -43,8 +43,8 @@ def failure(document: Mapping[str, Any], at: str = "") -> list[Line]:
         *_title(document, at),
         *chain(document.get("chain") or ()),
         *_detail(document),
-        *evidence.told(document.get("evidence") or {}),
-        *placement(document.get("placement")),
+        *evidence.told(document.get("evidence") or {}, said=str(document.get("detail", ""))),
+        *placement(document.get("placement"), brief=True),
         *_instances(document.get("instances") or ()),
         *_verdict(document),
         *_next(document.get("next") or ()),
@@ -78,15 +78,18 @@ def waterfall(hops: Sequence[Hop], width: int = 24) -> list[Line]:
     for name, hop in zip(names, hops, strict=True):
         begin = round(before / total * width)
         before += hop.self_ms
-        bar = ("█" * max(1, round(before / total * width) - begin)).rjust(0)
+        bar = "█" * max(1, round(before / total * width) - begin)
         text = f"  {name.ljust(name_width)}  {_clipped(hop.op).ljust(op_width)}  {duration(hop.self_ms).rjust(8)}"
         lines.append(Line(f"{text}   {' ' * min(begin, width - 1)}{bar}".rstrip(), DIM))
     return lines
 
 
-def placement(told: Mapping[str, Any] | None, indent: str = "  ") -> list[Line]:
-    """What an instance needs and what each cell has, the nearest misses first."""
-    if not told:
+def placement(told: Mapping[str, Any] | None, indent: str = "  ", brief: bool = False) -> list[Line]:
+    """What an instance needs and what each cell has, the nearest misses first.
+
+    `brief` leaves out the cells where the auction had a winner: then the failure is not about room.
+    """
+    if not told or (brief and any(bid.get("verdict") == "won" for bid in told.get("bids") or ())):
         return []
     need, bids = told.get("need") or {}, told.get("bids") or []
     verdicts = ", ".join(f"{count} {verdict}" for verdict, count in (told.get("verdicts") or {}).items())
@@ -153,10 +156,10 @@ def _nested(frames: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, 
 def _remarks(frame: Mapping[str, Any], last: bool) -> Iterator[str]:
     if frame.get("attempt") is not None:
         yield f"attempt {frame['attempt']}"
-    steps = frame.get("steps") or ()
+    steps = [step for step in frame.get("steps") or () if float(step["ms"]) >= 0.5]
     if steps:
         slowest = sorted(steps, key=lambda step: -float(step["ms"]))[:STEPS_SHOWN_MAX]
-        yield " · ".join(f"{step['op']} {float(step['ms']):.0f}" for step in steps if step in slowest)
+        yield " · ".join(f"{step['op']} {float(step['ms']):.0f}" for step in steps if step in slowest) + " ms"
     if last:
         yield f"✗ {frame['code']}"
 
@@ -179,7 +182,7 @@ def _verdict(document: Mapping[str, Any]) -> Iterator[Line]:
     if document.get("retry_after_s") is not None:
         parts.append(f"try again in {document['retry_after_s']:g} s")
     else:
-        parts.append("may succeed when tried again" if document.get("retryable") else "the same again will fail again")
+        parts.append("may succeed when tried again" if document.get("retryable") else "unchanged it will fail again")
     yield Line("  " + " · ".join(parts))
     if document.get("next_attempt_at"):
         yield Line(f"  convergence tries again at {document['next_attempt_at']}")

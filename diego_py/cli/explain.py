@@ -61,9 +61,9 @@ def history(stored: Sequence[StoredFailure]) -> list[Line]:
         return [Line("no failure is stored", DIM)]
     lines = []
     for failure in reversed(stored):
-        phase = f" while {failure.phase}" if failure.phase else ""
+        phase = f" ({failure.phase})" if failure.phase else ""
         where = f" on {failure.cell_id}" if failure.cell_id else ""
-        lines += [Line(""), *draw.failure(failure.document, at=f"{failure.created_at}{phase}{where}  ")]
+        lines += [Line(""), *draw.failure(failure.document, at=f"{_second(failure.created_at)}{where}{phase}  ")]
     return lines
 
 
@@ -72,3 +72,8 @@ def _state(instance: ActualLRP, now: datetime) -> Line:
     where = f" on {instance.cell_id}" if instance.cell_id else ""
     good = instance.state is ActualLRPState.RUNNING
     return Line(f"  {instance.index}  {instance.state}{where} {since}", GOOD if good else BAD)
+
+
+def _second(moment: str) -> str:
+    """A stored time to the second; microseconds help nobody at night."""
+    return f"{datetime.fromisoformat(moment):%Y-%m-%d %H:%M:%S} UTC"

@@ -32,7 +32,6 @@ from diego_py.embedded.cluster_layout import (
     cell_layout,
     claim_slot,
     free_port,
-    host_address,
     memory_mb_of_each,
     release_slot,
 )
@@ -162,6 +161,12 @@ class Cluster:
         """Kill a cell's process at once; its containers run on."""
         await self._kill(cell_id)
 
+    def remove_cell(self, cell_id: str) -> list[Thing]:
+        """Remove a killed cell's containers from the host, as if the host had died. Returns what would not go."""
+        if not self._children[cell_id].ended:
+            raise ClusterError(f"remove {cell_id}: its process is running")
+        return host_sweep.remove(self._layouts[cell_id].names)
+
     async def kill_bbs(self) -> None:
         """Kill the BBS at once."""
         await self._kill(BBS)
@@ -233,7 +238,7 @@ class Cluster:
         return {
             "cell_id": layout.cell_id,
             "listen_port": port,
-            "address": host_address(),
+            "address": "127.0.0.1",
             "bbs_urls": [self.url],
             "state_dir": str(layout.state_dir),
             "image_root": str(self.image_root),

@@ -98,17 +98,6 @@ def free_port() -> int:
     return port
 
 
-def host_address() -> str:
-    """The host's IPv4 address towards the world; loopback when it has no way there. Sends nothing."""
-    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))
-        except OSError:
-            return "127.0.0.1"
-        address: str = probe.getsockname()[0]
-    return address
-
-
 def memory_mb_of_each(cells: int) -> int:
     """Three quarters of the host's memory, shared out."""
     total_mb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20

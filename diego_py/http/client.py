@@ -66,20 +66,19 @@ class HopClient:
         Raises the rebuilt chain of a failure document, or the frame that the peer could not make itself:
         HopUnreachable (it never got the request), ConnectionLost or BudgetSpent (outcome unknown), BadAnswer.
         """
-        began_s = call.clock.monotonic()
-        began = Hop(peer.hop, peer.id, op or f"{method} {path}", began_s, call.clock.now())
+        began = Hop(peer.hop, peer.id, op or f"{method} {path}", call.clock.monotonic(), call.clock.now())
         try:
             async with self._open(call, peer, method, path, body, extra) as response:
                 content = await response.read()
+            if response.status >= 300:
+                raise self._failure(began, call, response.status, content)
         except DiegoError as error:
-            error.frame = began.frame(error, call.clock.monotonic())
+            error.frame = error.frame or began.frame(error, call.clock.monotonic())
+            began.elapsed_ms = error.frame.elapsed_ms
+            _attach(call, began)
             raise
-        if response.status < 300:
-            remote = headers.remote_hops(response.headers.get(headers.SERVER_TIMING, ""), began_s, call)
-            if remote is not None and call.here is not None:
-                call.here.attach(remote)
-            return Answer(response.status, response.headers, content)
-        raise self._failure(began, call, response.status, content)
+        _attach(call, headers.remote_hops(response.headers.get(headers.SERVER_TIMING, ""), began.began_s, call))
+        return Answer(response.status, response.headers, content)
 
     @asynccontextmanager
     async def stream(
@@ -139,6 +138,12 @@ class HopClient:
             error.frame = evolve(began.frame(error, call.clock.monotonic()), status=status)
             error.__cause__ = malformed
             return error
+
+
+def _attach(call: Call, remote: Hop | None) -> None:
+    """Count the peer's time as below us; what is left of the request, the network, stays our own."""
+    if remote is not None and call.here is not None:
+        call.here.children.append(remote)
 
 
 def _mapping(content: bytes) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from attrs import frozen
+from multidict import MultiMapping
 
 from diego_py.call import ANSWER_MARGIN_MS, Budget, Call, Hop
-from diego_py.chain import Problem
+from diego_py.chain import Problem, main_line
 from diego_py.errors import BudgetSpent, InvalidHeader, Outcome
 from diego_py.service.clock import Clock
 
@@ -27,9 +28,12 @@ BUDGET_MS_MAX = 3_600_000
 WAIT_S_MAX = 3_600
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
-_TRACE_ID = re.compile(r"[0-9a-f]{32}")
-_TIMING = re.compile(r'([a-z_]+);dur=([0-9.]+)(?:;desc="([^"]*)")?')
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACE_ID = re.compile(r"(?!0{32})[0-9a-f]{32}")
+_MILLISECONDS = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,6})?")
+_SECONDS = re.compile(r"[0-9]{1,4}")
+_TIMING = re.compile(r'([A-Za-z0-9_.-]+);dur=([0-9]{1,12}(?:\.[0-9]{1,6})?)(?:;desc="([^"]*)")?')
+_TIMINGS_MAX = 64
 
 _PROXY_ERRORS = {
     "hop_unreachable": "destination_unavailable",
@@ -54,12 +58,11 @@ class Preferences:
 def call_from(headers: Mapping[str, str], clock: Clock, default_budget_ms: float) -> Call:
     """The call that a request's headers describe. Ids are made where the caller gave none or unusable ones.
 
-    Raises InvalidHeader for a budget that is no number, BudgetSpent for one that is not positive.
+    Never raises, so that every answer has its ids; `budget_from` judges the budget the caller gave.
     """
     trace = _TRACEPARENT.fullmatch(headers.get(TRACEPARENT, ""))
-    request_id = headers.get(REQUEST_ID) or headers.get(VCAP_REQUEST_ID) or ""
-    if not _REQUEST_ID.fullmatch(request_id):
-        request_id = ""
+    given = (headers.get(REQUEST_ID, ""), headers.get(VCAP_REQUEST_ID, ""))
+    request_id = next((text for text in given if _REQUEST_ID.fullmatch(text)), "")
     trace_id = trace[1] if trace else request_id.replace("-", "").lower()
     if not _TRACE_ID.fullmatch(trace_id):
         trace_id = secrets.token_hex(16)
@@ -72,10 +75,9 @@ def budget_from(headers: Mapping[str, str], clock: Clock) -> Budget | None:
     text = headers.get(BUDGET_MS)
     if text is None:
         return None
-    try:
-        milliseconds = float(text)
-    except ValueError:
-        raise InvalidHeader(f"{BUDGET_MS} is not a number of milliseconds") from None
+    if not _MILLISECONDS.fullmatch(text):
+        raise InvalidHeader(f"{BUDGET_MS} is not a number of milliseconds")
+    milliseconds = float(text)
     if not milliseconds < BUDGET_MS_MAX:
         raise InvalidHeader(f"{BUDGET_MS} is not a number below {BUDGET_MS_MAX}")
     if milliseconds <= 0:
@@ -88,16 +90,19 @@ def preferences_from(headers: Mapping[str, str]) -> Preferences:
     wait_s: float | None = None
     respond_async = False
     applied: list[str] = []
-    for item in headers.get(PREFER, "").split(","):
-        name, _, value = item.strip().partition("=")
-        if name == "respond-async":
+    lines = headers.getall(PREFER, []) if isinstance(headers, MultiMapping) else [headers.get(PREFER, "")]
+    for item in ",".join(lines).split(","):
+        preference, _, _ = item.partition(";")  # what follows are parameters, and we know none
+        name, _, value = (part.strip() for part in preference.partition("="))
+        name, value = name.lower(), value.strip('"')
+        if name == "respond-async" and not respond_async:
             respond_async = True
             applied.append("respond-async")
-        elif name == "wait":
-            if not value.isdigit() or not 0 < int(value) <= WAIT_S_MAX:
+        elif name == "wait" and wait_s is None:  # the first one counts
+            if not _SECONDS.fullmatch(value) or not 0 < int(value) <= WAIT_S_MAX:
                 raise InvalidHeader(f"Prefer: wait takes whole seconds from 1 to {WAIT_S_MAX}")
             wait_s = float(value)
-            applied.append(f"wait={value}")
+            applied.append(f"wait={int(value)}")
     return Preferences(wait_s, respond_async, tuple(applied))
 
 
@@ -117,24 +122,24 @@ def identity(call: Call) -> dict[str, str]:
 
 def server_timing(path: Sequence[Hop]) -> str:
     """Self time of each hop on the critical path, outermost first."""
-    return ", ".join(f'{hop.name};dur={hop.self_ms:.2f};desc="{hop.id} {hop.op}"' for hop in path)
+    return ", ".join(_timing(hop.name, hop.self_ms, hop.id, hop.op) for hop in path)
 
 
 def failure_timing(problem: Problem) -> str:
     """The same for a failure, from the frames of its chain."""
-    return ", ".join(f'{f.hop};dur={f.self_ms:.2f};desc="{f.id} {_ascii(f.op)}"' for f in problem.chain)
+    return ", ".join(_timing(frame.hop, frame.self_ms, frame.id, frame.op) for frame in problem.chain)
 
 
 def remote_hops(header: str, began_s: float, call: Call) -> Hop | None:
     """The finished hops of another process as its Server-Timing reports them, nested outermost first."""
     outer: Hop | None = None
     below_ms = 0.0
-    for name, duration, description in reversed(_TIMING.findall(header)):
+    for name, duration, description in reversed(_TIMING.findall(header)[:_TIMINGS_MAX]):
         id_, _, op = description.partition(" ")
         own_ms = float(duration)
         hop = Hop(name, id_, op, began_s, call.clock.now(), elapsed_ms=own_ms + below_ms)
         if outer is not None:
-            hop.attach(outer)
+            hop.children.append(outer)
         below_ms += own_ms
         outer = hop
     return outer
@@ -143,12 +148,24 @@ def remote_hops(header: str, began_s: float, call: Call) -> Hop | None:
 def proxy_status(problem: Problem) -> str:
     """Proxy-Status (RFC 9209): one member a hop that passed a failure on, the one nearest to it first."""
     members = []
-    for frame, below in reversed(list(pairwise(problem.chain))):
+    for frame, below in reversed(list(pairwise(main_line(problem.chain)))):
         error = _PROXY_ERRORS.get(below.code)
         received = f"; received-status={below.status}" if below.status else ""
-        members.append(f'{frame.hop}{received}{f"; error={error}" if error else ""}; details="{below.code}"')
+        reason = f"; error={error}" if error else ""
+        members.append(f'{_token(frame.hop)}{received}{reason}; details="{_quotable(below.code)}"')
     return ", ".join(members)
 
 
-def _ascii(text: str) -> str:
-    return re.sub(r'[^\x20-\x21\x23-\x5b\x5d-\x7e]', "?", text)[:80]
+def _timing(hop: str, self_ms: float, id: str, op: str) -> str:
+    return f'{_token(hop)};dur={self_ms:.2f};desc="{_quotable(id).replace(" ", "_")} {_quotable(op)}"'
+
+
+def _token(text: str) -> str:
+    """A name as a token of RFC 8941: names of hops may come from elsewhere."""
+    token = re.sub(r"[^A-Za-z0-9_.-]", "_", text)[:80]
+    return token if token[:1].isalpha() else f"x{token}"
+
+
+def _quotable(text: str) -> str:
+    """Free text for between the quotes of a header: nothing that ends the quotes or the line."""
+    return re.sub(r"[^\x20-\x21\x23-\x5b\x5d-\x7e]", "?", text)[:80]

@@ -89,14 +89,14 @@ def work(
     **changes: Any,
 ) -> Work:
     """One instance of a shell script."""
+    action = Action(run=RunAction(path="/bin/sh", args=("-c", script), user="root"))
     definition = DesiredLRPDefinition(
         process_guid=process_guid,
         domain="shop",
         rootfs="preloaded:base",
-        action=Action(run=RunAction(path="/bin/sh", args=("-c", script), user="root")),
         environment_variables=(EnvironmentVariable(name="TOKEN", value=Secret("canary-secret")),),
         check_definition=CheckDefinition(checks=checks) if checks else None,
-        **{"memory_mb": 128, "disk_mb": 0, **changes},
+        **{"action": action, "memory_mb": 128, "disk_mb": 0, **changes},
     )
     return Work(
         process_guid=process_guid, index=index, domain="shop", instance_guid=guid, definition=definition, epoch=epoch

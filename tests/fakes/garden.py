@@ -1,4 +1,4 @@
-"""Containers without a kernel. Keeps the contract of the real garden and adds what tests need: faults and ends on demand.
+"""Containers without a kernel. Keeps the contract of the real garden and adds what tests need: faults and ends at will.
 
 A user process is `/bin/sh -c SCRIPT`, of which it understands `echo TEXT`, `exit N`, `kill -N $$`, `sleep N` (which
 never ends by itself) and `trap '' TERM`, separated by `;`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -15,9 +16,12 @@ import pytest
 from cells.garden import children
 from cells.garden.config import GardenConfig
 from cells.garden.garden import Garden
+from cells.garden.processes import stat
 from diego_py.service.clock import SystemClock
 from tests.kernel.containers import call, make_busybox
 
+STATE_PREFIX = "kernel-garden-"
+ID_BASE = 1_000_000_000
 HOST_LINK = "kerntest0"
 HOST_ADDRESS = "198.18.7.1"
 """From the range for benchmarks: an address of the host that no network has."""
@@ -60,7 +64,7 @@ def new_config(image_root: Path, host_address: str) -> Iterator[Callable[..., Ga
 
     def make(**changes: Any) -> GardenConfig:
         number = len(made)
-        state = Path(tempfile.mkdtemp(prefix="kernel-garden-"))
+        state = Path(tempfile.mkdtemp(prefix=STATE_PREFIX))
         state.chmod(0o711)
         values: dict[str, Any] = {
             "cell_id": f"cell-{number}",
@@ -70,7 +74,7 @@ def new_config(image_root: Path, host_address: str) -> Iterator[Callable[..., Ga
             "network": f"10.233.{number}.0/24",
             "port_first": 62_000 + 100 * number,
             "port_count": 100,
-            "id_base": 100_000_000 + number * 10_000_000,
+            "id_base": ID_BASE + number * 10_000_000,
             "id_slots": 16,
             "cgroup_parent": f"/kernel-test-{number}",
             "interface_prefix": f"kt{number}n",
@@ -87,7 +91,7 @@ def new_config(image_root: Path, host_address: str) -> Iterator[Callable[..., Ga
             parent = Path(f"{tree}{config.cgroup_parent}")
             if parent.is_dir():
                 parent.rmdir()
-        shutil.rmtree(config.state_dir)
+        shutil.rmtree(config.state_dir, ignore_errors=True)
 
 
 @pytest.fixture
@@ -101,22 +105,47 @@ def host_sweep(image_root: Path, host_address: str) -> Iterator[None]:
 
 
 def inventory() -> dict[str, set[str]]:
-    """What a container may leave on a host, by kind."""
+    """What these tests' containers may leave, by kind. Others may run containers on the same host meanwhile."""
 
-    def lines(*argv: str) -> set[str]:
-        return set(subprocess.run(argv, check=True, capture_output=True, text=True).stdout.splitlines())
+    def lines(*argv: str, about: str) -> set[str]:
+        out = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+        return {line for line in out.splitlines() if about in line}
 
+    trees = list(Path("/sys/fs/cgroup").iterdir())
     return {
-        "mounts": {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()},
-        "links": {entry.name for entry in os.scandir("/sys/class/net")},
-        "namespaces": lines("lsns", "--noheadings", "--output", "NS,TYPE"),
-        "tables": lines("nft", "list", "tables"),
-        "loops": lines("losetup", "--list", "--noheadings", "--output", "NAME"),
-        "cgroups": {str(path) for tree in Path("/sys/fs/cgroup").iterdir() for path in tree.glob("kernel-test-*")}
-        | {str(path) for tree in Path("/sys/fs/cgroup").iterdir() for path in tree.glob("kernel-test-*/*/")},
-        "directories": {str(path) for path in Path(tempfile.gettempdir()).glob("kernel-garden-*")},
-        "monitors": {line for line in lines("ps", "-eo", "pid,comm") if "conmon" in line},
+        "mounts": {line for line in Path("/proc/self/mountinfo").read_text().splitlines() if STATE_PREFIX in line},
+        "links": {entry.name for entry in os.scandir("/sys/class/net") if entry.name.startswith(("kt", HOST_LINK))},
+        "descriptors of namespaces": {link for link in _descriptors() if link.startswith(("net:", "user:", "pid:"))},
+        "tables": lines("nft", "list", "tables", about="kernel_test"),
+        "loops": lines("losetup", "--list", "--noheadings", "--output", "BACK-FILE", about=STATE_PREFIX),
+        "cgroups": {str(path) for tree in trees for path in tree.glob("kernel-test-*")}
+        | {str(path) for tree in trees for path in tree.glob("kernel-test-*/*/")},
+        "directories": {str(path) for path in Path(tempfile.gettempdir()).glob(STATE_PREFIX + "*")},
+        "processes": {f"{pid} {name}" for pid, name in _processes()},
     }
+
+
+def _descriptors() -> set[str]:
+    found = set()
+    for entry in os.scandir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found.add(os.readlink(entry.path))
+    return found
+
+
+def _processes() -> Iterator[tuple[int, str]]:
+    """Those in our containers, those that make or watch them, and our own children, zombies too."""
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdigit():
+            continue
+        with contextlib.suppress(OSError, IndexError):
+            pid = int(entry.name)
+            found = stat(pid)
+            command = Path(entry.path, "cmdline").read_text()
+            first_id = int(Path(entry.path, "uid_map").read_text().split()[1])
+            ours = first_id >= ID_BASE or STATE_PREFIX in command or (found is not None and found.parent == os.getpid())
+            if ours:
+                yield pid, f"{Path(entry.path, 'comm').read_text().strip()} {found.state if found else ''}"
 
 
 @pytest.fixture

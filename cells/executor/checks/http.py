@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import aiohttp
 
 from cells.executor.checks.result import CheckResult
@@ -33,6 +35,11 @@ async def check_http(http: aiohttp.ClientSession, address: str, check: HTTPCheck
     except TimeoutError:
         return CheckResult(KIND, url, False, f"no answer within {timeout_ms} ms")
     except aiohttp.ClientConnectorError as refused:
-        return CheckResult(KIND, url, False, f"connect: {refused.strerror}")
+        return CheckResult(KIND, url, False, f"connect: {_reason(refused)}")
     except (aiohttp.ClientError, OSError, ValueError) as broken:
         return CheckResult(KIND, url, False, f"no HTTP answer: {type(broken).__name__}")
+
+
+def _reason(refused: aiohttp.ClientConnectorError) -> str:
+    number = refused.os_error.errno
+    return os.strerror(number) if number else type(refused.os_error).__name__

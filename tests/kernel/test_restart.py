@@ -1,0 +1,230 @@
+"""The process that owns a garden is killed; the next one goes on where it was."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import select
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from attrs import asdict
+
+from cells.garden import kernel
+from cells.garden.config import GardenConfig
+from cells.garden.spec import ProcessSpec
+from tests.kernel.containers import call, shell, spec, start, until_printed
+
+pytestmark = pytest.mark.kernel
+
+OWNER = """
+import asyncio, json, sys
+from cells.garden import children, oci
+from cells.garden.config import GardenConfig
+from cells.garden.garden import Garden
+from cells.garden.spec import ProcessSpec
+from diego_py.service.clock import SystemClock
+from tests.kernel.containers import call, shell, start
+
+async def main() -> None:
+    config = GardenConfig(**json.loads(sys.argv[1]))
+    garden = Garden(config, SystemClock())
+    await garden.start()
+    exec(compile(sys.argv[2], "scenario", "exec", flags=0x2000), globals() | {"garden": garden})
+
+    async def hang(*_: object) -> None:
+        print("ready", flush=True)
+        await asyncio.Event().wait()
+
+    await scenario(garden, hang)
+    await hang()
+
+SCENARIO
+asyncio.run(main())
+"""
+
+
+@pytest.fixture(autouse=True)
+def orphans(host_sweep: None) -> Iterator[None]:
+    """Helpers of a killed owner end as children of this process, which is a subreaper. They are nobody's fault."""
+    yield
+    with contextlib.suppress(ChildProcessError):
+        while os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG):
+            pass
+
+
+@asynccontextmanager
+async def owner(config: GardenConfig, scenario: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Another process that owns a garden; it is killed at the end of the block, without a warning."""
+    source = OWNER.replace("SCENARIO", scenario).replace(
+        '    exec(compile(sys.argv[2], "scenario", "exec", flags=0x2000), globals() | {"garden": garden})\n', ""
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        source,
+        json.dumps(msgspec.to_builtins(asdict(config))),
+        stdout=asyncio.subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    )
+    assert process.stdout is not None
+    try:
+        assert await process.stdout.readline() == b"ready\n"
+        yield process
+    finally:
+        process.kill()
+        await process.wait()
+
+
+THREE = """
+async def scenario(garden, hang):
+    traps = "trap 'echo got TERM; exit 7' TERM; echo begun; i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done"
+    await start(garden, shell("goes-on", traps, ports=(8080,), properties={"owner": "me"}))
+    await start(garden, shell("ends-meanwhile", "echo $$; trap 'exit 5' TERM; while :; do sleep 0.05; done"))
+    await start(garden, shell("ended-before", "exit 6"))
+    await garden.wait("ended-before")
+    await garden.create(call(), shell("waits", "exit 8"))
+"""
+
+
+async def test_adoption(new_garden: Callable[..., Any], new_config: Callable[..., Any]) -> None:
+    config = new_config()
+    async with owner(config, THREE):
+        pass
+    init = int(Path(config.state_dir, "containers/ends-meanwhile/init.pid").read_text())
+    _end(init)
+    garden = await new_garden(config)
+    seen = {container.handle: container for container in garden.containers()}
+    assert {handle: container.state for handle, container in seen.items()} == {
+        "goes-on": "running",
+        "ends-meanwhile": "exited",
+        "ended-before": "exited",
+        "waits": "created",
+    }
+    assert seen["goes-on"].properties == {"owner": "me"}
+    assert seen["goes-on"].network.ports[0].host_port == config.port_first
+    assert (await garden.wait("ends-meanwhile")).signal == signal.SIGKILL
+    assert (await garden.wait("ended-before")).status == 6
+    await garden.run(call(), "waits")
+    assert (await garden.wait("waits")).status == 8
+    result = await garden.exec(call(), "goes-on", ProcessSpec("/bin/echo", ("alive",)), 20)
+    assert result.output == "alive\n"
+    # A new container gets nothing that an adopted one has.
+    fresh = await garden.create(call(), spec("fresh", "/bin/true", ports=(80,)))
+    assert fresh.network.address not in {container.network.address for container in seen.values()}
+    assert fresh.network.ports[0].host_port == config.port_first + 1
+    before = len([line async for line in garden.logs("goes-on")])
+    await until_printed(garden, "goes-on", str(before + 3))
+    ended = await garden.stop(call(), "goes-on", grace_s=20)
+    assert ended.status == 7
+    assert "got TERM" in ended.log_tail
+
+
+def _end(pid: int) -> None:
+    """Kill, and return when it is gone."""
+    pidfd = os.pidfd_open(pid)
+    kernel.send_signal(pidfd, signal.SIGKILL)
+    select.select([pidfd], [], [], 10)
+    os.close(pidfd)
+
+
+HALF_BUILT = {
+    "before the runtime": "garden._host.runtime.create = hang",
+    "after the runtime": "from cells.garden import garden as module; module.in_thread = replaced(module.in_thread, hang)",
+    "while destroying": "from cells.garden import demolition; demolition.remove = hang",
+}
+
+HALF = """
+def replaced(real, hang):
+    from cells.garden.network import links
+
+    async def stop_at_the_network(function, *args):
+        if function is links.connect:
+            await hang()
+        return await real(function, *args)
+
+    return stop_at_the_network
+
+async def scenario(garden, hang):
+    CHANGE
+    await start(garden, shell("half", "sleep 60", ports=(8080,)))
+    await garden.destroy(call(), "half")
+"""
+
+
+@pytest.mark.parametrize("moment", HALF_BUILT)
+async def test_half_built_is_removed(
+    new_garden: Callable[..., Any], new_config: Callable[..., Any], moment: str
+) -> None:
+    config = new_config()
+    change = HALF_BUILT[moment].replace("garden._host.runtime.create = hang", "type(garden._host.runtime).create = hang")
+    async with owner(config, HALF.replace("CHANGE", change)):
+        assert Path(config.state_dir, "containers/half").exists()
+    garden = await new_garden(config)
+    assert garden.containers() == []
+    assert not list(Path(config.state_dir, "containers").iterdir())
+    await start(garden, shell("half", "exit 0", ports=(8080,)))
+    assert (await garden.wait("half")).status == 0
+
+
+async def test_killed_at_any_moment_of_create(new_garden: Callable[..., Any], new_config: Callable[..., Any]) -> None:
+    scenario = """
+async def scenario(garden, hang):
+    print("ready", flush=True)
+    await start(garden, shell("any", "exec sleep 60", ports=(8080,)))
+"""
+    for after_ms in (2, 8, 15, 25, 35, 45):
+        config = new_config()
+        async with owner(config, scenario):
+            await asyncio.wait([asyncio.get_running_loop().create_future()], timeout=after_ms / 1000)
+        garden = await new_garden(config)
+        assert {container.handle for container in garden.containers()} <= {"any"}
+        for container in garden.containers():
+            await garden.destroy(call(), container.handle)
+        await start(garden, shell("any", "exit 0", ports=(8080,)))
+        assert (await garden.wait("any")).status == 0
+
+
+async def test_exec_of_a_dead_owner_is_ended(new_garden: Callable[..., Any], new_config: Callable[..., Any]) -> None:
+    scenario = """
+async def scenario(garden, hang):
+    await start(garden, shell("a", "exec sleep 60"))
+    async with asyncio.TaskGroup() as group:
+        group.create_task(garden.exec(call(), "a", ProcessSpec("/bin/sh", ("-c", "sleep 77; true")), 60))
+        while len(garden._host.cgroups.processes("a")) < 3:
+            await asyncio.sleep(0.01)
+        await hang()
+"""
+    config = new_config()
+    async with owner(config, scenario):
+        pass
+    garden = await new_garden(config)
+    seen = await garden.exec(call(), "a", ProcessSpec("/bin/ps", ("-o", "args")), 20)
+    assert "sleep 60" in seen.output
+    assert "sh -c sleep 77" not in seen.output
+
+
+async def test_adopted_network_goes_on_without_a_gap(
+    new_garden: Callable[..., Any], new_config: Callable[..., Any]
+) -> None:
+    config = new_config()
+    first = await new_garden(config)
+    await start(first, shell("a", "httpd -p 8080 -h /srv/www && echo ready && exec sleep 60", ports=(8080,)))
+    await until_printed(first, "a", "ready")
+    port = first.containers()[0].network.ports[0].host_port
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    await first.close()
+    second = await new_garden(config)
+    writer.write(b"GET /index.html HTTP/1.0\r\n\r\n")
+    assert (await reader.read()).endswith(b"hello\n")
+    writer.close()
+    await second.destroy(call(), "a")
+    first._boxes.clear()

@@ -1,0 +1,80 @@
+"""One effect a key: stored with the effect, replayed with the answer, resumed when its owner died."""
+
+import pytest
+from attrs import evolve
+
+from bbs.lifecycle import Desired
+from bbs.store import actual_lrps
+from bbs.store.idempotency import IdempotencyKey, Replay, StoredAnswer
+from diego_py.errors import AlreadyExists, IdempotencyInFlight, IdempotencyMismatch
+from diego_py.models.desired_lrp import DesiredLRPUpdate
+from tests.store.conftest import Scene, definition, outcomes
+
+pytestmark = pytest.mark.store
+
+KEY = IdempotencyKey("key-1", "POST /v1/desired_lrps", b"hash", owner="request-1")
+AGAIN = evolve(KEY, owner="request-2")
+ANSWER = StoredAnswer(201, {"Location": "/v1/desired_lrps/app"}, b'{"ok": true}')
+
+
+async def test_a_new_key_says_nothing(scene: Scene) -> None:
+    assert await scene.lifecycle.replay(scene.call, KEY) == Replay()
+
+
+async def test_the_answer_is_replayed(scene: Scene) -> None:
+    await scene.lifecycle.desire(scene.call, definition(), KEY)
+    with pytest.raises(IdempotencyInFlight):
+        await scene.lifecycle.replay(scene.call, AGAIN)
+    await scene.lifecycle.answered(scene.call, KEY, ANSWER)
+    assert await scene.lifecycle.replay(scene.call, AGAIN) == Replay(answer=ANSWER)
+
+
+async def test_a_key_is_for_one_request(scene: Scene) -> None:
+    await scene.lifecycle.desire(scene.call, definition(), KEY)
+    for other in (evolve(AGAIN, request_hash=b"other"), evolve(AGAIN, route="PATCH /x")):
+        with pytest.raises(IdempotencyMismatch):
+            await scene.lifecycle.replay(scene.call, other)
+        with pytest.raises(IdempotencyMismatch):
+            await scene.lifecycle.desire(scene.call, definition("other"), other)
+    assert len(await scene.database.read(scene.call, "list", actual_lrps.list_all)) == 1
+
+
+async def test_a_key_without_an_effect_is_not_kept(scene: Scene) -> None:
+    await scene.lifecycle.desire(scene.call, definition())
+    with pytest.raises(AlreadyExists):
+        await scene.lifecycle.desire(scene.call, definition(), KEY)
+    await scene.lifecycle.answered(scene.call, KEY, ANSWER)
+    assert await scene.lifecycle.replay(scene.call, AGAIN) == Replay()
+
+
+async def test_of_twenty_requests_with_one_key_one_has_an_effect(scene: Scene) -> None:
+    keys = [evolve(KEY, owner=f"request-{number}") for number in range(20)]
+    results = await outcomes([scene.lifecycle.desire(scene.call, definition(), key) for key in keys])
+    assert sum(isinstance(result, Desired) for result in results) == 1
+    assert sum(isinstance(result, IdempotencyInFlight) for result in results) == 19
+
+
+async def test_a_dead_owners_key_is_taken_over_once(scene: Scene) -> None:
+    await scene.lifecycle.desire(scene.call, definition(), KEY)
+    await scene.sql("UPDATE idempotency_keys SET expires_at = clock_timestamp()")
+    keys = [evolve(KEY, owner=f"later-{number}") for number in range(10)]
+    results = await outcomes([scene.lifecycle.replay(scene.call, key) for key in keys])
+    assert sum(result == Replay(resume=True) for result in results) == 1
+    assert sum(isinstance(result, IdempotencyInFlight) for result in results) == 9
+    heir = keys[results.index(Replay(resume=True))]
+    await scene.lifecycle.answered(scene.call, KEY, evolve(ANSWER, status=500))
+    await scene.lifecycle.update(scene.call, "app", DesiredLRPUpdate(instances=2), None, heir)
+    await scene.lifecycle.answered(scene.call, heir, ANSWER)
+    assert await scene.lifecycle.replay(scene.call, AGAIN) == Replay(answer=ANSWER)
+
+
+async def test_an_answer_is_kept_for_a_day(scene: Scene) -> None:
+    await scene.lifecycle.desire(scene.call, definition(), KEY)
+    await scene.lifecycle.answered(scene.call, KEY, ANSWER)
+    (row,) = await scene.sql("SELECT expires_at - clock_timestamp() AS left FROM idempotency_keys")
+    assert row["left"].total_seconds() == pytest.approx(24 * 3600, abs=10)
+    await scene.sql("UPDATE idempotency_keys SET expires_at = clock_timestamp()")
+    assert await scene.lifecycle.replay(scene.call, AGAIN) == Replay()
+    await scene.lifecycle.undesire(scene.call, "app", AGAIN)
+    with pytest.raises(IdempotencyInFlight):
+        await scene.lifecycle.replay(scene.call, KEY)

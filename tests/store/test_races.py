@@ -1,0 +1,150 @@
+"""Many actors at once: one wins, nobody hangs, and no state comes about that the table does not have."""
+
+import asyncio
+
+import pytest
+
+from bbs.store import actual_lrps, leader
+from diego_py.errors import AlreadyExists, ClaimRefused, DiegoError, IllegalTransition, NotLeader
+from diego_py.models.actual_lrp import ActualLRP, ActualLRPState
+from diego_py.models.desired_lrp import DesiredLRPUpdate
+from tests.store.conftest import Scene, definition, outcomes, problem, report, reported
+
+pytestmark = pytest.mark.store
+
+
+async def test_of_twenty_claims_one_wins(scene: Scene) -> None:
+    cells = [f"cell-{number}" for number in range(20)]
+    for cell in cells:
+        await scene.cell(cell)
+    (row,) = await scene.unclaimed()
+    results = await outcomes([scene.claim(row, cell) for cell in cells])
+    (winner,) = [result for result in results if isinstance(result, ActualLRP)]
+    assert sum(isinstance(result, ClaimRefused) for result in results) == 19
+    assert await scene.row() == winner
+
+
+async def test_the_same_claim_twenty_times_is_one_claim(scene: Scene) -> None:
+    await scene.cell()
+    (row,) = await scene.unclaimed()
+    results = await outcomes([scene.claim(row) for _ in range(20)])
+    assert all(result == results[0] for result in results)
+    assert isinstance(results[0], ActualLRP)
+    assert results[0].modification_tag == row.modification_tag.next()
+
+
+async def test_of_twenty_desires_one_wins(scene: Scene) -> None:
+    results = await outcomes([scene.lifecycle.desire(scene.call, definition(instances=3)) for _ in range(20)])
+    assert sum(isinstance(result, AlreadyExists) for result in results) == 19
+    assert len(await scene.database.read(scene.call, "list", actual_lrps.list_all)) == 3
+
+
+async def test_of_twenty_offers_one_wins(scene: Scene) -> None:
+    (row,) = await scene.unclaimed()
+    results = await outcomes([scene.lifecycle.offer(scene.call, row) for _ in range(20)])
+    assert sum(isinstance(result, IllegalTransition) for result in results) == 19
+
+
+@pytest.mark.parametrize("number", range(5))
+async def test_start_against_fail(scene: Scene, number: int) -> None:
+    claimed = await scene.claimed()
+    document = problem(scene.call, "f")
+    started, failed = await outcomes([scene.start(claimed), scene.lifecycle.fail(scene.call, claimed, document)])
+    now = await scene.row()
+    assert now is not None
+    if isinstance(started, ClaimRefused):
+        assert now.state is ActualLRPState.UNCLAIMED
+        assert isinstance(failed, ActualLRP)
+        assert failed.state is ActualLRPState.UNCLAIMED
+    else:
+        assert now.state is ActualLRPState.RUNNING
+
+
+async def test_crash_against_its_report_counts_once(scene: Scene) -> None:
+    running = await scene.running()
+    await outcomes([scene.crash(running, f"f{number}") for number in range(10)])
+    now = await scene.row()
+    assert now is not None
+    assert now.crash_count == 1
+
+
+async def test_orders_that_invite_deadlocks(scene: Scene) -> None:
+    await scene.cell()
+    rows = await scene.unclaimed(instances=8)
+    running = [await scene.start(await scene.claim(row)) for row in rows]
+    instances = [reported(row) for row in running]
+
+    async def scale(instances: int) -> object:
+        return await scene.lifecycle.update(scene.call, "app", DesiredLRPUpdate(instances=instances))
+
+    works = []
+    for number in range(6):
+        order = instances if number % 2 else list(reversed(instances))
+        works.append(scene.lifecycle.report(scene.call, report(sequence=10 + number, instances=order)))
+        works.append(scale(8 + number))
+        works.append(scene.lifecycle.add_missing(scene.call, "app", None))
+        works.append(scene.lifecycle.restart(scene.call, "app", number))
+        works.append(scene.lifecycle.remove(scene.call, "app", 7 - number, None))
+    works.append(scene.lifecycle.undesire(scene.call, "app"))
+    results = await outcomes(works)
+    errors = {type(result).__name__ for result in results if isinstance(result, DiegoError)}
+    assert errors <= {"ActualLRPNotFound", "DesiredLRPNotFound"}
+
+
+async def test_an_old_leader_that_wakes_up_changes_nothing(scene: Scene) -> None:
+    """R6: it acquired the lead, decided, slept; another took over; what it wanted to write has no effect."""
+    running = await scene.running()
+    old = await lead(scene, "old", 0.05)
+    await asyncio.sleep(0.1)
+    new = await lead(scene, "new", 15)
+    assert old is not None
+    assert new == old + 1
+    works = [
+        scene.lifecycle.lose(scene.call, running, old, problem(scene.call, "f")),
+        scene.lifecycle.remove(scene.call, "app", 0, None, old),
+        scene.lifecycle.add_missing(scene.call, "app", old),
+        scene.lifecycle.offer(scene.call, running, old),
+        scene.lifecycle.retry(scene.call, running, old),
+    ]
+    results = await outcomes(works)  # type: ignore[arg-type]
+    assert all(isinstance(result, NotLeader) for result in results)
+    assert await scene.row() == running
+    assert await scene.sql("SELECT * FROM failures") == []
+    await scene.lifecycle.lose(scene.call, running, new, problem(scene.call, "f"))
+
+
+async def test_a_takeover_waits_for_a_fenced_transaction(scene: Scene) -> None:
+    """R6: the old leader is inside a transaction; the new one gets its epoch only after that is over."""
+    old = await lead(scene, "old", 0.05)
+    assert old is not None
+    await asyncio.sleep(0.1)
+    async with asyncio.TaskGroup() as group:
+        async with scene.database.transaction(scene.call, "fenced") as connection:
+            await leader.fence(connection, old)
+            takeover = group.create_task(lead(scene, "new", 15))
+            await asyncio.sleep(0.2)
+            assert not takeover.done()
+            await connection.execute("INSERT INTO domains VALUES ('before-takeover', NULL)")
+    assert takeover.result() == old + 1
+
+
+async def test_the_lead_is_renewed_released_and_taken(scene: Scene) -> None:
+    first = await lead(scene, "a", 15)
+    assert first == 1
+    assert await lead(scene, "a", 15) == first
+    assert await lead(scene, "b", 15) is None
+    await scene.database.run(scene.call, "release", lambda c: leader.release(c, "b", first))
+    assert await lead(scene, "b", 15) is None
+    await scene.database.run(scene.call, "release", lambda c: leader.release(c, "a", first))
+    assert await lead(scene, "b", 15) == first + 1
+
+
+async def test_of_many_that_want_to_lead_one_does(scene: Scene) -> None:
+    epochs = await outcomes([lead(scene, f"bbs-{number}", 15) for number in range(10)])
+    assert sorted(epochs, key=str) == [1, *[None] * 9]
+
+
+async def lead(scene: Scene, owner: str, ttl_s: float) -> int | None:
+    return await scene.database.run(
+        scene.call, "lead", lambda c: leader.acquire_or_renew(c, owner, ttl_s), reserved=True
+    )

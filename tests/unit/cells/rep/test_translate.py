@@ -1,0 +1,48 @@
+"""The BBS's words become garden's, and come back after a restart."""
+
+from cells.garden.spec import PIDS_DEFAULT, Network, PortForward
+from cells.rep.translate import identity_of, kept_of, net_info_of, plan_of
+from diego_py.models.actions import Action, ResourceLimits, RunAction
+from diego_py.models.checks import Check, HTTPCheck
+from tests.fakes.cell import work
+
+CHECK = Check(http=HTTPCheck(port=8080, path="/health"))
+
+
+def test_zero_is_not_limited() -> None:
+    plan = plan_of(work(memory_mb=0), 60.0)
+    assert plan.spec.limits.memory_bytes is None
+    assert plan.spec.limits.pids == PIDS_DEFAULT
+    assert plan.spec.limits.cpu_weight == 100
+    assert plan.spec.limits.nofile is None
+    assert plan.spec.cwd is None
+    assert plan.health.start_timeout_s == 60.0
+
+
+def test_limits() -> None:
+    run = RunAction(path="/bin/a", args=("b",), user="app", dir="/srv", resource_limits=ResourceLimits(nofile=99))
+    asked = work(memory_mb=64, max_pids=7, cpu_weight=20, start_timeout_ms=1500, action=Action(run=run), ports=(1, 2))
+    plan = plan_of(asked, 60.0)
+    limits = plan.spec.limits
+    assert (limits.memory_bytes, limits.pids, limits.cpu_weight, limits.nofile) == (64 * 1024 * 1024, 7, 20, 99)
+    assert (plan.spec.handle, plan.spec.path, plan.spec.args, plan.spec.user) == ("i-1", "/bin/a", ("b",), "app")
+    assert (plan.spec.cwd, plan.spec.ports, plan.health.start_timeout_s) == ("/srv", (1, 2), 1.5)
+
+
+def test_properties_bring_the_instance_back_and_hold_no_secret() -> None:
+    asked = work(checks=(CHECK,), memory_mb=64, disk_mb=0)
+    plan = plan_of(asked, 60.0)
+    assert "canary" not in str(plan.spec.properties)
+    kept = kept_of(plan.spec.properties)
+    assert kept == (identity_of(asked), plan.health)
+
+
+def test_containers_of_others() -> None:
+    assert kept_of({}) is None
+    assert kept_of({"diego.lrp": "{}"}) is None
+
+
+def test_net_info() -> None:
+    info = net_info_of(Network("10.254.0.2", "192.0.2.1", (PortForward(8080, 61001),)))
+    assert (info.address, info.instance_address) == ("192.0.2.1", "10.254.0.2")
+    assert [(port.container_port, port.host_port) for port in info.ports] == [(8080, 61001)]
