@@ -181,15 +181,16 @@ class Placement:
                     while True:
                         with call.step("auction"):
                             cell_id, choice = await self._choose(call, desired, row, first, failed)
+                        if failed:
+                            row = await self.lifecycle.offer(call, row)
                         try:
                             row = await self._start_on(call, desired, row, cell_id, choice, attempt=len(failed) + 1)
                             return InstanceOutcome(row, cell_id=cell_id)
                         except DiegoError as error:
                             failed.append((cell_id, error))
                             if not error.root.elsewhere or len(failed) >= CELLS_TRIED_MAX:
-                                raise self._spent(name, choice, failed) from error
+                                raise _spent(row, choice, failed) from error
                         first = None
-                        row = await self.lifecycle.offer(call, row)
         except DiegoError as error:
             return InstanceOutcome(row, error, failed[-1][0] if failed else None)
 
@@ -201,7 +202,11 @@ class Placement:
         first: Assignment | None,
         failed: Sequence[tuple[CellId, DiegoError]],
     ) -> tuple[CellId, Assignment]:
-        """The next cell to try. Before a refusal the cells themselves are asked, so that it is true now."""
+        """The next cell to try. Before a refusal the cells themselves are asked, so that it is true now.
+
+        When every cell was ruled out without being tried, that is the failure. Once one was tried, what failed there
+        is: it names the problem, and `placement` still says why no other cell came into question.
+        """
         if first is not None and first.cell_id is not None:
             return first.cell_id, first
         demand = demand_of(desired.definition, row.index)
@@ -212,15 +217,12 @@ class Placement:
             choice = self.pool.choose(demand, tried)
         if choice.cell_id is not None:
             return choice.cell_id, choice
-        attempts = [error for _, error in failed]
+        if failed:
+            raise _spent(row, choice, failed) from failed[-1][1]
         if not choice.bids:
-            raise NoCells("no cell has a live presence", outcome=Outcome.NOT_STARTED, attempts=attempts)
-        raise NoCellFits(
-            summary(demand, choice.bids),
-            outcome=Outcome.NOT_STARTED,
-            placement=told_placement(demand, choice.bids),
-            attempts=attempts,
-        )
+            raise NoCells("no cell has a live presence", outcome=Outcome.NOT_STARTED)
+        placement = told_placement(demand, choice.bids)
+        raise NoCellFits(summary(demand, choice.bids), outcome=Outcome.NOT_STARTED, placement=placement)
 
     async def _start_on(
         self,
@@ -246,11 +248,6 @@ class Placement:
         zone = self.pool.zone_of(cell_id)
         return await self.lifecycle.start(
             call, row.process_guid, row.index, row.instance_guid, cell_id, started.net_info, zone
-        )
-
-    def _spent(self, name: str, choice: Assignment, failed: Sequence[tuple[CellId, DiegoError]]) -> PlacementFailed:
-        return PlacementFailed(
-            name, attempts=[error for _, error in failed[:-1]], placement=told_placement(choice.demand, choice.bids)
         )
 
     async def _stored(self, call: Call, told: Told) -> DiegoError:
@@ -292,6 +289,15 @@ class Placement:
             await self.lifecycle.record_failure(call, document, "place", failure.outcome.row)
             told.error.problem = told.error.problem or document
         return told.error
+
+
+def _spent(row: ActualLRP, choice: Assignment, failed: Sequence[tuple[CellId, DiegoError]]) -> PlacementFailed:
+    """No further cell is tried; the last failure becomes the cause, the earlier ones stay as attempts."""
+    return PlacementFailed(
+        f"place {row.process_guid}/{row.index}",
+        attempts=[error for _, error in failed[:-1]],
+        placement=told_placement(choice.demand, choice.bids),
+    )
 
 
 def _next_at(document: Problem, call: Call, wait_s: float | None) -> Problem:

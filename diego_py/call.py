@@ -146,12 +146,8 @@ class Call:
             self._close(hop)
             if error.finished:
                 raise
-            if error.frame is None:
-                error.frame = hop.frame(error, self.clock.monotonic())
-                raise
-            outer = fails_as(op)
-            outer.frame = hop.frame(outer, self.clock.monotonic())
-            raise outer from error
+            left = evolve(self, here=hop).left_with(error, fails_as)
+            raise left from left.__cause__
         except Exception as defect:
             self._close(hop)
             ours = InternalError(f"{op}: unexpected {type(defect).__name__}", outcome=Outcome.UNKNOWN)
@@ -159,6 +155,14 @@ class Call:
             raise ours from defect
         finally:
             self._close(hop)
+
+    def left_with(self, error: DiegoError, fails_as: type[DiegoError]) -> DiegoError:
+        """`error` with the frame of the hop this call is in if it is the hop's own, else a `fails_as` caused by it."""
+        if error.frame is None or self.here is None:
+            return self.framed(error)
+        outer = self.framed(fails_as(self.here.op))
+        outer.__cause__ = error
+        return outer
 
     def framed(self, error: E) -> E:
         """Give `error` the frame of the hop this call is in, as it stands now, and return it."""

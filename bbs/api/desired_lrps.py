@@ -82,7 +82,7 @@ class DesiredLRPs:
             placed = await start(call, stored.desired, stored.actuals, roll_back)
             return told(placed, 201, location)
 
-        work = self.idempotency.remember(call, key, place)
+        work = self.idempotency.remember(call, key, DesireFailed, place)
         return await self.waiting.answer(preferences, work, f"desire {definition.process_guid}", location)
 
     async def list(self, request: web.Request, call: Call) -> web.StreamResponse:
@@ -121,7 +121,7 @@ class DesiredLRPs:
             placed = await self.placement.update(call, updated.desired, updated.added, updated.surplus)
             return told(placed, 200, None)
 
-        work = self.idempotency.remember(call, key, apply)
+        work = self.idempotency.remember(call, key, UpdateFailed, apply)
         return await self.waiting.answer(preferences, work, f"update {guid}", f"/v1/desired_lrps/{guid}")
 
     async def delete(self, request: web.Request, call: Call) -> web.StreamResponse:

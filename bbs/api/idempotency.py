@@ -67,7 +67,11 @@ class Idempotency:
         return Before(web.Response(status=stored.status, body=stored.body, headers=told))
 
     async def remember(
-        self, call: Call, key: IdempotencyKey | None, work: Callable[[], Awaitable[web.Response]]
+        self,
+        call: Call,
+        key: IdempotencyKey | None,
+        fails_as: type[DiegoError],
+        work: Callable[[], Awaitable[web.Response]],
     ) -> web.Response:
         """Do the work and store its answer, or its failure document, under the key."""
         if key is None:
@@ -75,10 +79,10 @@ class Idempotency:
         try:
             response = await work()
         except DiegoError as error:
-            problem = error.problem or chain.problem(call.framed(error) if error.frame is None else error, call)
-            await self._store(call, key, document(problem, call))
-            error.problem = problem
-            raise
+            told = error if error.problem is not None else call.left_with(error, fails_as)
+            told.problem = told.problem or chain.problem(told, call)
+            await self._store(call, key, document(told.problem, call))
+            raise told from told.__cause__
         await self._store(call, key, response)
         return response
 

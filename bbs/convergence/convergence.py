@@ -38,6 +38,7 @@ class Convergence:
     presence_ttl_s: float
     jitter: Callable[[], float]
     _applying: bool = field(default=False, init=False)
+    _valve: str = field(default="", init=False)
     _pruned_s: float = field(default=float("-inf"), init=False)
 
     async def round(self) -> None:
@@ -50,6 +51,7 @@ class Convergence:
             return
         snapshot = await self.database.snapshot(call, "read_everything", self._read)
         planned = plan(snapshot)
+        self._tell_valve(planned.valve)
         await self._prune(call)
         if not planned.empty:
             self._applying = True
@@ -73,6 +75,12 @@ class Convergence:
             fresh_domains=frozenset(fresh.domain for fresh in await domains.list_fresh(connection)),
             may_lose_cells=self.leadership.led_for_s() >= self.presence_ttl_s,
         )
+
+    def _tell_valve(self, valve: str) -> None:
+        """Say it when cells are gone and nothing is replaced, and when that is over."""
+        if valve != self._valve:
+            self.log.warning("replacements_held", reason=valve) if valve else self.log.info("replacements_released")
+            self._valve = valve
 
     async def _prune(self, call: Call) -> None:
         """Forget what is past its keeping, once an hour."""

@@ -59,6 +59,8 @@ class Plan:
     stop: tuple[Step, ...] = ()
     held: tuple[Step, ...] = ()
     """Rows that need something that is not done now, and why not."""
+    valve: str = ""
+    """Why no cell may be declared lost in this round, though some are gone."""
 
     @property
     def empty(self) -> bool:
@@ -98,6 +100,7 @@ def plan(snapshot: Snapshot) -> Plan:
         create=tuple(_missing(snapshot)),
         stop=tuple(stop),
         held=tuple(held),
+        valve=valve if snapshot.known_cells - snapshot.live_cells else "",
     )
 
 

@@ -134,7 +134,7 @@ class Cgroups:
         )
 
     def remove(self, handle: str) -> None:
-        """Remove the container's directories, with any it made below, in every tree. Idempotent. Raises CgroupFailed."""
+        """Remove the container's directories and any below, in every tree. Idempotent. Raises CgroupFailed."""
         for tree in self.trees:
             _remove_tree(tree.mount + self.path(handle))
 

@@ -63,8 +63,13 @@ async def run(argv: Sequence[str], *, stdin: bytes | None = None, timeout_s: flo
 
 
 async def _run(argv: Sequence[str], stdin: bytes | None, timeout_s: float, cwd: str | None) -> Finished:
-    child = await spawn(argv, stdin=asyncio.subprocess.PIPE if stdin is not None else asyncio.subprocess.DEVNULL,
-                        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, cwd=cwd)
+    child = await spawn(
+        argv,
+        stdin=asyncio.subprocess.PIPE if stdin is not None else asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=cwd,
+    )
     try:
         async with asyncio.timeout(timeout_s):
             out, err = await child.communicate(stdin)
@@ -89,7 +94,7 @@ async def uninterrupted(work: Awaitable[T]) -> T:
 
     A half-done mount or runtime call cannot be undone while it still goes on.
     """
-    inner: asyncio.Future[list[T]] = asyncio.gather(work)
+    inner: asyncio.Future[tuple[T]] = asyncio.gather(work)
     try:
         return (await asyncio.shield(inner))[0]
     except asyncio.CancelledError:

@@ -30,9 +30,16 @@ async def _kill(host: Host, box: Box) -> None:
         await kill_half_built(host, box.handle, box.directory)
         return
     host.cgroups.thaw(box.handle)
+    inside = host.cgroups.processes(box.handle)
+    strays = processes.strays()
     processes.kill(box.init)
     try:
         async with asyncio.timeout(KILL_TIMEOUT_S):
+            for stray in strays:
+                if stray.pid in inside:
+                    await gone(stray)
+                else:
+                    processes.reap(stray)
             await gone(box.init)
     except TimeoutError as stuck:
         raise DestroyFailed(f"kill the processes of {box.handle}", evidence={"pid": box.init.pid}) from stuck

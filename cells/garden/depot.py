@@ -131,6 +131,7 @@ class Depot:
         directory.path.mkdir(mode=DIRECTORY_MODE)
         directory.path.chmod(DIRECTORY_MODE)
         self.save(record)
+        directory.log.unlink(missing_ok=True)  # Of an earlier container of this handle.
         for path in (directory.bundle, directory.exit):
             path.mkdir(mode=0o700)
         for path in (directory.etc, directory.lower, directory.upper, directory.work, directory.rootfs):

@@ -7,6 +7,7 @@ whole container: it takes away whatever it finds and does not mind what is missi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -55,18 +56,22 @@ class Garden:
 
         Adopted ones that ended meanwhile are in state `exited`. Raises DiegoError when the host cannot be used.
         """
-        await in_thread(self._host.prepare)
-        self._host.link_watch.open()
-        plan = recovery.look(self._host)
-        self._boxes = {box.handle: box for box in plan.adopt}
-        await self._host.firewall.prepare(box.elements for box in plan.adopt)
-        for box in plan.adopt:
-            self._watch(box)
-        for handle in plan.demolish:
-            await recovery.demolish(self._host, handle)
-        await recovery.sweep_links(self._host, {box.interface for box in plan.adopt})
-        await in_thread(self._host.depot.prune_logs, self.config.logs_kept_max)
-        await self._host.userns.prewarm()
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(self.close)
+            await in_thread(self._host.prepare)
+            self._host.link_watch.open()
+            plan = recovery.look(self._host)
+            self._boxes = {box.handle: box for box in plan.adopt}
+            await self._host.firewall.prepare(box.elements for box in plan.adopt)
+            for box in plan.adopt:
+                self._watch(box)
+                await recovery.end_strangers(self._host, box)
+            for handle in plan.demolish:
+                await recovery.demolish(self._host, handle)
+            await recovery.sweep_links(self._host, {box.interface for box in plan.adopt})
+            await in_thread(self._host.depot.prune_logs, self.config.logs_kept_max)
+            await self._host.userns.prewarm()
+            undo.pop_all()
         return self.containers()
 
     async def create(self, call: Call, spec: ContainerSpec) -> Container:
@@ -84,9 +89,7 @@ class Garden:
                 undo.push_async_exit(_Undo(self, box))
                 async with box.lock:
                     # The grace period of the first move into a cgroup passes while we do everything before it.
-                    await together(
-                        in_thread(self._host.cgroups.warm), self._build(call, spec, box, image, identity)
-                    )
+                    await together(in_thread(self._host.cgroups.warm), self._build(call, spec, box, image, identity))
                 box.complete = True
                 undo.pop_all()
             return box.container()
@@ -188,6 +191,8 @@ class Garden:
 
     async def _demolish(self, call: Call | None, box: Box) -> None:
         box.record = evolve(box.record, phase="destroying")
+        with contextlib.suppress(FileNotFoundError):  # Creation may have failed before there was a directory.
+            self._host.depot.save(box.record)
         await demolition.kill(self._host, box)
         self._monitor.forget(box.monitor)
         if not box.ended.done():

@@ -67,7 +67,10 @@ class Host:
         self.nofile_max = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
     def prepare(self) -> None:
-        """Make what all containers share, but the firewall. Raises OSError, RuntimeMissing, CgroupFailed, NetworkFailed."""
+        """Make what all containers share, but the firewall.
+
+        Raises OSError, GardenFailed, RuntimeMissing, CgroupFailed, NetworkFailed.
+        """
         self.runtime.check()
         self.depot.prepare()
         self._check_passage()
@@ -166,4 +169,3 @@ def working_directory(root: str, given: str | None, identity: Identity) -> str:
     if given:
         return given
     return identity.home if is_directory(root, identity.home) else "/"
-

@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from attrs import define, field
 
@@ -69,7 +70,7 @@ def _read_tail(path: Path, lines: int | None) -> tuple[list[LogLine], int, Parse
         return [], 0, parser
 
 
-async def follow(path: Path, lines: int | None, ended: asyncio.Future[None] | None) -> AsyncIterator[LogLine]:
+async def follow(path: Path, lines: int | None, ended: asyncio.Future[Any] | None) -> AsyncIterator[LogLine]:
     """The last lines (None: all), then each new one as it is written, until `ended` and the log is read.
 
     `ended` None: only what is there.
@@ -86,7 +87,7 @@ async def follow(path: Path, lines: int | None, ended: asyncio.Future[None] | No
             inode = _inode(path)
             while inode is not None and _inode(path) == inode:
                 over = over or ended.done()
-                with open(path, "rb") as file:
+                with path.open("rb") as file:
                     file.seek(offset)
                     while chunk := file.read(CHUNK_BYTES):
                         offset += len(chunk)
@@ -117,12 +118,17 @@ class _Watch:
         except OSError:
             self._fd = None
 
-    async def changed(self, ended: asyncio.Future[None]) -> None:
+    async def changed(self, ended: asyncio.Future[Any]) -> None:
         """Return at the next change or when `ended` is done."""
         assert self._fd is not None
         loop = asyncio.get_running_loop()
         written: asyncio.Future[None] = loop.create_future()
-        loop.add_reader(self._fd, lambda: written.done() or written.set_result(None))
+
+        def written_once() -> None:
+            if not written.done():
+                written.set_result(None)
+
+        loop.add_reader(self._fd, written_once)
         try:
             await asyncio.wait([written, ended], return_when=asyncio.FIRST_COMPLETED)
         finally:

@@ -54,10 +54,10 @@ async def gone(process: Process) -> None:
     pidfd = open_pidfd(process)
     if pidfd is not None:
         loop = asyncio.get_running_loop()
-        ended = loop.create_future()
-        loop.add_reader(pidfd, lambda: ended.done() or ended.set_result(None))
+        ended = asyncio.Event()
+        loop.add_reader(pidfd, ended.set)
         try:
-            await ended
+            await ended.wait()
         finally:
             loop.remove_reader(pidfd)
             os.close(pidfd)

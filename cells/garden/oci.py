@@ -55,7 +55,8 @@ class Runtime:
     async def create(self, handle: str, directory: Directory, config: Config) -> tuple[Process, Process]:
         """Create the container: all of it is there, the user process waits to be started.
 
-        Answers (monitor, init). Must not be cancelled: nobody would then know the two. Raises RuntimeMissing, RuntimeFailed and the kinds of it that `classify` knows.
+        Answers (monitor, init). Must not be cancelled: nobody would then know the two. Raises RuntimeMissing,
+        RuntimeFailed and the kinds of it that `classify` knows.
         """
         _write(directory.bundle / "config.json", config)
         runtime_path = shutil.which(self.runtime_path)
@@ -63,7 +64,7 @@ class Runtime:
             raise RuntimeMissing(f"find {self.runtime_path} on this host", evidence={"path": self.runtime_path})
         receive, send = os.pipe2(os.O_CLOEXEC)
         try:
-            with open(directory.path / "conmon.log", "wb") as stderr:
+            with (directory.path / "conmon.log").open("wb") as stderr:
                 parent = await children.spawn(
                     self._conmon(runtime_path, handle, directory),
                     stdin=asyncio.subprocess.DEVNULL,

@@ -119,6 +119,29 @@ def strangers(pids: list[int], init: int, monitor: int) -> list[int]:
     return found
 
 
+def strays() -> list[Process]:
+    """Our children that live in a container: extra processes whose starter died, so that we, the subreaper, have them.
+
+    A namespace does not end before the last of them is reaped. Helpers of our own are in our namespace, never here.
+    """
+    found = []
+    for thread in os.scandir("/proc/self/task"):
+        with contextlib.suppress(OSError):
+            for pid in Path(thread.path, "children").read_text().split():
+                if _namespace_depth(int(pid)) > _namespace_depth(os.getpid()):
+                    found.append(identify(int(pid)))
+    return found
+
+
+def _namespace_depth(pid: int) -> int:
+    """In how many pid namespaces, from ours down, a process has a pid."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("NSpid:"):
+                return len(line.split()) - 1
+    return 0
+
+
 def descendants(pids: list[int]) -> list[int]:
     """All children of these processes, and theirs, at this moment. Reads all of /proc."""
     children: dict[int, list[int]] = {}

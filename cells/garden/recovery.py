@@ -13,6 +13,7 @@ from cells.garden.box import Box
 from cells.garden.children import in_thread
 from cells.garden.depot import Record
 from cells.garden.host import Host
+from cells.garden.monitor import gone
 from cells.garden.network import links
 from diego_py.errors import DestroyFailed, DiegoError, InvalidSpec
 
@@ -37,7 +38,7 @@ def check_handle(handle: str) -> None:
 
 
 def look(host: Host) -> Recovery:
-    """Read all records; take up those of whole containers. Makes no change but to the pools and to strangers.
+    """Read all records; take up those of whole containers. Changes nothing but the pools.
 
     A container is whole when its creation was finished: its processes may be gone, its end is then still told.
     """
@@ -50,9 +51,6 @@ def look(host: Host) -> Recovery:
         box = host.box(record)
         box.complete = True
         box.state = "created" if _waits(host, record) else "running"
-        # An extra process whose starter died with the last garden: nobody reads its answer any more.
-        inside = host.cgroups.processes(handle)
-        processes.signal_all(processes.strangers(inside, record.init_pid, record.monitor_pid), 9)
         adopt.append(box)
     return Recovery(tuple(adopt), tuple(demolish))
 
@@ -74,6 +72,15 @@ def _reclaim(host: Host, record: Record) -> bool:
 def _waits(host: Host, record: Record) -> bool:
     """The user process has not begun: the runtime's fifo, at which it waits, is still there."""
     return record.phase == "created" or Path(host.depot.runtime, record.handle, "exec.fifo").exists()
+
+
+async def end_strangers(host: Host, box: Box) -> None:
+    """Kill extra processes whose starter died with the last garden: nobody reads their answer any more."""
+    inside = host.cgroups.processes(box.handle)
+    for pid in processes.strangers(inside, box.init.pid, box.monitor.pid):
+        stranger = processes.identify(pid)
+        processes.kill(stranger)
+        await gone(stranger)
 
 
 async def demolish(host: Host, handle: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from pathlib import Path
 
 from attrs import define, field
 
@@ -57,8 +58,7 @@ async def make(first_id: int) -> int:
             raise OSError(0, "unshare --user did not start", "user namespace")
         mapping = f"0 {first_id} {IDS_PER_SLOT}\n"
         for name in ("uid_map", "gid_map"):
-            with open(f"/proc/{holder.pid}/{name}", "w") as maps:
-                maps.write(mapping)
+            Path(f"/proc/{holder.pid}/{name}").write_text(mapping)
         return os.open(f"/proc/{holder.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         holder.stdin.close()

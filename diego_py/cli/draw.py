@@ -56,7 +56,8 @@ def chain(frames: Sequence[Mapping[str, Any]]) -> list[Line]:
     rows = []
     for frame, depth in _nested(frames):
         branch = "  " * (depth - 1) + "└ " if depth else ""
-        rows.append((branch + f"{frame['hop']} {frame['id']}", _clipped(str(frame["op"])), frame))
+        name = str(frame["hop"]) if frame["hop"] == frame["id"] else f"{frame['hop']} {frame['id']}"
+        rows.append((branch + name, _clipped(str(frame["op"])), frame))
     names = max((len(name) for name, _, _ in rows), default=0)
     ops = max((len(op) for _, op, _ in rows), default=0)
     lines = []
@@ -69,9 +70,9 @@ def chain(frames: Sequence[Mapping[str, Any]]) -> list[Line]:
 
 
 def waterfall(hops: Sequence[Hop], width: int = 24) -> list[Line]:
-    """Where the time of a successful request went, hop by hop, each beginning where the one before handed over."""
+    """Where the time of a successful request went: hops in order, each beginning where the one before handed over."""
     total = sum(hop.self_ms for hop in hops) or 1.0
-    names = [f"{'  ' * max(0, depth - 1)}{'└ ' if depth else ''}{hop.hop} {hop.id}" for depth, hop in enumerate(hops)]
+    names = [hop.hop if hop.hop == hop.id else f"{hop.hop} {hop.id}" for hop in hops]
     name_width = max((len(name) for name in names), default=0)
     op_width = max((len(_clipped(hop.op)) for hop in hops), default=0)
     lines, before = [], 0.0

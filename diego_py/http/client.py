@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 import aiohttp
@@ -11,7 +12,7 @@ import msgspec
 from attrs import define, evolve, field, frozen
 
 from diego_py import chain
-from diego_py.call import Call, Hop
+from diego_py.call import ANSWER_MARGIN_MS, Call, Hop
 from diego_py.errors import BadAnswer, BudgetSpent, ConnectionLost, DiegoError, HopUnreachable, Outcome
 from diego_py.http import headers
 
@@ -65,13 +66,17 @@ class HopClient:
 
         Raises the rebuilt chain of a failure document, or the frame that the peer could not make itself:
         HopUnreachable (it never got the request), ConnectionLost or BudgetSpent (outcome unknown), BadAnswer.
+        When there is no time left to ask, BudgetSpent has no frame yet: that of our own hop.
         """
+        _require_time(call, peer)
         began = Hop(peer.hop, peer.id, op or f"{method} {path}", call.clock.monotonic(), call.clock.now())
+        timeout = aiohttp.ClientTimeout(total=call.remaining_ms() / 1000, sock_connect=CONNECT_TIMEOUT_S)
         try:
-            async with self._open(call, peer, method, path, body, extra) as response:
-                content = await response.read()
+            with _border(call, peer):
+                async with self._send(call, method, peer.url + path, body, extra, timeout) as response:
+                    content = await _read(response)
             if response.status >= 300:
-                raise self._failure(began, call, response.status, content)
+                raise _failure(began, call, response.status, content)
         except DiegoError as error:
             error.frame = error.frame or began.frame(error, call.clock.monotonic())
             began.elapsed_ms = error.frame.elapsed_ms
@@ -85,40 +90,41 @@ class HopClient:
         self, call: Call, peer: Peer, path: str, extra: Mapping[str, str] | None = None
     ) -> AsyncIterator[aiohttp.StreamReader]:
         """A GET whose 2xx body is read as it comes, without a deadline after the head. Errors as `request`."""
+        _require_time(call, peer)
         began = Hop(peer.hop, peer.id, f"GET {path}", call.clock.monotonic(), call.clock.now())
-        url = peer.url + path
-        try:
-            async with self._connected().get(url, headers={**headers.downstream(call), **(extra or {})}) as response:
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
+        async with AsyncExitStack() as opened:
+            try:
+                with _border(call, peer):
+                    async with asyncio.timeout(call.remaining_ms() / 1000):
+                        sent = self._send(call, "GET", peer.url + path, None, extra, timeout)
+                        response = await opened.enter_async_context(sent)
+                        content = b"" if response.status < 300 else await _read(response)
                 if response.status >= 300:
-                    raise self._failure(began, call, response.status, await response.read())
+                    raise _failure(began, call, response.status, content)
+            except DiegoError as error:
+                error.frame = error.frame or began.frame(error, call.clock.monotonic())
+                raise
+            try:
                 yield response.content
-        except aiohttp.ClientConnectorError as refused:
-            error = HopUnreachable(f"connect to {peer.url}", outcome=Outcome.NOT_STARTED)
-            error.frame = began.frame(error, call.clock.monotonic())
-            raise error from refused
+            except (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError) as broken:
+                lost = ConnectionLost(f"connection to {peer.url} broke", outcome=Outcome.UNKNOWN)
+                lost.frame = began.frame(lost, call.clock.monotonic())
+                raise lost from broken
 
-    @asynccontextmanager
-    async def _open(
-        self, call: Call, peer: Peer, method: str, path: str, body: bytes | None, extra: Mapping[str, str] | None
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The border to aiohttp's client: its exceptions become ours."""
+    def _send(
+        self,
+        call: Call,
+        method: str,
+        url: str,
+        body: bytes | None,
+        extra: Mapping[str, str] | None,
+        timeout: aiohttp.ClientTimeout,
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         sent = {**headers.downstream(call), **(extra or {})}
         if body is not None:
             sent["Content-Type"] = "application/json"
-        timeout = aiohttp.ClientTimeout(total=max(0.05, call.remaining_ms() / 1000), sock_connect=CONNECT_TIMEOUT_S)
-        session = self._connected()
-        try:
-            async with session.request(method, peer.url + path, data=body, headers=sent, timeout=timeout) as response:
-                yield response
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as refused:
-            reason = refused.strerror if isinstance(refused, aiohttp.ClientConnectorError) else "timed out"
-            raise HopUnreachable(f"connect to {peer.url}: {reason}", outcome=Outcome.NOT_STARTED) from refused
-        except TimeoutError as timeout_:
-            raise BudgetSpent(
-                f"no answer from {peer.url} within {call.budget.total_ms:.0f} ms", outcome=Outcome.UNKNOWN
-            ) from timeout_
-        except (aiohttp.ClientError, ConnectionError) as lost:
-            raise ConnectionLost(f"connection to {peer.url} broke", outcome=Outcome.UNKNOWN) from lost
+        return self._connected().request(method, url, data=body, headers=sent, timeout=timeout, allow_redirects=False)
 
     def _connected(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -130,14 +136,49 @@ class HopClient:
             )
         return self._session
 
-    def _failure(self, began: Hop, call: Call, status: int, content: bytes) -> DiegoError:
-        try:
-            return chain.rebuild(_mapping(content))
-        except ValueError as malformed:
-            error = BadAnswer(f"status {status} without a failure document", outcome=Outcome.UNKNOWN)
-            error.frame = evolve(began.frame(error, call.clock.monotonic()), status=status)
-            error.__cause__ = malformed
-            return error
+
+@contextmanager
+def _border(call: Call, peer: Peer) -> Iterator[None]:
+    """The border to aiohttp's client: its exceptions become ours."""
+    try:
+        yield
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as refused:
+        reason = refused.strerror if isinstance(refused, aiohttp.ClientConnectorError) else None
+        told = reason or ("timed out" if isinstance(refused, TimeoutError) else "no such address")
+        raise HopUnreachable(f"connect to {peer.url}: {told}", outcome=Outcome.NOT_STARTED) from refused
+    except TimeoutError as late:
+        told = f"no answer from {peer.url} within {call.budget.total_ms:.0f} ms"
+        raise BudgetSpent(told, outcome=Outcome.UNKNOWN) from late
+    except aiohttp.ClientResponseError as nonsense:
+        raise BadAnswer(f"{peer.url} does not speak HTTP", outcome=Outcome.UNKNOWN) from nonsense
+    except (aiohttp.ClientError, ConnectionError) as lost:
+        raise ConnectionLost(f"connection to {peer.url} broke", outcome=Outcome.UNKNOWN) from lost
+
+
+def _require_time(call: Call, peer: Peer) -> None:
+    """A request whose budget is spent on arrival is not sent."""
+    if call.remaining_ms() <= ANSWER_MARGIN_MS:
+        raise BudgetSpent(f"no time left to ask {peer.hop} {peer.id}", outcome=Outcome.NOT_STARTED)
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    """The whole body. Raises BadAnswer when it is too long to be an answer of ours."""
+    content = bytearray()
+    async for chunk in response.content.iter_any():
+        content += chunk
+        if len(content) > ANSWER_BYTES_MAX:
+            raise BadAnswer(f"the answer is longer than {ANSWER_BYTES_MAX} bytes", outcome=Outcome.UNKNOWN)
+    return bytes(content)
+
+
+def _failure(began: Hop, call: Call, status: int, content: bytes) -> DiegoError:
+    try:
+        return chain.rebuild(_mapping(content))
+    except ValueError as malformed:
+        error = BadAnswer(f"status {status} without a failure document", outcome=Outcome.UNKNOWN)
+        error.frame = evolve(began.frame(error, call.clock.monotonic()), status=status)
+        error.__cause__ = malformed
+        return error
 
 
 def _attach(call: Call, remote: Hop | None) -> None:
@@ -149,7 +190,7 @@ def _attach(call: Call, remote: Hop | None) -> None:
 def _mapping(content: bytes) -> dict[str, Any]:
     try:
         document = msgspec.json.decode(content)
-    except msgspec.DecodeError as malformed:
+    except (msgspec.DecodeError, RecursionError) as malformed:
         raise ValueError("the body is not JSON") from malformed
     if not isinstance(document, dict):
         raise ValueError("the body is not an object")

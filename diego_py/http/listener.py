@@ -5,6 +5,8 @@ from __future__ import annotations
 from aiohttp import web
 from attrs import define, field
 
+from diego_py.http.runner import DocumentRunner
+
 
 @define
 class HttpListener:
@@ -16,11 +18,11 @@ class HttpListener:
     """0 takes any free one; after `start` this is the one it got."""
     grace_s: float = 2.0
     """How long requests under way may take to finish after the socket was closed."""
-    _runner: web.AppRunner | None = field(default=None, init=False)
+    _runner: DocumentRunner | None = field(default=None, init=False)
 
     async def start(self) -> None:
         """Listen. Raises OSError when the address cannot be had."""
-        self._runner = web.AppRunner(
+        self._runner = DocumentRunner(
             self.application, access_log=None, handle_signals=False, shutdown_timeout=self.grace_s
         )
         await self._runner.setup()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from math import ceil
 from typing import TypeVar
 
 import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from attrs import asdict, define, evolve, field, frozen
 
 from diego_py import chain, wire
@@ -14,6 +16,7 @@ from diego_py.call import Call
 from diego_py.errors import (
     BodyTooLarge,
     CallerError,
+    ConnectionLost,
     DiegoError,
     InternalError,
     InvalidSpec,
@@ -32,6 +35,7 @@ T = TypeVar("T")
 Handler = Callable[[web.Request, Call], Awaitable[web.StreamResponse]]
 
 JSON = "application/json"
+RETRY_AFTER_S_MAX = 86_400
 
 
 @frozen
@@ -64,6 +68,7 @@ class HopServer:
     def application(self, routes: Sequence[Route]) -> web.Application:
         """An aiohttp application that serves `routes` and answers everything else with a document too."""
         app = web.Application(middlewares=[self.middleware], client_max_size=self.body_bytes_max)
+        app[HOP_SERVER] = self
         for route in routes:
             app.router.add_route(route.method, route.path, self._serve(route))
         return app
@@ -76,8 +81,21 @@ class HopServer:
         if request.match_info.http_exception is None:
             return await handler(request)
         call = headers.call_from(request.headers, self.clock, self.default_budget_ms)
-        refused = Route(request.method, "", "route", self._refuse, RouteNotFound)
+        refused = Route(request.method, "", "route", self._refuse, RouteNotFound, counted=False)
         return await self._answer(refused, request, call)
+
+    def refusal(self, request: web.BaseRequest, error: DiegoError) -> web.Response:
+        """The answer to what never came as far as a route: see diego_py.http.runner."""
+        began_s = self.clock.monotonic()
+        call = headers.call_from(request.headers, self.clock, self.default_budget_ms)
+        try:
+            with call.hop(self.hop, self.id, "read_request", type(error)):
+                raise error
+        except DiegoError as refused:
+            failure = chain.problem(refused, call)
+            self._log_defect(refused)
+        self._record("read_request", request, call, failure.status, failure, began_s)
+        return document(failure, call)
 
     def _serve(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def serve(request: web.Request) -> web.StreamResponse:
@@ -110,12 +128,14 @@ class HopServer:
                 response.headers.update(headers.identity(call))
                 response.headers[headers.SERVER_TIMING] = timing
         except DiegoError as error:
-            failure = error.problem if error.problem is not None else chain.problem(error, call)
+            failure = error.problem if error.finished else chain.problem(error, call)
             response = document(failure, call)
             self._log_defect(error)
+            if request.writer.output_size > 0 and request.transport is not None:
+                request.transport.abort()  # the head said 200: only a broken body can tell the reader now
         finally:
             self.in_flight -= route.counted
-        self._record(route, request, call, response.status, failure, began_s)
+        self._record(route.op, request, call, response.status, failure, began_s)
         return response
 
     async def _translated(self, route: Route, request: web.Request, call: Call) -> web.StreamResponse:
@@ -126,11 +146,17 @@ class HopServer:
             raise BodyTooLarge(f"the body may have {self.body_bytes_max} bytes") from refusal
         except web.HTTPException as refusal:
             raise CallerError(refusal.reason) from refusal
+        except (HttpProcessingError, web.RequestPayloadError) as broken:
+            raise CallerError("the body does not come as its headers say") from broken
+        except ConnectionError as gone:
+            if request.transport is not None:
+                raise
+            raise ConnectionLost("the caller hung up") from gone
 
     def _record(
         self,
-        route: Route,
-        request: web.Request,
+        op: str,
+        request: web.BaseRequest,
         call: Call,
         status: int,
         failure: chain.Problem | None,
@@ -138,12 +164,12 @@ class HopServer:
     ) -> None:
         """One wide event and its metrics for the request. The query stays out: it may carry secrets."""
         seconds = self.clock.monotonic() - began_s
-        self.metrics.observe(route.op, status, seconds, failure)
+        self.metrics.observe(op, status, seconds, failure)
         told = {"code": failure.code, "fault": failure.fault, "outcome": failure.outcome} if failure else {}
         self.log.info(
             "request",
-            op=route.op,
-            method=request.method,
+            op=op,
+            method=request.method[:20],
             path=request.path[:200],
             status=status,
             ms=round(seconds * 1000, 2),
@@ -157,6 +183,9 @@ class HopServer:
             self.log.error("defect", error=repr(error.root), exc_info=error.root.__cause__)
 
 
+HOP_SERVER = web.AppKey("hop_server", HopServer)
+
+
 def document(problem: chain.Problem, call: Call) -> web.Response:
     """The response that carries a failure document."""
     response = web.Response(status=problem.status, body=problem.encode(), content_type=chain.MEDIA_TYPE)
@@ -165,8 +194,8 @@ def document(problem: chain.Problem, call: Call) -> web.Response:
     if len(problem.chain) > 1:
         response.headers[headers.PROXY_STATUS] = headers.proxy_status(problem)
     if problem.retry_after_s is not None:
-        response.headers["Retry-After"] = f"{max(1, round(problem.retry_after_s))}"
-    if problem.code == MethodNotAllowed.code and problem.evidence:
+        response.headers["Retry-After"] = f"{min(RETRY_AFTER_S_MAX, max(1, ceil(problem.retry_after_s)))}"
+    if problem.status == MethodNotAllowed.status and problem.evidence:
         response.headers["Allow"] = problem.evidence["allow"]
     return response
 

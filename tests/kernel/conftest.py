@@ -64,11 +64,12 @@ def new_config(image_root: Path, host_address: str) -> Iterator[Callable[..., Ga
 
     def make(**changes: Any) -> GardenConfig:
         number = len(made)
-        state = Path(tempfile.mkdtemp(prefix=STATE_PREFIX))
-        state.chmod(0o711)
+        state = changes.get("state_dir") or tempfile.mkdtemp(prefix=STATE_PREFIX)
+        if "state_dir" not in changes:
+            Path(state).chmod(0o711)
         values: dict[str, Any] = {
             "cell_id": f"cell-{number}",
-            "state_dir": str(state),
+            "state_dir": state,
             "image_root": str(image_root),
             "host_address": host_address,
             "network": f"10.233.{number}.0/24",
@@ -149,9 +150,7 @@ def _processes() -> Iterator[tuple[int, str]]:
 
 
 @pytest.fixture
-async def new_garden(
-    host_sweep: None, new_config: Callable[..., GardenConfig]
-) -> AsyncIterator[Callable[..., Any]]:
+async def new_garden(host_sweep: None, new_config: Callable[..., GardenConfig]) -> AsyncIterator[Callable[..., Any]]:
     """Makes started gardens; all their containers are destroyed in the end, and the test fails if that fails."""
     made: list[Garden] = []
 

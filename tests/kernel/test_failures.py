@@ -52,7 +52,9 @@ async def fails(garden: Garden, wanted: ContainerSpec) -> DiegoError:
 
 
 @pytest.mark.parametrize(("wanted", "code", "words"), [case[1:] for case in FAILING], ids=[case[0] for case in FAILING])
-async def test_the_innermost_cause_names_the_problem(garden: Garden, wanted: ContainerSpec, code: str, words: str) -> None:
+async def test_the_innermost_cause_names_the_problem(
+    garden: Garden, wanted: ContainerSpec, code: str, words: str
+) -> None:
     error = await fails(garden, wanted)
     document = problem(error, call())
     assert document.code == code

@@ -135,9 +135,11 @@ async def test_container_cannot_reach_private_and_metadata_addresses(garden: Gar
 
 
 async def test_a_denial_is_told_at_once(garden: Garden) -> None:
-    script = f"nc -w 20 {METADATA} 80 </dev/null 2>&1; echo $SECONDS; cut -d' ' -f1 /proc/uptime"
-    async with asyncio.timeout(10):
-        await output(garden, shell("a", script))
+    uptime = "cut -d. -f1 /proc/uptime"
+    before, after = await output(
+        garden, shell("a", f"{uptime}; nc -w 20 {METADATA} 80 </dev/null 2>/dev/null; {uptime}")
+    )
+    assert int(after) - int(before) <= 1
 
 
 async def test_containers_cannot_reach_each_other(new_garden: Callable[..., Any], host_address: str) -> None:
@@ -154,24 +156,31 @@ async def test_containers_cannot_reach_each_other(new_garden: Callable[..., Any]
     assert await ask("127.0.0.1", other) == b"hello"
 
 
+SEND_FROM = """
+import socket, sys
+source, target, port = sys.argv[1:]
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+    sender.bind((source, 0))
+    sender.sendto(b"x", (target, int(port)))
+"""
+
+
 async def test_spoofed_source_is_dropped(garden: Garden) -> None:
-    """A frame with a foreign source address, sent on the container's own link by somebody with more rights."""
+    """A packet with a foreign source address, sent on the container's own link by somebody with more rights."""
     await start(garden, spec("a", "/bin/sleep", "60"))
     init = Path(garden.config.state_dir, "containers/a/init.pid").read_text().strip()
     inside = ["nsenter", "-t", init, "-n"]
     subprocess.run([*inside, "ip", "address", "add", "198.18.9.9/32", "dev", "eth0"], check=True)
+    own, gateway = garden.containers()[0].network.address, garden._host.addresses.gateway
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
         receiver.bind(("0.0.0.0", 0))
-        port = receiver.getsockname()[1]
-        table = ["nft", "add", "rule", "inet", garden.config.nft_table]
-        # The host is open for this one test: only the check of the source stands between.
-        subprocess.run([*table[:1], "insert", *table[2:], "to_host", "udp", "dport", str(port), "accept"], check=True)
-        send = "import socket,sys; s=socket.socket(2,2); s.bind((sys.argv[1],0)); s.sendto(b'x',(sys.argv[2],int(sys.argv[3])))"
-        gateway = garden._host.addresses.gateway
-        own = garden.containers()[0].network.address
+        port = str(receiver.getsockname()[1])
+        # The host is opened for this one test: only the check of the source stands between.
+        opening = ["inet", garden.config.nft_table, "to_host", "udp", "dport", port, "accept"]
+        subprocess.run(["nft", "insert", "rule", *opening], check=True)
         receiver.settimeout(5)
         for source in ("198.18.9.9", own):
-            subprocess.run([*inside, "/usr/bin/python3", "-c", send, source, gateway, str(port)], check=True)
+            subprocess.run([*inside, "/usr/bin/python3", "-c", SEND_FROM, source, gateway, port], check=True)
         # Sent second, received first and alone: the spoofed one was dropped.
         assert receiver.recvfrom(10)[1][0] == own
         receiver.setblocking(False)

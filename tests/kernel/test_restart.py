@@ -27,7 +27,8 @@ pytestmark = pytest.mark.kernel
 
 OWNER = """
 import asyncio, json, sys
-from cells.garden import children, oci
+from cells.garden import demolition
+from cells.garden import garden as module
 from cells.garden.config import GardenConfig
 from cells.garden.garden import Garden
 from cells.garden.spec import ProcessSpec
@@ -38,8 +39,6 @@ async def main() -> None:
     config = GardenConfig(**json.loads(sys.argv[1]))
     garden = Garden(config, SystemClock())
     await garden.start()
-    exec(compile(sys.argv[2], "scenario", "exec", flags=0x2000), globals() | {"garden": garden})
-
     async def hang(*_: object) -> None:
         print("ready", flush=True)
         await asyncio.Event().wait()
@@ -64,9 +63,7 @@ def orphans(host_sweep: None) -> Iterator[None]:
 @asynccontextmanager
 async def owner(config: GardenConfig, scenario: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """Another process that owns a garden; it is killed at the end of the block, without a warning."""
-    source = OWNER.replace("SCENARIO", scenario).replace(
-        '    exec(compile(sys.argv[2], "scenario", "exec", flags=0x2000), globals() | {"garden": garden})\n', ""
-    )
+    source = OWNER.replace("SCENARIO", scenario)
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
@@ -137,9 +134,9 @@ def _end(pid: int) -> None:
 
 
 HALF_BUILT = {
-    "before the runtime": "garden._host.runtime.create = hang",
-    "after the runtime": "from cells.garden import garden as module; module.in_thread = replaced(module.in_thread, hang)",
-    "while destroying": "from cells.garden import demolition; demolition.remove = hang",
+    "before the runtime": "type(garden._host.runtime).create = hang",
+    "after the runtime": "module.in_thread = replaced(module.in_thread, hang)",
+    "while destroying": "demolition.remove = hang",
 }
 
 HALF = """
@@ -165,8 +162,7 @@ async def test_half_built_is_removed(
     new_garden: Callable[..., Any], new_config: Callable[..., Any], moment: str
 ) -> None:
     config = new_config()
-    change = HALF_BUILT[moment].replace("garden._host.runtime.create = hang", "type(garden._host.runtime).create = hang")
-    async with owner(config, HALF.replace("CHANGE", change)):
+    async with owner(config, HALF.replace("CHANGE", HALF_BUILT[moment])):
         assert Path(config.state_dir, "containers/half").exists()
     garden = await new_garden(config)
     assert garden.containers() == []

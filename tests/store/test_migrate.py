@@ -13,6 +13,8 @@ from diego_py.errors import DatabaseUnavailable
 
 pytestmark = pytest.mark.store
 
+SLEEPERS = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND pid <> pg_backend_pid()"
+
 
 @pytest.fixture
 async def empty_dsn(postgres: EmbeddedPostgres, request: pytest.FixtureRequest) -> AsyncIterator[str]:
@@ -73,8 +75,8 @@ async def test_a_migration_killed_midway_leaves_nothing_and_no_lock(empty_dsn: s
     (tmp_path / "0001_slow.sql").write_text("CREATE TABLE slow (id integer); SELECT pg_sleep(60);")
     async with asyncio.TaskGroup() as group:
         killed = group.create_task(_fails(migrate(empty_dsn, tmp_path)))
-        while not await ask(empty_dsn, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"):
-            await asyncio.sleep(0.01)
+        while not await ask(empty_dsn, SLEEPERS):
+            await ask(empty_dsn, "SELECT pg_sleep(0.01)")
         await ask(empty_dsn, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
     assert isinstance(killed.result(), DatabaseUnavailable)
     assert await tables(empty_dsn) == {"schema_migrations"}

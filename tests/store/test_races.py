@@ -94,8 +94,7 @@ async def test_orders_that_invite_deadlocks(scene: Scene) -> None:
 async def test_an_old_leader_that_wakes_up_changes_nothing(scene: Scene) -> None:
     """R6: it acquired the lead, decided, slept; another took over; what it wanted to write has no effect."""
     running = await scene.running()
-    old = await lead(scene, "old", 0.05)
-    await asyncio.sleep(0.1)
+    old = await lead(scene, "old", 0)
     new = await lead(scene, "new", 15)
     assert old is not None
     assert new == old + 1
@@ -115,16 +114,15 @@ async def test_an_old_leader_that_wakes_up_changes_nothing(scene: Scene) -> None
 
 async def test_a_takeover_waits_for_a_fenced_transaction(scene: Scene) -> None:
     """R6: the old leader is inside a transaction; the new one gets its epoch only after that is over."""
-    old = await lead(scene, "old", 0.05)
+    old = await lead(scene, "old", 0)
     assert old is not None
-    await asyncio.sleep(0.1)
-    async with asyncio.TaskGroup() as group:
-        async with scene.database.transaction(scene.call, "fenced") as connection:
-            await leader.fence(connection, old)
-            takeover = group.create_task(lead(scene, "new", 15))
-            await asyncio.sleep(0.2)
-            assert not takeover.done()
-            await connection.execute("INSERT INTO domains VALUES ('before-takeover', NULL)")
+    async with asyncio.TaskGroup() as group, scene.database.transaction(scene.call, "fenced") as connection:
+        await leader.fence(connection, old)
+        takeover = group.create_task(lead(scene, "new", 15))
+        while not await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            await connection.execute("SELECT pg_sleep(0.01)")
+        assert not takeover.done()
+        await connection.execute("INSERT INTO domains VALUES ('before-takeover', NULL)")
     assert takeover.result() == old + 1
 
 

@@ -1,4 +1,4 @@
-"""The OCI configuration of a container: a fold of rules, one rule a file, each `apply(config, plan) -> config`. Pure."""
+"""The OCI configuration of a container: a fold of rules, one a file, each `apply(config, plan) -> config`. Pure."""
 
 from __future__ import annotations
 

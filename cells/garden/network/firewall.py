@@ -65,9 +65,7 @@ class Firewall:
         network = elements.network
         lines = f'{verb} element inet {self.table} sources {{ "{elements.interface}" . {network.address} }}\n'
         if network.ports:
-            pairs = ", ".join(
-                f"{port.host_port} : {network.address} . {port.container_port}" for port in network.ports
-            )
+            pairs = ", ".join(f"{port.host_port} : {network.address} . {port.container_port}" for port in network.ports)
             lines += f"{verb} element inet {self.table} published {{ {pairs} }}\n"
         return lines
 
@@ -90,9 +88,11 @@ def ruleset(firewall: Firewall) -> str:
     filled. Established connections come first everywhere; what is left is the first packet of a flow.
     """
     table, ours, cidr = firewall.table, f'"{firewall.prefix}*"', firewall.containers
+    to_host = _refuse(f"iifname {ours}")
+    between = _refuse(f"iifgroup {LINK_GROUP} oifgroup {LINK_GROUP}")
     # Overlapping networks are no error to us, but they are to nft.
     denied = ", ".join(str(network) for network in collapse_addresses(map(IPv4Network, firewall.deny_networks)))
-    deny = f"    iifname {ours} ip daddr {{ {denied} }} reject with icmpx admin-prohibited\n" if denied else ""
+    deny = _refuse(f"iifname {ours} ip daddr {{ {denied} }}") if denied else ""
     chains = ("spoofing", "to_published", "host_to_published", "to_host", "through", "from_behind")
     flush = "".join(f"flush chain inet {table} {chain}\n" for chain in chains)
     return f"""\
@@ -123,13 +123,11 @@ table inet {table} {{
   }}
   chain to_host {{
     iifname {ours} ct state established,related accept
-    iifname {ours} reject with icmpx admin-prohibited
-  }}
+{to_host}  }}
   chain through {{
     iifname {ours} ct state established,related accept
     oifname {ours} ct state established,related accept
-    iifgroup {LINK_GROUP} oifgroup {LINK_GROUP} reject with icmpx admin-prohibited
-    iifname {ours} ct state invalid drop
+{between}    iifname {ours} ct state invalid drop
 {deny}    oifname {ours} ct status dnat accept
     oifname {ours} drop
   }}
@@ -139,3 +137,10 @@ table inet {table} {{
   }}
 }}
 """
+
+
+def _refuse(match: str) -> str:
+    """Rules that tell the container at once. TCP gets a reset: an ICMP error comes back while the kernel still sends
+    the first packet, is taken for a passing trouble then, and the program waits a second for nothing.
+    """
+    return f"    {match} meta l4proto tcp reject with tcp reset\n    {match} reject with icmpx admin-prohibited\n"

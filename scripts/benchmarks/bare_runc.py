@@ -1,0 +1,181 @@
+"""The yardstick: runc alone, without conmon, network, database or anybody who waits for an answer.
+
+A bundle has its own overlay of the same image, mounted before the clock runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field, frozen
+
+from cells.garden import kernel, rootfs, userns
+from cells.garden.cgroups import Cgroups
+from cells.garden.depot import Directory
+from scripts.benchmarks.first_instruction import COMMAND, IN_CREATE, TIMEOUT_S
+
+FIRST_ID = 2_000_000_000
+"""Above every range of ids that a cluster gives out."""
+CGROUP_PARENT = "/diego-bench"
+
+
+@frozen
+class Bundle:
+    """A container that only has to be started."""
+
+    name: str
+    directory: Directory
+
+
+@frozen
+class Begun:
+    """Seconds from before the spawn of runc."""
+
+    mark_s: float
+    pipe_s: float
+
+
+@define
+class BareRunc:
+    """runc with a state directory of its own, and bundles made after the configuration that garden wrote."""
+
+    home: Path
+    image: Path
+    cgroups: Cgroups = field(factory=lambda: Cgroups.of_host(CGROUP_PARENT), init=False)
+    confined: str = field(default="", init=False)
+    """The configuration that garden wrote for the same workload, as text."""
+    _garden_home: str = field(default="", init=False)
+    _userns_fd: int = field(default=-1, init=False)
+    _made: int = field(default=0, init=False)
+
+    async def prepare(self) -> None:
+        for path in (self.home, self.home / "runc"):
+            path.mkdir(mode=0o711, exist_ok=True)
+            path.chmod(0o711)
+        self.cgroups.prepare()
+        self._userns_fd = await userns.make(FIRST_ID)
+
+    def adopt_configuration(self, directory: Path) -> None:
+        """Take over the confinement of a container of garden while it exists."""
+        self.confined = (directory / "bundle" / "config.json").read_text()
+        self._garden_home = str(directory)
+
+    def confined_bundle(self, command: tuple[str, ...] = COMMAND) -> Bundle:
+        """garden's configuration, whole: only paths, ids, cgroup and command are this bundle's own."""
+        bundle = self._bundle()
+        text = self.confined.replace(self._garden_home, str(bundle.directory.path))
+        config: dict[str, Any] = json.loads(text)
+        config["process"]["args"] = list(command)
+        mapping = [{"containerID": 0, "hostID": FIRST_ID, "size": 65536}]
+        config["linux"] |= {"uidMappings": mapping, "gidMappings": mapping}
+        config["linux"]["cgroupsPath"] = self.cgroups.path(bundle.name)
+        self._write(bundle, config)
+        return bundle
+
+    def default_bundle(self) -> Bundle:
+        """`runc spec` as it comes: five namespaces, no user namespace, no seccomp, no limits."""
+        bundle = self._bundle(shifted=False)
+        subprocess.run(["runc", "spec", "--bundle", bundle.directory.bundle], check=True)
+        config = json.loads((bundle.directory.bundle / "config.json").read_text())
+        config["process"] |= {"args": list(COMMAND), "terminal": False}
+        config["root"] = {"path": str(bundle.directory.rootfs), "readonly": False}
+        config["linux"]["cgroupsPath"] = self.cgroups.path(bundle.name)
+        self._write(bundle, config)
+        return bundle
+
+    def _bundle(self, shifted: bool = True) -> Bundle:
+        self._made += 1
+        directory = Directory(self.home / f"b{self._made}", self.home / f"b{self._made}.log")
+        directory.path.mkdir()
+        for path in (directory.bundle, directory.etc, directory.lower, directory.upper, directory.work):
+            path.mkdir()
+        directory.rootfs.mkdir()
+        if shifted:
+            rootfs.mount(self.image, directory, self._userns_fd, FIRST_ID)
+            rootfs.write_etc(directory, FIRST_ID, "bench", "192.0.2.1")
+        else:
+            options = f"lowerdir={self.image},upperdir={directory.upper},workdir={directory.work}"
+            kernel.mount("overlay", str(directory.rootfs), "overlay", 0, options)
+        return Bundle(f"bench{self._made}", directory)
+
+    def run(self, bundle: Bundle) -> Begun:
+        """`runc run` until its process has begun; then the process is killed and runc cleans up after it."""
+        watch = kernel.inotify(str(bundle.directory.upper), IN_CREATE)
+        began_s = time.perf_counter()
+        with open(bundle.directory.log, "wb") as log:
+            runc = subprocess.Popen(self._run_argv(bundle), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
+        assert runc.stdout is not None
+        waiting, at = {watch, runc.stdout.fileno()}, dict[int, float]()
+        while waiting:
+            ready, _, _ = select.select(waiting, [], [], TIMEOUT_S)
+            assert ready, f"{bundle.name} did not begin"
+            at.update((fd, time.perf_counter() - began_s) for fd in ready)
+            waiting -= set(ready)
+        begun = Begun(at[watch], at[runc.stdout.fileno()])
+        os.close(watch)
+        os.kill(_init(bundle), signal.SIGKILL)
+        runc.wait()
+        runc.stdout.close()
+        return begun
+
+    def fail(self, bundle: Bundle) -> tuple[float, str]:
+        """`runc run` of a command that does not exist: how long until its whole text is there."""
+        began_s = time.perf_counter()
+        ended = subprocess.run(self._run_argv(bundle), stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        return time.perf_counter() - began_s, ended.stderr
+
+    def run_detached(self, bundle: Bundle) -> float:
+        """`runc run --detach` to its return."""
+        began_s = time.perf_counter()
+        null = subprocess.DEVNULL
+        subprocess.run([*self._run_argv(bundle), "--detach"], stdin=null, stdout=null, stderr=null, check=True)
+        return time.perf_counter() - began_s
+
+    def remove(self, bundle: Bundle) -> float:
+        """Kill, wait for the death, `runc delete`: the quick way; `runc delete --force` would poll in steps of 100 ms."""
+        began_s = time.perf_counter()
+        pidfd = os.pidfd_open(_init(bundle))
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        select.select([pidfd], [], [], TIMEOUT_S)
+        os.close(pidfd)
+        subprocess.run([*self._argv(), "delete", bundle.name], check=True)
+        return time.perf_counter() - began_s
+
+    def discard(self, bundle: Bundle) -> None:
+        """Take away what a bundle has on the disk; its container is gone."""
+        rootfs.unmount(bundle.directory)
+        shutil.rmtree(bundle.directory.path)
+        bundle.directory.log.unlink(missing_ok=True)
+
+    def clean_up(self) -> None:
+        """Whatever an interrupted round left."""
+        for name in os.listdir(self.home / "runc"):
+            subprocess.run([*self._argv(), "delete", "--force", name], check=False)
+        for path in self.home.glob("b*[0-9]"):
+            rootfs.unmount(Directory(path, path.with_suffix(".log")))
+        self.cgroups.remove_parent()
+        if self._userns_fd >= 0:
+            os.close(self._userns_fd)
+
+    def _argv(self) -> list[str]:
+        return ["runc", "--root", str(self.home / "runc")]
+
+    def _run_argv(self, bundle: Bundle) -> list[str]:
+        pid_file = bundle.directory.path / "pid"
+        return [*self._argv(), "run", "--bundle", str(bundle.directory.bundle), "--pid-file", str(pid_file), bundle.name]
+
+    @staticmethod
+    def _write(bundle: Bundle, config: dict[str, Any]) -> None:
+        (bundle.directory.bundle / "config.json").write_text(json.dumps(config))
+
+
+def _init(bundle: Bundle) -> int:
+    return int((bundle.directory.path / "pid").read_text())

@@ -1,0 +1,60 @@
+"""One installation for each test, its own Postgres where a test takes that away, and the host looked over afterwards."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from cells.garden import children
+from tests.chain.installation import Installation
+from tests.kernel.containers import make_busybox
+
+ROOT_FIXTURES = ("image_root",)
+
+
+@pytest.fixture(scope="session")
+def image_root() -> Iterator[Path]:
+    """`busybox`, a whole small image, and `unmountable`, whose file system takes no shifted ids."""
+    if os.geteuid() != 0:
+        pytest.skip("makes real containers: needs root")
+    children.become_subreaper()
+    root = Path(tempfile.mkdtemp(prefix="diego-images-", dir="/tmp"))
+    root.chmod(0o711)
+    make_busybox(root / "busybox")
+    (root / "unmountable").symlink_to("/proc")
+    yield root
+    shutil.rmtree(root)
+
+
+@pytest.fixture
+async def installation(
+    image_root: Path, open_directory: Path, database_dsn: str
+) -> AsyncIterator[Installation]:
+    """A BBS without cells. In the end nothing of any container is left, and no process met a defect."""
+    async with Installation(open_directory, image_root, database_dsn) as made:
+        await made.start_bbs()
+        yield made
+        for lrp in (await made.request("GET", "/v1/desired_lrps")).json["items"]:
+            deleted = await made.delete(lrp["definition"]["process_guid"])
+            assert deleted.status == 200, deleted.body
+        assert made.left() == []
+        assert made.defects() == []
+        assert not made.process.failed
+
+
+@pytest.fixture
+async def one_cell(installation: Installation) -> Installation:
+    await installation.start_cell(1)
+    return installation
+
+
+@pytest.fixture
+async def two_cells(installation: Installation) -> Installation:
+    await installation.start_cell(1)
+    await installation.start_cell(2)
+    return installation

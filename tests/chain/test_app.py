@@ -1,0 +1,144 @@
+"""The last hops, runc and the app itself: the command cannot be executed, ends, is killed, never becomes healthy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.chain.definitions import SERVE, checked_by, lrp
+from tests.chain.expected import Expected, failed
+from tests.chain.installation import Installation
+
+pytestmark = [pytest.mark.chain, pytest.mark.kernel]
+
+TO_GARDEN = ("bbs", "auction", "rep", "garden")
+TO_RUNC = (*TO_GARDEN, "runc")
+TO_START = ("bbs", "auction", "rep", "executor", "garden", "runc")
+TO_APP = ("bbs", "auction", "rep", "executor")
+
+NOT_STARTED: dict[str, tuple[dict[str, Any], Expected]] = {
+    "exec not found": (
+        lrp(run_path="/bin/nope", run_args=[]),
+        Expected(code="runtime.exec_not_found", hops=TO_START, evidence=("runtime_log", "stderr")),
+    ),
+    "exec not executable": (
+        lrp(run_path="/etc/not-executable", run_args=[]),
+        Expected(code="runtime.exec_not_executable", hops=TO_START, evidence=("runtime_log", "stderr")),
+    ),
+    "no program": (
+        lrp(run_path="/bin/not-a-program", run_args=[]),
+        Expected(code="runtime.exec_not_executable", hops=TO_START, evidence=("runtime_log", "stderr")),
+    ),
+    "working directory": (
+        lrp(run_dir="/bin/busybox"),
+        Expected(code="runtime.working_directory", hops=TO_RUNC, evidence=("runtime_log", "stderr")),
+    ),
+    "closed working directory": (
+        lrp(run_dir="/root", run_user="vcap"),
+        Expected(code="runtime.working_directory", hops=TO_START, evidence=("runtime_log", "stderr")),
+    ),
+    "user": (
+        lrp(run_user="nobody-here"),
+        Expected(code="garden.user_not_found", hops=TO_GARDEN),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NOT_STARTED)
+async def test_a_command_that_cannot_be_executed(two_cells: Installation, name: str) -> None:
+    """Another cell has the same image: the first refusal of the runtime is the answer, and no crash of the app."""
+    definition, expected = NOT_STARTED[name]
+    document = await failed(two_cells, await two_cells.desire(definition), expected)
+    assert document["fault"] == "app"
+    assert document["retryable"] is False
+    if "stderr" in expected.evidence:
+        assert document["evidence"]["stderr"]["text"], "runc's own words"
+        assert document["detail"].startswith("runtime ")
+
+
+ENDED: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "exits with a status": (
+        "echo first; echo oops >&2; exit 3",
+        "exited with status 3",
+        {"exit_status": 3, "signal": None, "oom_killed": False, "app_log_tail": ["first", "oops"]},
+    ),
+    "exits with 0": ("echo done", "exited with status 0", {"exit_status": 0, "signal": None}),
+    "is killed": (
+        "echo before; sh -c 'kill -9 $PPID'; sleep 5",
+        "killed by signal 9",
+        {"exit_status": 137, "signal": 9, "oom_killed": False, "app_log_tail": ["before"]},
+    ),
+    "ends by a signal of its own": (
+        "trap 'exit 143' TERM; kill -TERM $$; sleep 5",
+        "killed by signal 15",
+        {"exit_status": 143, "signal": 15},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ENDED)
+async def test_an_app_that_ends_at_once(one_cell: Installation, name: str) -> None:
+    script, detail, evidence = ENDED[name]
+    if name == "is killed":
+        # PID 1 of a namespace cannot be killed from inside of it: the kernel, or somebody outside, does that.
+        script = "echo before; sleep 0.2; exec sh -c 'exit 137'"
+    answer = await one_cell.desire(lrp(script=script, check_definition=checked_by(tcp={"port": 8080}), ports=[8080]))
+    expected = Expected(
+        code="app.exited",
+        hops=TO_APP,
+        evidence=("exit_status", "signal", "oom_killed", "app_log_tail", "cgroup"),
+        state="CRASHED",
+    )
+    document = await failed(one_cell, answer, expected)
+    assert document["detail"] == detail
+    assert {name: document["evidence"][name] for name in evidence} == evidence
+    assert document["fault"] == "app"
+
+
+UNHEALTHY: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "tcp refused": (
+        {"tcp": {"port": 8080, "connect_timeout_ms": 200}},
+        {"kind": "tcp", "answer": "ECONNREFUSED"},
+    ),
+    "http wrong status": (
+        {"http": {"port": 8081, "path": "/missing", "request_timeout_ms": 300}},
+        {"kind": "http", "answer": "404"},
+    ),
+    "command": (
+        {"command": {"path": "/bin/sh", "args": ["-c", "echo not yet; exit 7"], "user": "root"}},
+        {"kind": "command", "answer": "7"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNHEALTHY)
+async def test_an_app_that_never_becomes_healthy(one_cell: Installation, name: str) -> None:
+    check, told = UNHEALTHY[name]
+    serve = "echo waiting; " + SERVE.replace("8080", "8081")
+    definition = lrp(script=serve, ports=[8080, 8081], check_definition={"checks": [check]}, start_timeout_ms=600)
+    expected = Expected(
+        code="app.never_healthy", hops=TO_APP, evidence=("check", "app_log_tail"), state="CRASHED"
+    )
+    document = await failed(one_cell, await one_cell.desire(definition), expected)
+    said = document["evidence"]["check"]
+    assert said["kind"] == told["kind"]
+    assert told["answer"] in said["answer"]
+    assert said["attempts"] >= 2
+    assert document["evidence"]["app_log_tail"] == ["waiting"]
+    assert document["detail"] == "not healthy within 0.6 s"
+    assert 600 <= document["elapsed_ms"] < 3_000
+
+
+async def test_an_app_that_runs_out_of_memory(one_cell: Installation) -> None:
+    eat = "echo eating; exec tail /dev/zero"
+    definition = lrp(
+        script=eat, memory_mb=16, ports=[8080], check_definition=checked_by(tcp={"port": 8080})
+    )
+    expected = Expected(
+        code="app.out_of_memory", hops=TO_APP, evidence=("exit_status", "oom_killed", "cgroup"), state="CRASHED"
+    )
+    document = await failed(one_cell, await one_cell.desire(definition), expected)
+    assert document["evidence"]["oom_killed"] is True
+    assert document["evidence"]["signal"] == 9
+    assert document["evidence"]["app_log_tail"] == ["eating"]

@@ -1,0 +1,153 @@
+"""Lists, cursors and what is kept for how long, table by table."""
+
+import pytest
+from attrs import evolve
+
+from bbs.store import actual_lrps, desired_lrps, domains, failures, idempotency
+from bbs.store.actual_lrps import Filter
+from diego_py import wire
+from diego_py.models.actual_lrp import ActualLRP
+from tests.store.conftest import Scene, definition, problem
+
+pytestmark = pytest.mark.store
+
+
+async def test_pages_of_instances_are_whole_and_in_order(scene: Scene) -> None:
+    for guid in ("b", "A", "a", "a-1"):
+        await scene.unclaimed(guid, instances=3)
+    whole = await scene.database.read(scene.call, "list", actual_lrps.list_all)
+    assert [(row.process_guid, row.index) for row in whole] == [
+        (g, i) for g in ("A", "a", "a-1", "b") for i in range(3)
+    ]
+    paged: list[ActualLRP] = []
+    after = None
+    while page := await pages(scene, Filter(), after, 5):
+        paged += page
+        after = (page[-1].process_guid, page[-1].index, page[-1].presence.value)
+    assert paged == whole
+
+
+async def pages(
+    scene: Scene, wanted: Filter, after: actual_lrps.Cursor | None = None, limit: int = 500
+) -> list[ActualLRP]:
+    return await scene.database.read(scene.call, "list", lambda c: actual_lrps.list_page(c, wanted, after, limit))
+
+
+async def test_filters_of_instances(scene: Scene) -> None:
+    running = await scene.running("runs")
+    await scene.unclaimed("waits")
+    assert await pages(scene, Filter(process_guid="runs")) == [running]
+    assert await pages(scene, Filter(cell_id="cell-1")) == [running]
+    assert await pages(scene, Filter(state="RUNNING", domain="tests")) == [running]
+    assert await pages(scene, Filter(state="RUNNING", domain="other")) == []
+    assert len(await pages(scene, Filter(domain="tests"))) == 2
+    of_cell = await scene.database.read(scene.call, "list", lambda c: actual_lrps.list_of_cell(c, "cell-1"))
+    assert of_cell == [running]
+
+
+async def test_documents_come_with_lists_only_when_asked_for(scene: Scene) -> None:
+    await scene.crashed()
+    (plain,) = await pages(scene, Filter())
+    (whole,) = await scene.database.read(
+        scene.call, "list", lambda c: actual_lrps.list_page(c, Filter(), with_failure=True)
+    )
+    (listed,) = await scene.database.read(
+        scene.call, "list", lambda c: actual_lrps.list_of(c, "app", with_failure=True)
+    )
+    assert plain.failure is None
+    assert whole.failure is not None
+    assert whole.failure["code"] == "app.exited"
+    assert listed == whole
+    assert evolve(whole, failure=None) == plain
+    assert await scene.row() == whole
+
+
+async def test_pages_of_desired_lrps(scene: Scene) -> None:
+    for guid in ("a", "b", "c"):
+        await scene.unclaimed(guid)
+
+    async def names(domain: str | None, after: str | None, limit: int) -> list[str]:
+        listed = await scene.database.read(
+            scene.call, "list", lambda c: desired_lrps.list_page(c, domain, after, limit)
+        )
+        return [desired.definition.process_guid for desired in listed]
+
+    assert await names(None, None, 2) == ["a", "b"]
+    assert await names("tests", "b", 2) == ["c"]
+    assert await names("other", None, 2) == []
+    infos = await scene.database.read(scene.call, "list", desired_lrps.list_scheduling_infos)
+    assert [(info.process_guid, info.instances, info.domain) for info in infos] == [
+        (guid, 1, "tests") for guid in ("a", "b", "c")
+    ]
+
+
+async def test_failures_newest_first_by_page_and_filter(scene: Scene) -> None:
+    (row,) = await scene.unclaimed()
+    for number in range(5):
+        await scene.lifecycle.record_failure(scene.call, problem(scene.call, f"f{number}"), "place", row)
+
+    async def page(after: tuple[str, str] | None, **wanted: str) -> list[failures.FailureRecord]:
+        filter = failures.Filter(**wanted)
+        return await scene.database.read(scene.call, "list", lambda c: failures.list_page(c, filter, after, 3))
+
+    first = await page(None)
+    assert [failure.id for failure in first] == ["f4", "f3", "f2"]
+    assert [failure.id for failure in await page(failures.cursor_of(first[-1]))] == ["f1", "f0"]
+    assert len(await page(None, process_guid="app", domain="tests", code="app.exited")) == 3
+    assert await page(None, process_guid="other") == []
+    assert wire.encode(first)
+
+
+async def test_failures_are_kept_for_thirty_days(scene: Scene) -> None:
+    for id in ("old", "new"):
+        await scene.lifecycle.record_failure(scene.call, problem(scene.call, id), "place")
+    await scene.sql("UPDATE failures SET created_at = created_at - interval '31 days' WHERE id = 'old'")
+    await scene.database.run(scene.call, "prune", failures.prune)
+    assert [row["id"] for row in await scene.sql("SELECT id FROM failures")] == ["new"]
+
+
+async def test_domains_are_fresh_for_their_time(scene: Scene) -> None:
+    await scene.database.run(scene.call, "upsert", lambda c: domains.upsert(c, "short", 0.01))
+    await scene.database.run(scene.call, "upsert", lambda c: domains.upsert(c, "long", 60))
+    await scene.database.run(scene.call, "upsert", lambda c: domains.upsert(c, "ever", None))
+    await scene.sql("SELECT pg_sleep(0.02)")
+    fresh = await scene.database.read(scene.call, "list", domains.list_fresh)
+    assert [(item.domain, item.expires_at is None) for item in fresh] == [("ever", True), ("long", False)]
+    assert wire.encode(fresh)
+    await scene.sql("UPDATE domains SET expires_at = expires_at - interval '2 days'")
+    await scene.database.run(scene.call, "prune", domains.prune)
+    assert [row["domain"] for row in await scene.sql("SELECT domain FROM domains")] == ["ever"]
+
+
+async def test_keys_are_forgotten_a_day_after_they_ran_out(scene: Scene) -> None:
+    key = idempotency.IdempotencyKey("k", "POST /", b"h", "o")
+    await scene.lifecycle.desire(scene.call, definition(), key)
+    await scene.sql("UPDATE idempotency_keys SET expires_at = expires_at - interval '25 hours'")
+    await scene.database.run(scene.call, "prune", idempotency.prune)
+    assert await scene.sql("SELECT key FROM idempotency_keys") == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "state = 'OTHER'",
+        "state = 'CLAIMED'",
+        "state = 'RUNNING', cell_id = 'c'",
+        "state = 'CRASHED', instance_guid = 'g'",
+        "routable = true",
+        "net_info = ''",
+        "cell_id = 'c'",
+        "presence = 'EVACUATING'",
+        "index = -1",
+    ],
+)
+async def test_postgres_itself_refuses_rows_that_no_state_allows(scene: Scene, change: str) -> None:
+    await scene.unclaimed()
+    with pytest.raises(Exception, match="CheckViolation"):
+        await scene.sql(f"UPDATE actual_lrps SET {change}")
+
+
+async def test_an_instance_guid_is_of_one_row_only(scene: Scene) -> None:
+    await scene.unclaimed(instances=2)
+    with pytest.raises(Exception, match="UniqueViolation"):
+        await scene.sql("UPDATE actual_lrps SET instance_guid = 'same'")

@@ -1,0 +1,94 @@
+"""Records survive as they were, and what is torn reads as half-built."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+
+from cells.garden.depot import Depot, Record
+from cells.garden.spec import Exit, Limits, PortForward
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+RECORD = Record(
+    handle="a",
+    phase="creating",
+    id_slot=3,
+    address_number=4,
+    ports=(PortForward(80, 61001),),
+    limits=Limits(memory_bytes=1),
+    properties={"owner": "me"},
+    created_at=NOW.isoformat(),
+    rootfs="preloaded:x",
+)
+EXIT = Exit(137, 9, True, ("last",), {"oom_kill": 1}, NOW)
+
+
+@pytest.fixture
+def depot(tmp_path: Path) -> Depot:
+    made = Depot(tmp_path / "state")
+    made.prepare()
+    return made
+
+
+def test_round_trip(depot: Depot) -> None:
+    depot.make(RECORD)
+    assert depot.load("a") == RECORD
+    ended = evolve(RECORD, phase="running", exit=EXIT)
+    depot.save(ended)
+    assert depot.load("a") == ended
+    assert depot.handles() == ["a"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", '{"handle": "b"}', "null"])
+def test_torn_records_read_as_none(depot: Depot, text: str) -> None:
+    depot.make(RECORD).state.write_text(text)
+    assert depot.load("a") is None
+
+
+def test_a_record_of_another_container_is_none(depot: Depot) -> None:
+    depot.make(RECORD).state.write_bytes(depot.directory("a").state.read_bytes().replace(b'"a"', b'"b"'))
+    assert depot.load("a") is None
+
+
+def test_nothing_there(depot: Depot) -> None:
+    assert depot.load("a") is None
+    depot.remove("a")
+    assert depot.handles() == []
+
+
+def test_a_handle_is_made_once(depot: Depot) -> None:
+    depot.make(RECORD)
+    with pytest.raises(FileExistsError):
+        depot.make(RECORD)
+
+
+def test_containers_may_pass_and_others_may_not_read(depot: Depot) -> None:
+    directory = depot.make(RECORD)
+    for path in (depot.root, depot.containers, directory.path, directory.rootfs, directory.etc):
+        assert path.stat().st_mode & 0o777 == 0o711
+    for path in (directory.bundle, depot.logs, depot.runtime):
+        assert path.stat().st_mode & 0o777 == 0o700
+    assert directory.state.stat().st_mode & 0o777 == 0o600
+
+
+def test_removal_keeps_the_log_and_a_new_one_begins_afresh(depot: Depot) -> None:
+    directory = depot.make(RECORD)
+    directory.log.write_text("old")
+    depot.remove("a")
+    assert directory.log.exists()
+    depot.make(RECORD)
+    assert not directory.log.exists()
+
+
+def test_oldest_logs_of_gone_containers_make_room(depot: Depot) -> None:
+    depot.make(RECORD).log.write_text("")
+    for age, handle in enumerate(("newest", "middle", "oldest")):
+        path = depot.directory(handle).log
+        path.write_text("")
+        os.utime(path, (1_000_000 - age, 1_000_000 - age))
+    depot.prune_logs(keep=1)
+    assert sorted(path.name for path in depot.logs.iterdir()) == ["a.log", "newest.log"]

@@ -1,0 +1,36 @@
+"""No state without its reason, since when, and the next attempt."""
+
+from datetime import timedelta
+
+from diego_py.cli import instances
+from diego_py.models.actions import Action, RunAction
+from diego_py.models.actual_lrp import ActualLRPState
+from diego_py.models.desired_lrp import DesiredLRPDefinition
+from diego_py.models.identifiers import Domain, ProcessGuid
+from tests.unit.diego_py.clients.fake_bbs import NOW, instance
+
+WEB = DesiredLRPDefinition(
+    process_guid=ProcessGuid("web"),
+    domain=Domain("d"),
+    rootfs="preloaded:x",
+    action=Action(run=RunAction(path="x", user="vcap")),
+)
+GONE = {"instance_guid": None, "cell_id": None, "net_info": None}
+
+
+def test_a_crash_tells_why_and_when_it_is_tried_again() -> None:
+    crashed = instance(
+        WEB, 0, state=ActualLRPState.CRASHED, crash_reason="exited", next_attempt_at=NOW + timedelta(seconds=90), **GONE
+    )
+    row = instances.row(crashed, NOW + timedelta(seconds=30))
+    assert row == ["web", "0", "CRASHED", "30s ago", "-", "-", "exited; next attempt in 1m"]
+
+
+def test_a_cut_reason_says_where_the_whole_is() -> None:
+    waits = instance(WEB, 0, state=ActualLRPState.UNCLAIMED, placement_error="x" * 100, next_attempt_at=NOW, **GONE)
+    told = instances.reason(waits, NOW, characters=10)
+    assert told == "xxxxxxxxxx… (diego explain web); next attempt is due"
+
+
+def test_spans() -> None:
+    assert [instances.span(s) for s in (-1, 0, 59, 60, 3600, 200_000)] == ["0s", "0s", "59s", "1m", "1h", "2d"]
