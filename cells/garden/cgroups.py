@@ -11,9 +11,6 @@ from attrs import define, field, frozen
 
 from diego_py.errors import CgroupFailed
 
-NEVER_A_PID = 4_194_304
-"""One above the highest pid Linux can have."""
-
 UNLIMITED = 1 << 62
 """v1 says "no limit" with the largest multiple of a page; anything above this is none."""
 
@@ -68,19 +65,16 @@ class Cgroups:
         return f"{self.parent}/{handle}"
 
     def warm(self) -> None:
-        """Make the next move of a process into a cgroup quick; blocks for about ten milliseconds itself.
+        """Make the next move of a process into a cgroup quick; may block for about ten milliseconds itself.
 
-        The first write to any cgroup.procs waits for an RCU grace period, during which the kernel switches the lock
-        to its fast side for writers; those that follow soon do not wait. A pid that cannot exist takes the lock and
-        moves nobody.
+        The first move after a while waits for an RCU grace period, in which the kernel turns a lock to the side of its
+        writers; those that follow soon do not wait. We move ourselves to where we are: that takes the lock and changes
+        nothing.
         """
-        tree = self._v1.get("pids") or self._v2 or self.trees[0].mount
+        tree = self._v1.get("pids") or self._v2
         with contextlib.suppress(OSError):
-            fd = os.open(f"{tree}{self.parent}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
-            try:
-                os.write(fd, b"%d" % NEVER_A_PID)
-            finally:
-                os.close(fd)
+            here = _own_path(Path("/proc/self/cgroup").read_text(), "pids" if "pids" in self._v1 else "")
+            Path(f"{tree}{here}/cgroup.procs").write_text(str(os.getpid()))
 
     def prepare(self) -> None:
         """Make the parent in every tree. Raises CgroupFailed."""
@@ -156,6 +150,15 @@ class Cgroups:
             with contextlib.suppress(FileNotFoundError):
                 found |= {entry.name for entry in os.scandir(tree.mount + self.parent) if entry.is_dir()}
         return found
+
+
+def _own_path(text: str, controller: str) -> str:
+    """Where a process is in one tree, by its /proc/PID/cgroup; the v2 tree has no controllers in it. Pure."""
+    for line in text.splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controller in controllers.split(","):
+            return path
+    return "/"
 
 
 def _remove_tree(path: str) -> None:

@@ -78,12 +78,12 @@ class Garden:
         """Make a container whose user process has not begun. Any failure leaves nothing of it behind.
 
         Raises GardenFailed or, as its causes, RootfsNotFound, UserNotFound, PoolExhausted, MountFailed,
-        RuntimeFailed and its kinds, NetworkFailed.
+        RuntimeFailed and its kinds, NetworkFailed, BudgetSpent.
         """
         with call.hop("garden", self.config.cell_id, "create", GardenFailed) as call:
             image = rootfs.find(self.config.image_root, spec.rootfs)
             identity = users.look_up(str(image), spec.user)
-            async with AsyncExitStack() as undo:
+            async with call.within_budget("create container", Outcome.ROLLED_BACK), AsyncExitStack() as undo:
                 with call.step("allocate"):
                     box = self._allocate(spec)
                 undo.push_async_exit(_Undo(self, box))

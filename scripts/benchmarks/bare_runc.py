@@ -111,7 +111,8 @@ class BareRunc:
         watch = kernel.inotify(str(bundle.directory.upper), IN_CREATE)
         began_s = time.perf_counter()
         with open(bundle.directory.log, "wb") as log:
-            runc = subprocess.Popen(self._run_argv(bundle), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
+            argv = self._run_argv(bundle)
+            runc = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
         assert runc.stdout is not None
         waiting, at = {watch, runc.stdout.fileno()}, dict[int, float]()
         while waiting:
@@ -140,7 +141,7 @@ class BareRunc:
         return time.perf_counter() - began_s
 
     def remove(self, bundle: Bundle) -> float:
-        """Kill, wait for the death, `runc delete`: the quick way; `runc delete --force` would poll in steps of 100 ms."""
+        """Kill, wait for the death, `runc delete`: the quick way. `delete --force` would poll in steps of 100 ms."""
         began_s = time.perf_counter()
         pidfd = os.pidfd_open(_init(bundle))
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
@@ -169,8 +170,8 @@ class BareRunc:
         return ["runc", "--root", str(self.home / "runc")]
 
     def _run_argv(self, bundle: Bundle) -> list[str]:
-        pid_file = bundle.directory.path / "pid"
-        return [*self._argv(), "run", "--bundle", str(bundle.directory.bundle), "--pid-file", str(pid_file), bundle.name]
+        home = bundle.directory
+        return [*self._argv(), "run", "--bundle", str(home.bundle), "--pid-file", str(home.path / "pid"), bundle.name]
 
     @staticmethod
     def _write(bundle: Bundle, config: dict[str, Any]) -> None:

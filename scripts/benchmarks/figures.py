@@ -56,8 +56,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def milliseconds(spread: Spread) -> list[str]:
-    return [f"{spread.median:.1f}", f"{spread.least:.1f}–{spread.greatest:.1f}"]
+    return [f"{spread.median:.1f}", f"{spread.least:.1f} - {spread.greatest:.1f}"]
 
 
 def times(spread: Spread) -> str:
-    return f"{spread.median:.2f} ({spread.least:.2f}–{spread.greatest:.2f})"
+    return f"{spread.median:.2f} ({spread.least:.2f} - {spread.greatest:.2f})"

@@ -150,3 +150,13 @@ async def test_closed_state_directory(new_garden: Callable[..., Any], new_config
     with pytest.raises(DiegoError) as failed:
         await new_garden(new_config(state_dir=str(closed / "state")))
     assert str(closed) in failed.value.message
+
+
+@pytest.mark.parametrize("budget_ms", [10, 52, 60, 70, 80])
+async def test_budget_that_runs_out(garden: Garden, budget_ms: float) -> None:
+    """50 ms of a budget are kept for the answer, so all of these are too short."""
+    with pytest.raises(DiegoError) as failed:
+        await garden.create(call(budget_ms), spec("a", "/bin/true", ports=(80,)))
+    assert failed.value.root.code == "budget_spent"
+    assert garden.containers() == []
+    assert not list(Path(garden.config.state_dir, "containers").iterdir())

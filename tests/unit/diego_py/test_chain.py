@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def linked(*errors: DiegoError) -> DiegoError:
     """The errors, outermost first, each caused by the next, each with a frame of its own hop."""
     for position, error in enumerate(errors):
         error.frame = error.frame or Frame(f"hop{position}", f"id{position}", "op", error.code, error.message)
-    for outer, inner in zip(errors, errors[1:], strict=False):
+    for outer, inner in pairwise(errors):
         outer.__cause__ = inner
     return errors[0]
 
@@ -376,16 +377,14 @@ def test_nothing_gives_way_in_a_document_that_fits() -> None:
 
 
 def test_texts_instances_and_errors_give_way_too() -> None:
-    pathological = "\0" * 90_000
-    frames = tuple(
-        Frame(pathological, pathological, pathological, pathological, pathological, steps=(Step(pathological, 1.0),) * 9)
-        for _ in range(CHAIN_FRAMES_MAX)
-    )
+    text = "\0" * 90_000
+    frame = Frame(text, text, text, text, text, steps=(Step(text, 1.0),) * 9)
+    frames = (frame,) * CHAIN_FRAMES_MAX
     full = evolve(
-        problem(linked(RepFailed(pathological)), call()),
+        problem(linked(RepFailed(text)), call()),
         chain=frames,
-        instances=({"index": 1, "detail": pathological},) * 10_000,
-        errors=({"pointer": pathological, "code": pathological, "detail": pathological},) * 100,
+        instances=({"index": 1, "detail": text},) * 1_000,
+        errors=({"pointer": text, "code": text, "detail": text},) * 100,
     )
     assert len(full.encode()) <= DOCUMENT_BYTES_MAX
     many = evolve(full, chain=frames[:1], detail="x", instances=tuple({"index": n} for n in range(9_000)))
