@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from itertools import islice
 from os import PathLike, fspath
 from typing import Any
 
 import msgspec
-from attrs import asdict, evolve, frozen
+from attrs import asdict, define, evolve, frozen
 
 from diego_py.call import Call
 from diego_py.errors import DiegoError, Fault, Frame, Next, Outcome, RemoteError, registry
@@ -69,25 +70,24 @@ class Problem:
         """The JSON document, at most 64 KiB: long texts and lists give way, then evidence, and evidence says so."""
         slim = self
         for text_max, items_max in _STAGES:
-            body = slim._encode(text_max, items_max)
-            if len(body) <= DOCUMENT_BYTES_MAX:
-                return body
+            with suppress(_TooLong):
+                body = slim._encode(_Plain(text_max, items_max, DOCUMENT_BYTES_MAX))
+                if len(body) <= DOCUMENT_BYTES_MAX:
+                    return body
             slim = evolve(self, evidence={"truncated": True, **(self.evidence or {})})
         frames = tuple(evolve(frame, steps=()) for frame in self.chain)
         slim = evolve(self, chain=frames, evidence={"truncated": True}, subject=None, instances=(), errors=())
-        return evolve(slim, placement=None)._encode(*_LAST_STAGE)
+        return evolve(slim, placement=None)._encode(_Plain(*_LAST_STAGE, DOCUMENT_BYTES_MAX))
 
-    def _encode(self, text_max: int, items_max: int) -> bytes:
-        plain = {
-            name: _plain(value, text_max, items_max if name in _FREE else DOCUMENT_BYTES_MAX)
-            for name, value in _present(self).items()
-        }
-        return msgspec.json.encode(plain)
+    def _encode(self, plain: _Plain) -> bytes:
+        members = _present(self).items()
+        return msgspec.json.encode({name: plain.value(value, free=name in _FREE) for name, value in members})
 
 
 def problem(error: DiegoError, call: Call, subject: Mapping[str, Any] | None = None) -> Problem:
     """Write the document of `error`. The innermost cause names the problem; the outer links say what was going on."""
     links = list(error.links())
+    about = dict(subject or _first(link.subject for link in links) or {})
     root = links[-1]
     frames = _shortened(_frames(error))
     entered = len(frames) > 1
@@ -107,10 +107,10 @@ def problem(error: DiegoError, call: Call, subject: Mapping[str, Any] | None = N
         budget_ms=round(call.budget.total_ms),
         elapsed_ms=frames[0].elapsed_ms,
         chain=tuple(frames),
-        subject=dict(subject) if subject else None,
+        subject=about or None,
         placement=_first(link.placement for link in links),
         evidence=_first(link.evidence for link in reversed(links)),
-        next=tuple(_fill(step, subject or {}) for step in root.next),
+        next=tuple(_fill(step, about) for step in root.next),
         errors=root.errors,
     )
 
@@ -276,40 +276,61 @@ def _said(members: dict[str, Any]) -> dict[str, Any]:
     return {key: item for key, item in members.items() if item is not None and item != () and item != ""}
 
 
-def _plain(value: Any, text_max: int, items_max: int, depth: int = 0) -> Any:
-    """`value` as JSON can say it, and no more of it than told. What is no plain data is only named, never printed."""
-    if isinstance(value, Mapping | list | tuple | set | frozenset):
-        if depth >= DEPTH_MAX:
-            return f"<{type(value).__name__}>"
+class _TooLong(Exception):
+    """More was met than a document can hold."""
+
+
+@define
+class _Plain:
+    """Values as JSON can say them, and no more of them than told. What is no plain data is only named."""
+
+    text_max: int
+    items_max: int
+    left: int
+    """Characters and values that may still come; fewer than their bytes, so that it never ends too early."""
+
+    def value(self, value: Any, free: bool, depth: int = 0) -> Any:
+        """Raises _TooLong."""
+        self.left -= 1
+        if self.left < 0:
+            raise _TooLong
+        if isinstance(value, Mapping | list | tuple | set | frozenset):
+            return self._items(value, free, depth) if depth < DEPTH_MAX else f"<{type(value).__name__}>"
+        if value is None or isinstance(value, bool | float):
+            return value
+        if isinstance(value, int) and -_INTEGER_MAX <= value <= _INTEGER_MAX:
+            return int(value)
+        return self._text(value)
+
+    def _items(self, value: Any, free: bool, depth: int) -> Any:
+        items_max = self.items_max if free else None
         if isinstance(value, Mapping):
-            return {
-                _text(key, text_max): _plain(item, text_max, items_max, depth + 1)
-                for key, item in islice(value.items(), items_max)
-            }
-        return [_plain(item, text_max, items_max, depth + 1) for item in islice(value, items_max)]
-    if value is None or isinstance(value, bool | float):
-        return value
-    if isinstance(value, int) and -_INTEGER_MAX <= value <= _INTEGER_MAX:
-        return int(value)
-    return _text(value, text_max)
+            items = islice(value.items(), items_max)
+            return {self._text(key): self.value(item, free, depth + 1) for key, item in items}
+        return [self.value(item, free, depth + 1) for item in islice(value, items_max)]
+
+    def _text(self, value: object) -> str:
+        """A scalar as a text that every parser takes. Of a long one head and tail stay."""
+        text = _written(value)
+        if len(text) > self.text_max:
+            head = self.text_max // 4
+            text = f"{text[:head]}[...]{text[head - self.text_max :]}"
+        self.left -= len(text)
+        return text.encode(errors="replace").decode()
 
 
-def _text(value: object, text_max: int) -> str:
-    """A scalar as a text that every parser takes. Of a long one head and tail stay."""
+def _written(value: object) -> str:
     match value:
         case str():
-            text = str(value)
+            return str(value)
         case PathLike():
-            text = str(fspath(value))
+            return str(fspath(value))
         case datetime():
-            text = value.isoformat()
+            return value.isoformat()
         case Secret():
-            text = REDACTED
+            return REDACTED
         case _:
-            text = f"<{type(value).__name__}>"
-    if len(text) > text_max:
-        text = text[: text_max // 4] + "[...]" + text[-(text_max - text_max // 4) :]
-    return text.encode(errors="replace").decode()
+            return f"<{type(value).__name__}>"
 
 
 __all__ = ["MEDIA_TYPE", "Problem", "clip", "main_line", "problem", "rebuild"]

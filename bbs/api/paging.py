@@ -43,6 +43,12 @@ def page_request(request: web.Request, filters: Sequence[str], key_types: Sequen
     return PageRequest(limit, None if cursor is None else _key(cursor, key_types))
 
 
+def no_query(request: web.Request) -> None:
+    """For lists that have no filters. Raises InvalidHeader for any query parameter."""
+    if request.query:
+        raise InvalidHeader(f"unknown query parameter {sorted(request.query)[0][:80]!r}; this list takes none")
+
+
 def whole_number(request: web.Request, name: str, default: int, low: int, high: int) -> int:
     """A whole number from the query. Raises InvalidHeader when it is none or out of range."""
     text = request.query.get(name)

@@ -43,7 +43,8 @@ async def insert(connection: asyncpg.Connection, definition: DesiredLRPDefinitio
     """Store a new one. Raises AlreadyExists."""
     row = await connection.fetchrow(INSERT, definition.process_guid, *_columns(definition), tag_epoch)
     if row is None:
-        raise AlreadyExists(f"desired LRP {definition.process_guid} exists already")
+        guid = definition.process_guid
+        raise AlreadyExists(f"desired LRP {guid} exists already", subject={"kind": "lrp", "guid": guid})
     return _desired(definition, row)
 
 

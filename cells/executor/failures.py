@@ -38,7 +38,7 @@ def exited(exit_: Exit) -> DiegoError:
     }
     told = _told(exit_)
     if exit_.oom_killed and exit_.status != 0:
-        return OutOfMemory(told, evidence=evidence)
+        return OutOfMemory(f"{told} (out of memory)", evidence=evidence)
     return ProcessExited(told, evidence=evidence)
 
 

@@ -13,6 +13,8 @@ from cells.garden.depot import Directory
 from diego_py.errors import MountFailed, RootfsInvalid, RootfsNotFound
 
 SCHEME = "preloaded:"
+INCOMPLETE = ".incomplete"
+"""Suffix of an image while it is imported."""
 MOUNT_POINTS = ("dev", "proc", "sys")
 
 
@@ -35,9 +37,10 @@ def find(image_root: str, rootfs: str) -> Path:
 
 
 def names(image_root: str) -> list[str]:
-    """The images the cell has."""
+    """The images the cell has; not those that are just being imported."""
     try:
-        return sorted(entry.name for entry in os.scandir(image_root) if entry.is_dir())
+        entries = [entry for entry in os.scandir(image_root) if entry.is_dir()]
+        return sorted(entry.name for entry in entries if not entry.name.endswith(INCOMPLETE))
     except FileNotFoundError:
         return []
 

@@ -92,6 +92,7 @@ class DiegoError(Exception):
         placement: dict[str, Any] | None = None,
         errors: Sequence[dict[str, str]] = (),
         attempts: Sequence[DiegoError] = (),
+        subject: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -101,6 +102,7 @@ class DiegoError(Exception):
         self.placement = placement
         self.errors = tuple(errors)
         self.attempts = tuple(attempts)
+        self.subject = subject
         self.frame: Frame | None = None
         self.problem: Any = None
         """The Problem once it was stored here, or the document (a mapping) that this error was rebuilt from."""

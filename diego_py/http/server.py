@@ -128,7 +128,7 @@ class HopServer:
                 response.headers.update(headers.identity(call))
                 response.headers[headers.SERVER_TIMING] = timing
         except DiegoError as error:
-            failure = error.problem if error.finished else chain.problem(error, call)
+            failure = error.problem if error.finished else chain.problem(error, call, _subject(request))
             response = document(failure, call)
             self._log_defect(error)
             if request.writer.output_size > 0 and request.transport is not None:
@@ -184,6 +184,15 @@ class HopServer:
 
 
 HOP_SERVER = web.AppKey("hop_server", HopServer)
+
+
+def _subject(request: web.Request) -> dict[str, str] | None:
+    """What the path names, for the document of a failure that does not say it itself."""
+    names = request.match_info
+    if "process_guid" in names:
+        index = {"index": names["index"]} if "index" in names else {}
+        return {"kind": "lrp", "guid": names["process_guid"], **index}
+    return {"kind": "cell", "cell_id": names["cell_id"]} if "cell_id" in names else None
 
 
 def document(problem: chain.Problem, call: Call) -> web.Response:

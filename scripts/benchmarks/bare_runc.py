@@ -122,7 +122,7 @@ class BareRunc:
             waiting -= set(ready)
         begun = Begun(at[watch], at[runc.stdout.fileno()])
         os.close(watch)
-        os.kill(_init(bundle), signal.SIGKILL)
+        os.kill(self._init(bundle), signal.SIGKILL)
         runc.wait()
         runc.stdout.close()
         return begun
@@ -143,7 +143,7 @@ class BareRunc:
     def remove(self, bundle: Bundle) -> float:
         """Kill, wait for the death, `runc delete`: the quick way. `delete --force` would poll in steps of 100 ms."""
         began_s = time.perf_counter()
-        pidfd = os.pidfd_open(_init(bundle))
+        pidfd = os.pidfd_open(self._init(bundle))
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         select.select([pidfd], [], [], TIMEOUT_S)
         os.close(pidfd)
@@ -170,13 +170,13 @@ class BareRunc:
         return ["runc", "--root", str(self.home / "runc")]
 
     def _run_argv(self, bundle: Bundle) -> list[str]:
-        home = bundle.directory
-        return [*self._argv(), "run", "--bundle", str(home.bundle), "--pid-file", str(home.path / "pid"), bundle.name]
+        return [*self._argv(), "run", "--bundle", str(bundle.directory.bundle), bundle.name]
+
+    def _init(self, bundle: Bundle) -> int:
+        """Its command has one process at a time; runc writes its pid file only some time after that has begun."""
+        (pid,) = self.cgroups.processes(bundle.name)
+        return pid
 
     @staticmethod
     def _write(bundle: Bundle, config: dict[str, Any]) -> None:
         (bundle.directory.bundle / "config.json").write_text(json.dumps(config))
-
-
-def _init(bundle: Bundle) -> int:
-    return int((bundle.directory.path / "pid").read_text())

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from attrs import define, field
@@ -50,8 +51,7 @@ class Starts:
         self.figures.begin_round()
         kinds: list[Callable[[], None]] = [self.bad_command, self.bare_bad_command, self.refusal, self.hop]
         for heat in ("cold", "hot"):
-            for kind in (self.start, self.bare, self.bare_default):
-                kinds.append(lambda kind=kind, heat=heat: kind(heat))  # type: ignore[misc]
+            kinds += [partial(kind, heat) for kind in (self.start, self.bare, self.bare_default)]
         random.shuffle(kinds)
         for kind in kinds:
             kind()

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 from typing import Any, Self
 
 import aiohttp
+import asyncpg
 from attrs import define, evolve, field
 
 from bbs import app as bbs_app
@@ -164,6 +166,21 @@ class Installation:
     async def failures(self) -> list[dict[str, Any]]:
         items: list[dict[str, Any]] = (await self.request("GET", "/v1/failures")).json["items"]
         return items
+
+    async def let_presence_run_out(self, cell_id: str) -> None:
+        """As if the cell had not reported for longer than its presence lasts, without waiting for that."""
+        await self._expire_presence(cell_id, timedelta(seconds=-1))
+
+    async def make_presence_last(self, cell_id: str) -> None:
+        """As if the cell had just reported."""
+        await self._expire_presence(cell_id, timedelta(hours=1))
+
+    async def _expire_presence(self, cell_id: str, after: timedelta) -> None:
+        connection = await asyncpg.connect(self.dsn)
+        try:
+            await connection.execute("UPDATE cells SET expires_at = now() + $2 WHERE cell_id = $1", cell_id, after)
+        finally:
+            await connection.close()
 
     def left(self) -> list[str]:
         """All that is on the host because of containers."""

@@ -79,8 +79,11 @@ async def stops_within_the_grace_time(backend: ContainerBackend, handle: str, ro
 
 
 async def kills_what_ignores_sigterm(backend: ContainerBackend, handle: str, rootfs: str) -> None:
-    await started(backend, handle, rootfs, "trap '' TERM; sleep 1000")
-    assert (await backend.stop(call(), handle, GRACE_S)).signal == 9
+    await started(backend, handle, rootfs, "trap '' TERM; echo ready; sleep 1000")
+    async for _ in backend.logs(handle, 1, True):
+        break
+    ended = await backend.stop(call(), handle, GRACE_S)
+    assert (ended.status, ended.signal) == (137, 9)
     await backend.destroy(call(), handle)
 
 

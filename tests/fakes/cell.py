@@ -93,10 +93,9 @@ def work(
     definition = DesiredLRPDefinition(
         process_guid=process_guid,
         domain="shop",
-        rootfs="preloaded:base",
         environment_variables=(EnvironmentVariable(name="TOKEN", value=Secret("canary-secret")),),
         check_definition=CheckDefinition(checks=checks) if checks else None,
-        **{"action": action, "memory_mb": 128, "disk_mb": 0, **changes},
+        **{"rootfs": "preloaded:base", "action": action, "memory_mb": 128, "disk_mb": 0, **changes},
     )
     return Work(
         process_guid=process_guid, index=index, domain="shop", instance_guid=guid, definition=definition, epoch=epoch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
@@ -22,18 +23,23 @@ from tests.kernel.containers import call, make_busybox
 
 STATE_PREFIX = "kernel-garden-"
 ID_BASE = 1_000_000_000
+ID_END = 1_100_000_000
 HOST_LINK = "kerntest0"
 HOST_ADDRESS = "198.18.7.1"
 """From the range for benchmarks: an address of the host that no network has."""
 
 
 @pytest.fixture(scope="session", autouse=True)
-def subreaper() -> None:
+def alone() -> Iterator[None]:
+    """One run of these tests at a time: names and addresses are the host's, and two runs would have the same."""
     children.become_subreaper()
+    with Path(tempfile.gettempdir(), "kernel-tests.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(scope="session")
-def host_address() -> Iterator[str]:
+def host_address(alone: None) -> Iterator[str]:
     """An address of the host to publish ports on, on an interface of its own."""
     subprocess.run(["ip", "link", "add", HOST_LINK, "type", "veth", "peer", HOST_LINK + "p"], check=True)
     subprocess.run(["ip", "address", "add", f"{HOST_ADDRESS}/32", "dev", HOST_LINK], check=True)
@@ -144,7 +150,11 @@ def _processes() -> Iterator[tuple[int, str]]:
             found = stat(pid)
             command = Path(entry.path, "cmdline").read_text()
             first_id = int(Path(entry.path, "uid_map").read_text().split()[1])
-            ours = first_id >= ID_BASE or STATE_PREFIX in command or (found is not None and found.parent == os.getpid())
+            ours = (
+                ID_BASE <= first_id < ID_END
+                or STATE_PREFIX in command
+                or (found is not None and found.parent == os.getpid())
+            )
             if ours:
                 yield pid, f"{Path(entry.path, 'comm').read_text().strip()} {found.state if found else ''}"
 
