@@ -90,18 +90,18 @@ def problem(error: DiegoError, call: Call, subject: Mapping[str, Any] | None = N
     about = dict(subject or _first(link.subject for link in links) or {})
     root = links[-1]
     frames = _shortened(_frames(error))
-    entered = len(frames) > 1
+    status = _status(root, entered=len(frames) > 1)
     return Problem(
         type=f"/errors/{root.code}",
         title=root.title,
-        status=_status(root, entered),
+        status=status,
         detail=root.message,
         code=root.code,
         origin=main_line(frames)[-1].hop,
         fault=str(root.fault),
         outcome=str(_first(link.outcome for link in links) or Outcome.NOT_STARTED),
         retryable=root.retryable,
-        retry_after_s=_retry_after_s(links, root),
+        retry_after_s=_retry_after_s(links, root, status),
         request_id=call.request_id,
         trace_id=call.trace_id,
         budget_ms=round(call.budget.total_ms),
@@ -185,9 +185,9 @@ def _status(root: DiegoError, entered: bool) -> int:
     return 503 if root.fault == "capacity" else 500
 
 
-def _retry_after_s(links: Sequence[DiegoError], root: DiegoError) -> float | None:
+def _retry_after_s(links: Sequence[DiegoError], root: DiegoError, status: int) -> float | None:
     given: float | None = _first(link.retry_after_s for link in links)
-    if given is None and root.retryable and root.status in (429, 503):
+    if given is None and root.retryable and status in (429, 503):
         return 1.0
     return given
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from aiohttp import web
 from attrs import define, frozen
 
-from bbs.api.paging import no_query
+from bbs.api.paging import short_list
 from bbs.cell_pool import CellPool
 from bbs.lifecycle import Lifecycle
 from bbs.store import cells
@@ -83,9 +83,8 @@ class Cells:
 
     async def list(self, request: web.Request, call: Call) -> web.StreamResponse:
         """All cells, live ones and those whose presence ran out."""
-        no_query(request)
         records = await self.database.read(call, "list_cells", cells.list_all)
-        return answer({"items": [CellStatus.of(record) for record in records], "next_cursor": None})
+        return short_list(request, [CellStatus.of(record) for record in records], lambda cell: (cell.cell_id,), (str,))
 
     async def get(self, request: web.Request, call: Call) -> web.StreamResponse:
         """One cell."""

@@ -6,7 +6,7 @@ import attrs
 from aiohttp import web
 from attrs import define
 
-from bbs.api.paging import no_query
+from bbs.api.paging import short_list
 from bbs.store import domains
 from bbs.store.database import Database
 from diego_py.call import Call
@@ -39,9 +39,8 @@ class Domains:
 
     async def list(self, request: web.Request, call: Call) -> web.StreamResponse:
         """The fresh domains: only their surplus instances are ever stopped."""
-        no_query(request)
         fresh = await self.database.read(call, "list_domains", domains.list_fresh)
-        return answer({"items": fresh, "next_cursor": None})
+        return short_list(request, fresh, lambda item: (item.domain,), (str,))
 
     async def upsert(self, request: web.Request, call: Call) -> web.StreamResponse:
         """Make a domain fresh for `ttl_s` seconds from now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
@@ -143,9 +144,7 @@ def _border(call: Call, peer: Peer) -> Iterator[None]:
     try:
         yield
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as refused:
-        reason = refused.strerror if isinstance(refused, aiohttp.ClientConnectorError) else None
-        told = reason or ("timed out" if isinstance(refused, TimeoutError) else "no such address")
-        raise HopUnreachable(f"connect to {peer.url}: {told}", outcome=Outcome.NOT_STARTED) from refused
+        raise HopUnreachable(f"connect to {peer.url}: {_reason(refused)}", outcome=Outcome.NOT_STARTED) from refused
     except TimeoutError as late:
         told = f"no answer from {peer.url} within {call.budget.total_ms:.0f} ms"
         raise BudgetSpent(told, outcome=Outcome.UNKNOWN) from late
@@ -153,6 +152,15 @@ def _border(call: Call, peer: Peer) -> Iterator[None]:
         raise BadAnswer(f"{peer.url} does not speak HTTP", outcome=Outcome.UNKNOWN) from nonsense
     except (aiohttp.ClientError, ConnectionError) as lost:
         raise ConnectionLost(f"connection to {peer.url} broke", outcome=Outcome.UNKNOWN) from lost
+
+
+def _reason(refused: Exception) -> str:
+    """The kernel's or the resolver's words; those of asyncio repeat the address."""
+    if isinstance(refused, aiohttp.ClientConnectorDNSError):
+        return str(refused.strerror)
+    if isinstance(refused, aiohttp.ClientConnectorError) and refused.errno:
+        return os.strerror(refused.errno)
+    return "timed out" if isinstance(refused, TimeoutError) else "no such address"
 
 
 def _require_time(call: Call, peer: Peer) -> None:

@@ -158,8 +158,8 @@ class BareRunc:
 
     def clean_up(self) -> None:
         """Whatever an interrupted round left."""
-        for name in os.listdir(self.home / "runc"):
-            subprocess.run([*self._argv(), "delete", "--force", name], check=False)
+        for state in (self.home / "runc").glob("*"):
+            subprocess.run([*self._argv(), "delete", "--force", state.name], check=False)
         for path in self.home.glob("b*[0-9]"):
             rootfs.unmount(Directory(path, path.with_suffix(".log")))
         self.cgroups.remove_parent()

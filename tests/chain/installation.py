@@ -27,6 +27,7 @@ from diego_py.service.clock import SystemClock
 from diego_py.service.log import logger
 from diego_py.service.run import Process
 from tests.chain.answers import Answer
+from tests.chain.awaited import until_true
 
 NEVER_S = 3_600.0
 """Convergence does not interfere with what a test looks at."""
@@ -53,10 +54,11 @@ class Node:
         return f"http://127.0.0.1:{self.cell.listener.port}"
 
     async def start(self) -> None:
-        """Start all parts; the BBS has taken a report then, if it can."""
+        """Start all parts; returns when the BBS has taken the first report, which the cell sends by itself."""
         for part in self.cell.parts:
             self._running.push_async_callback(part.stop)
             await part.start()
+        await until_true(f"a report of {self.id} was taken", self.cell.work.admission.lease.held)
 
     async def stop(self) -> None:
         """Stop all parts; containers run on."""
@@ -119,7 +121,6 @@ class Installation:
         """Start cell `number` and have it reported."""
         node = self.make_cell(number, **changes)
         await node.start()
-        await node.report()
         return node
 
     def make_cell(self, number: int, **changes: Any) -> Node:

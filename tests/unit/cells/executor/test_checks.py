@@ -12,7 +12,6 @@ from cells.executor.checks.prober import Prober
 from cells.executor.checks.result import CheckResult
 from cells.garden.spec import Container, ContainerSpec
 from diego_py.errors import DiegoError, ExecNotFound
-from diego_py.http.listener import HttpListener
 from diego_py.models.checks import Check, CommandCheck, HTTPCheck, TCPCheck
 from tests.fakes.cell import call
 from tests.fakes.garden import FakeGarden
@@ -42,10 +41,11 @@ async def port() -> AsyncIterator[int]:
 
     application = web.Application()
     application.router.add_get("/{rest:.*}", serve)
-    listener = HttpListener(application, "127.0.0.1", 0, grace_s=0.05)
-    await listener.start()
-    yield listener.port
-    await listener.stop()
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.05)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield runner.addresses[0][1]
+    await runner.cleanup()
     assert set(seen) <= {"diego-healthcheck"}
 
 

@@ -64,7 +64,10 @@ async def test_exit_is_told_with_its_chain(tmp_path: Path, garden: FakeGarden, b
 
 @pytest.mark.parametrize(
     ("status", "oom", "kind", "told"),
-    [(137, True, OutOfMemory, "killed by signal 9 (out of memory)"), (139, False, ProcessExited, "killed by signal 11")],
+    [
+        (137, True, OutOfMemory, "killed by signal 9 (out of memory)"),
+        (139, False, ProcessExited, "killed by signal 11"),
+    ],
 )
 async def test_kinds_of_ends(
     tmp_path: Path, garden: FakeGarden, bbs: FakeBBS, status: int, oom: bool, kind: type[DiegoError], told: str
