@@ -105,7 +105,7 @@ def build(config: BbsConfig, clock: Clock, log: structlog.stdlib.BoundLogger, pr
         default_budget_ms=config.request_budget_ms,
     )
     waiting = Waiting(tasks)
-    idempotency = Idempotency(lifecycle, owner)
+    idempotency = Idempotency(lifecycle, owner, log)
     start_budget_ms = config.request_budget_ms + DEFAULT_START_TIMEOUT_MS
     routes: list[Route] = [
         *DesiredLRPs(database, lifecycle, placement, idempotency, waiting, config.request_budget_ms).routes(),

@@ -246,9 +246,14 @@ class Placement:
         with self.pool.on_its_way(cell_id, choice.demand, row.instance_guid):
             started = await self.pool.run(call, cell_id, work, attempt)
         zone = self.pool.zone_of(cell_id)
-        return await self.lifecycle.start(
-            call, row.process_guid, row.index, row.instance_guid, cell_id, started.net_info, zone
-        )
+        try:
+            return await self.lifecycle.start(
+                call, row.process_guid, row.index, row.instance_guid, cell_id, started.net_info, zone
+            )
+        except DiegoError as unrecorded:
+            # The cell's next report records it, or is answered with the order to stop what nobody wants any more.
+            unrecorded.outcome = Outcome.RUNNING
+            raise
 
     async def _stored(self, call: Call, told: Told) -> DiegoError:
         """Store each instance's document with its row, and return the error that answers with the first one."""

@@ -7,6 +7,7 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable
 
+import structlog
 from aiohttp import web
 from attrs import define, frozen
 
@@ -40,6 +41,7 @@ class Idempotency:
 
     lifecycle: Lifecycle
     owner: str
+    log: structlog.stdlib.BoundLogger
 
     def key_of(self, request: web.Request, body: bytes) -> IdempotencyKey | None:
         """The key of a request with the hash that tells whether a second one is the same. Raises InvalidHeader."""
@@ -87,8 +89,12 @@ class Idempotency:
         return response
 
     async def _store(self, call: Call, key: IdempotencyKey, response: web.Response) -> None:
+        """Keep the answer. That it cannot be kept makes it no other answer: whoever asks again goes on from there."""
         kept = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
         body = response.body if isinstance(response.body, bytes) else b""
         stored = StoredAnswer(status=response.status, headers=kept, body=body)
         call = call.with_budget(max(STORE_BUDGET_MS, call.remaining_ms()))
-        await self.lifecycle.answered(call, key, stored)
+        try:
+            await self.lifecycle.answered(call, key, stored)
+        except DiegoError as unstored:
+            self.log.error("answer_not_stored", route=key.route, status=stored.status, code=unstored.root.code)

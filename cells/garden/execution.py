@@ -12,6 +12,7 @@ from cells.garden import children, oci, processes, users
 from cells.garden.box import Box
 from cells.garden.bundle import process as process_rule
 from cells.garden.bundle import rlimits
+from cells.garden.depot import Directory
 from cells.garden.host import Host, working_directory
 from cells.garden.spec import ExecResult, ProcessSpec
 from diego_py.errors import RuntimeFailed
@@ -28,7 +29,7 @@ async def execute(host: Host, box: Box, process: ProcessSpec, timeout_s: float) 
     described = process_rule.describe(
         identity,
         (process.path, *process.args),
-        process.env,
+        (*_environment(box.directory), *process.env),
         working_directory(root, process.cwd, identity),
         rlimits.of(box.record.limits, host.nofile_max),
     )
@@ -38,6 +39,13 @@ async def execute(host: Host, box: Box, process: ProcessSpec, timeout_s: float) 
     finally:
         for suffix in (".json", ".pid", ".log"):
             base.with_suffix(suffix).unlink(missing_ok=True)
+
+
+def _environment(directory: Directory) -> list[tuple[str, str]]:
+    """What the container's own process was given, but for what belongs to its user."""
+    config = json.loads((directory.bundle / "config.json").read_bytes())
+    given = (entry.partition("=") for entry in config["process"]["env"])
+    return [(name, value) for name, _, value in given if name not in ("HOME", "USER")]
 
 
 async def _run(host: Host, box: Box, base: Path, timeout_s: float) -> ExecResult:

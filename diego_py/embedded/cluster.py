@@ -115,9 +115,9 @@ class Cluster:
             self._postgres = EmbeddedPostgres(self.state_dir, durable=self.durable)
             await self._postgres.start()
             await self.start_bbs()
-            async with asyncio.TaskGroup() as group:
-                for cell_id in self._layouts:
-                    group.create_task(self.start_cell(cell_id))
+            started = await asyncio.gather(*map(self.start_cell, self._layouts), return_exceptions=True)
+            if failures := [outcome for outcome in started if isinstance(outcome, BaseException)]:
+                raise failures[0]
             undo.pop_all()
 
     async def stop(self) -> None:

@@ -90,7 +90,7 @@ class DesiredLRPDefinition:
     monitor: Action | None = None
     """Health check of old clients, used if there are no `check_definition.checks`."""
     start_timeout_ms: DurationMs = 0
-    """From the start of `action` to the first healthy check; 0 is no limit."""
+    """From the start of `action` to the first healthy check; 0 is the cell's default (a request must end)."""
     disk_mb: Megabytes = 0
     """0 is unlimited."""
     memory_mb: Megabytes = 0

@@ -14,8 +14,6 @@ from cells.garden import children
 from tests.chain.installation import Installation
 from tests.kernel.containers import make_busybox
 
-ROOT_FIXTURES = ("image_root",)
-
 
 @pytest.fixture(scope="session")
 def image_root() -> Iterator[Path]:
@@ -39,12 +37,17 @@ async def installation(
     async with Installation(open_directory, image_root, database_dsn) as made:
         await made.start_bbs()
         yield made
-        for lrp in (await made.request("GET", "/v1/desired_lrps")).json["items"]:
-            deleted = await made.delete(lrp["definition"]["process_guid"])
-            assert deleted.status == 200, deleted.body
-        assert made.left() == []
-        assert made.defects() == []
-        assert not made.process.failed
+        await in_order(made)
+
+
+async def in_order(installation: Installation) -> None:
+    """Delete what is desired; then nothing is left on the host, and no process has met a defect."""
+    for lrp in (await installation.request("GET", "/v1/desired_lrps")).json["items"]:
+        deleted = await installation.delete(lrp["definition"]["process_guid"])
+        assert deleted.status == 200, deleted.body
+    assert installation.left() == []
+    assert installation.defects() == []
+    assert not installation.process.failed
 
 
 @pytest.fixture

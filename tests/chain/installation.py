@@ -5,6 +5,7 @@ In one process, so that a test can reach into a part and make it fail; every hop
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -190,7 +191,7 @@ class Installation:
 
     def defects(self) -> list[str]:
         """Lines in which a process says that it met a defect of its own."""
-        return [line for line in self.log_text.splitlines() if '"level": "error"' in line]
+        return [line for line in self.log_text.splitlines() if re.search(r'"event": "[a-z_]*defect', line)]
 
 
 NewInstallation = Callable[[], Installation]

@@ -97,15 +97,6 @@ def _ip_batch(commands: Any) -> None:
     subprocess.run(["ip", "-batch", "-"], input="\n".join(commands), text=True, check=True, capture_output=True)
 
 
-async def test_the_firewall_table_is_gone(one_cell: Installation) -> None:
-    """Somebody flushed the host's rules: the container is not started without them."""
-    node = one_cell.nodes["cell-1"]
-    subprocess.run(["nft", "delete", "table", "inet", node.layout.names.nft_table], check=True)
-    answer = await one_cell.desire(lrp())
-    expected = Expected(code="garden.network_failed", hops=TO_GARDEN)
-    await failed(one_cell, answer, expected)
-
-
 async def test_no_host_port_is_left(installation: Installation) -> None:
     await installation.start_cell(1, port_count=1)
     expected = Expected(code="garden.pool_exhausted", hops=TO_GARDEN, evidence=("pool", "size", "taken"))

@@ -189,6 +189,17 @@ async def test_exec(garden: Garden) -> None:
     assert failed.value.root.code == "runtime.exec_not_found"
 
 
+async def test_exec_has_the_environment_of_the_container(garden: Garden) -> None:
+    wanted = spec(
+        "a", "/bin/sleep", "60", env=(("GREETING", "hi"),), network_env=lambda network: (("ADDRESS", network.address),)
+    )
+    container = await garden.create(call(), wanted)
+    await garden.run(call(), "a")
+    process = ProcessSpec("/bin/sh", ("-c", "echo $GREETING $ADDRESS $OWN $USER"), env=(("OWN", "x"),), user="vcap")
+    told = await garden.exec(call(), "a", process, 20)
+    assert told.output == f"hi {container.network.address} x vcap\n"
+
+
 async def test_exec_that_times_out_is_killed_with_its_children(garden: Garden) -> None:
     await start(garden, spec("a", "/bin/sleep", "60"))
     late = await garden.exec(call(), "a", ProcessSpec("/bin/sh", ("-c", "echo begun; sleep 77 & sleep 78")), 0.5)

@@ -1,0 +1,15 @@
+"""The real garden does what the executor relies on: the functions that the fake one passes too."""
+
+from __future__ import annotations
+
+import pytest
+
+from cells.garden.garden import Garden
+from tests.contract.backend_contract import CONTRACTS, Contract
+
+pytestmark = pytest.mark.kernel
+
+
+@pytest.mark.parametrize("contract", CONTRACTS, ids=lambda contract: contract.__name__)
+async def test_contract(contract: Contract, garden: Garden) -> None:
+    await contract(garden, "contract", "preloaded:busybox")
