@@ -95,7 +95,7 @@ def decode(cls: type[T], body: bytes) -> T:
 def convert(cls: type[T], builtins: JsonValue) -> T:
     """As `decode`, from what `parse` returned or what a driver read from a jsonb column."""
     errors: list[FieldError] = []
-    value = _read(_shape(cls), builtins, "", errors)
+    value = read(_shape(cls), builtins, "", errors)
     if errors:
         raise InvalidFields(errors)
     return cast(T, value)
@@ -199,21 +199,21 @@ def _report(errors: list[FieldError], at: str, code: str, detail: str) -> object
     return _BAD
 
 
-def _read(shape: Shape, value: Any, at: str, errors: list[FieldError]) -> Any:
-    """The value that `value` stands for, or _BAD after it was reported."""
+def read(shape: Shape, value: Any, at: str, errors: list[FieldError]) -> Any:
+    """The value that `value` stands for, or a mark after what is wrong was added to `errors`; for walkers of shapes."""
     match shape:
         case Maybe():
-            return None if value is None else _read(shape.inner, value, at, errors)
+            return None if value is None else read(shape.inner, value, at, errors)
         case Noun():
             return _read_noun(shape.type, value, at, errors)
         case Sequence():
             if not isinstance(value, list):
                 return _report(errors, at, WRONG_TYPE, "must be a list")
-            return shape.make([_read(shape.items, item, f"{at}/{i}", errors) for i, item in enumerate(value)])
+            return shape.make([read(shape.items, item, f"{at}/{i}", errors) for i, item in enumerate(value)])
         case Table():
             if not isinstance(value, dict):
                 return _report(errors, at, WRONG_TYPE, "must be an object")
-            return {key: _read(shape.values, item, at + pointer_to(key), errors) for key, item in value.items()}
+            return {key: read(shape.values, item, at + pointer_to(key), errors) for key, item in value.items()}
         case _:
             return _read_scalar(shape, value, at, errors)
 
@@ -251,7 +251,7 @@ def _read_noun(noun: type[Any], value: Any, at: str, errors: list[FieldError]) -
     for field in fields:
         below = f"{at}/{field.key}"
         if field.key in value:
-            arguments[field.argument] = _read(field.shape, value[field.key], below, errors)
+            arguments[field.argument] = read(field.shape, value[field.key], below, errors)
         elif field.required:
             _report(errors, below, REQUIRED, "is required")
     for key in value.keys() - {field.key for field in fields}:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TypeVar
 
 from aiohttp import web
@@ -21,15 +20,13 @@ from diego_py.errors import (
     DesiredLRPNotFound,
     DesireFailed,
     InvalidHeader,
-    InvalidSpec,
     RequestFailed,
     UnsupportedField,
     UpdateFailed,
 )
 from diego_py.http import headers
-from diego_py.http.server import Route, answer, decode, found, read_json
+from diego_py.http.server import Route, answer, decode, found, invalid_fields, read_json
 from diego_py.models.desired_lrp import DesiredLRPDefinition, DesiredLRPUpdate
-from diego_py.models.fields import FieldError
 from diego_py.models.identifiers import Domain, ProcessGuid
 from diego_py.models.supported import unsupported
 from diego_py.models.validation import validate
@@ -149,11 +146,17 @@ class DesiredLRPs:
 
 
 def accepted(definition: DesiredLRPDefinition) -> DesiredLRPDefinition:
-    """The definition if it is valid and this release executes all of it. Raises InvalidSpec or UnsupportedField."""
-    valid(definition)
-    if refused := unsupported(definition):
+    """The definition if it is valid and this release executes all of it.
+
+    Raises InvalidSpec with every bad field, or UnsupportedField when being too new for us is all that is wrong.
+    """
+    invalid, refused = validate(definition), unsupported(definition)
+    if invalid:
+        raise invalid_fields([*invalid, *refused])
+    if refused:
+        told = ", ".join(error.pointer for error in refused[:5])
         raise UnsupportedField(
-            f"{len(refused)} field(s) that this release does not execute: {names(refused)}",
+            f"{len(refused)} field(s) that this release does not execute: {told}",
             errors=[asdict(error) for error in refused],
         )
     return definition
@@ -162,15 +165,8 @@ def accepted(definition: DesiredLRPDefinition) -> DesiredLRPDefinition:
 def valid(noun: T) -> T:
     """The noun if all its fields are within their limits. Raises InvalidSpec with every bad one."""
     if errors := validate(noun):
-        raise InvalidSpec(
-            f"{len(errors)} invalid field(s): {names(errors)}", errors=[asdict(error) for error in errors]
-        )
+        raise invalid_fields(errors)
     return noun
-
-
-def names(errors: Sequence[FieldError]) -> str:
-    """The first few pointers, for the one-line detail."""
-    return ", ".join(error.pointer or "/" for error in errors[:5]) + (", ..." if len(errors) > 5 else "")
 
 
 def on_failure(request: web.Request) -> str:

@@ -10,8 +10,9 @@ from bbs.api.paging import short_list
 from bbs.store import domains
 from bbs.store.database import Database
 from diego_py.call import Call
-from diego_py.errors import InvalidSpec, RequestFailed
-from diego_py.http.server import Route, answer, decode, read_json
+from diego_py.errors import InvalidHeader, RequestFailed
+from diego_py.http.server import Route, answer, decode, invalid_fields, read_json
+from diego_py.models.fields import OUT_OF_RANGE, FieldError
 from diego_py.models.identifiers import Domain
 
 TTL_S_MAX = 2**32 - 1
@@ -47,12 +48,8 @@ class Domains:
         domain = request.match_info["domain"]
         ttl = decode(DomainTTL, await read_json(request)).ttl_s
         if not 0 <= ttl <= TTL_S_MAX:
-            raise InvalidSpec("ttl_s is out of range", errors=[_error("/ttl_s", f"0 to {TTL_S_MAX}")])
+            raise invalid_fields([FieldError("/ttl_s", OUT_OF_RANGE, f"must be between 0 and {TTL_S_MAX}")])
         if len(domain.encode()) > DOMAIN_BYTES_MAX:
-            raise InvalidSpec("the domain is too long", errors=[_error("", f"at most {DOMAIN_BYTES_MAX} bytes")])
+            raise InvalidHeader(f"a domain has at most {DOMAIN_BYTES_MAX} bytes")
         await self.database.run(call, "upsert_domain", lambda c: domains.upsert(c, Domain(domain), ttl or None))
         return answer({"domain": domain, "ttl_s": ttl})
-
-
-def _error(pointer: str, detail: str) -> dict[str, str]:
-    return {"pointer": pointer, "code": "out_of_range", "detail": detail}

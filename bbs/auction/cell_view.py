@@ -31,9 +31,9 @@ class Room:
         """What is short of `need`, with the amount needed and the amount there."""
         short = {}
         for name in (MEMORY_MB, DISK_MB, CONTAINERS):
-            wanted, there = getattr(need, name), getattr(self, name)
+            wanted, there = getattr(need, name), max(0, getattr(self, name))  # more may be on its way than fits
             if wanted > there:
-                short[name] = {"need": wanted, "have": max(0, there)}
+                short[name] = {"need": wanted, "have": there}
         return short
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
-from cells.garden.spec import Container, ContainerSpec, ExecResult, Exit, LogLine, ProcessSpec
+from cells.garden.spec import Activity, Container, ContainerSpec, ExecResult, Exit, LogLine, ProcessSpec
 from diego_py.call import Call
 
 
 class ContainerBackend(Protocol):
-    """Containers by handle. Every method but `wait`, `containers` and `logs` enters its own hop of the chain."""
+    """Containers by handle. Every method but `wait`, `activity`, `containers` and `logs` enters its own hop of the chain."""
 
     async def start(self) -> Sequence[Container]:
         """Take up what an earlier process left and return it; clean up what cannot be used."""
@@ -23,6 +23,9 @@ class ContainerBackend(Protocol):
 
     async def wait(self, handle: str) -> Exit:
         """Return when the user process has ended. Raises ContainerNotFound for an unknown handle."""
+
+    def activity(self, handle: str) -> Activity:
+        """What the container's processes do at this moment; `ended` for one that is not there."""
 
     async def exec(self, call: Call, handle: str, process: ProcessSpec, timeout_s: float) -> ExecResult:
         """Run one more process inside to its end or its timeout."""

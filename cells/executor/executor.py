@@ -30,6 +30,8 @@ from diego_py.models.checks import Check
 from diego_py.service.clock import Clock
 
 LIVENESS_BUDGET_MS = 60_000.0
+SETTLE_LOOK_S = 0.002
+"""Between two looks at what a process that was just started does."""
 STOP_MARGIN_MS = 30_000.0
 """What removing a container may take beside the grace time of its process."""
 
@@ -46,8 +48,8 @@ class Pace:
     """How long things are waited for on this cell, in seconds."""
 
     settle_s: float
-    """A process without a check counts as running once it survived this. Less, and a command that fails at once would
-    be answered with 201; more, and every start without a check is that much slower."""
+    """A process without a check that is still busy after this counts as running. Less, and a command that fails early
+    would be answered with 201; more, and every start of something that is busy at first takes that much longer."""
     startup_interval_max_s: float
     liveness_interval_s: float
     graceful_stop_s: float
@@ -165,7 +167,7 @@ class Executor:
         self, call: Call, container: Container, health: HealthPlan, progress: CheckProgress
     ) -> Signal:
         if not health.checks:
-            await self.clock.sleep(self.pace.settle_s)
+            await self._settled(container.handle)
             return Signal.HEALTHY
         for pause_s in pace.startup_intervals_s(self.pace.startup_interval_max_s):
             result = await self.prober.probe_all(call, container, health.checks)
@@ -174,6 +176,20 @@ class Executor:
                 break
             await self.clock.sleep(pause_s)
         return Signal.HEALTHY
+
+    async def _settled(self, handle: str) -> None:
+        """Return when a process without a check counts as running: it waits for something, or has been busy for long.
+
+        A command that fails at once does so without a pause: a missing library, a wrong option, a syntax error. So
+        what has gone to sleep has got beyond that, and most servers do within a few milliseconds; only for one that
+        still works (or works again each time we look) a fixed time has to do. One that has ended never counts as
+        running, however late its end is told to us: on a busy machine that may be after the fixed time.
+        """
+        until_s = self.clock.monotonic() + self.pace.settle_s
+        while (activity := self.garden.activity(handle)) != "waiting":
+            if activity == "busy" and self.clock.monotonic() >= until_s:
+                return
+            await self.clock.sleep(SETTLE_LOOK_S)
 
     async def _first_failure(self, call: Call, container: Container, check: Check) -> Unhealthy:
         """Ask at the check's pace until it says no. A check the host could not carry out says nothing."""

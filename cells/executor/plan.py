@@ -13,7 +13,7 @@ class HealthPlan:
     """When a workload counts as healthy. Kept with the container as JSON, so that an adopted one is watched alike."""
 
     checks: tuple[Check, ...] = ()
-    """All must pass; without any, a process that survives the settle time is healthy."""
+    """All must pass; without any, a process that waits for something, or survives the settle time, is healthy."""
     start_timeout_s: float
     """From the start of the process to the first round in which all checks pass."""
 

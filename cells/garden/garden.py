@@ -16,14 +16,14 @@ from types import TracebackType
 
 from attrs import define, evolve, field
 
-from cells.garden import bundle, demolition, ending, execution, logs, processes, recovery, rootfs, users
+from cells.garden import activity, bundle, demolition, ending, execution, logs, processes, recovery, rootfs, users
 from cells.garden.box import Box
 from cells.garden.children import in_thread, together, uninterrupted
 from cells.garden.config import GardenConfig
 from cells.garden.host import Host
 from cells.garden.monitor import Monitor
 from cells.garden.network import links
-from cells.garden.spec import Container, ContainerSpec, ExecResult, Exit, LogLine, ProcessSpec
+from cells.garden.spec import Activity, Container, ContainerSpec, ExecResult, Exit, LogLine, ProcessSpec
 from diego_py.call import Call
 from diego_py.errors import (
     ContainerNotFound,
@@ -142,6 +142,13 @@ class Garden:
         Raises ContainerNotFound.
         """
         return await asyncio.shield(self._box(handle).ended)
+
+    def activity(self, handle: str) -> Activity:
+        """What the container does at this moment; `ended` for one that is not there. Reads some files of /proc."""
+        box = self._boxes.get(handle)
+        if box is None or box.ended.done():
+            return "ended"
+        return activity.of(box.init.pid, self._host.cgroups.processes(handle))
 
     async def exec(self, call: Call, handle: str, process: ProcessSpec, timeout_s: float) -> ExecResult:
         """Run one more process in a running container, and kill it and its children after `timeout_s`.

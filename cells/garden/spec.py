@@ -13,6 +13,8 @@ Handle = NewType("Handle", str)
 
 Env = tuple[tuple[str, str], ...]
 State = Literal["created", "running", "exited"]
+Activity = Literal["busy", "waiting", "ended"]
+"""What the processes of a container do: at least one runs or is about to; all sleep; the user process is no more."""
 
 PIDS_DEFAULT = 1024
 

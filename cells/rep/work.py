@@ -28,8 +28,10 @@ from diego_py.models.work import ClaimRequest, InstanceState, Started, Stopped, 
 from diego_py.service.run import OwnedTasks
 
 UNDO_RESERVE_SHARE = 0.2
+UNDO_RESERVE_MS_MIN = 150.0
 UNDO_RESERVE_MS_MAX = 1000.0
-"""Kept back of a budget, so that what was begun can be undone and said before the caller stops waiting."""
+"""Kept back of a budget, so that what was begun can be undone and said before the caller stops waiting. What has less
+than the least of it is not begun."""
 STOP_BUDGET_MS = 120_000.0
 """A stop goes on after its caller's budget is spent: the container shall be gone in any case."""
 
@@ -168,7 +170,7 @@ class CellWork:
 
 
 def _with_time_to_undo(call: Call) -> Call:
-    reserve_ms = min(UNDO_RESERVE_MS_MAX, max(0.0, call.remaining_ms()) * UNDO_RESERVE_SHARE)
+    reserve_ms = min(UNDO_RESERVE_MS_MAX, max(UNDO_RESERVE_MS_MIN, call.remaining_ms() * UNDO_RESERVE_SHARE))
     return evolve(call, budget=Budget(call.budget.deadline_s - reserve_ms / 1000, call.budget.total_ms))
 
 

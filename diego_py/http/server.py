@@ -12,6 +12,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from attrs import asdict, define, evolve, field, frozen
 
 from diego_py import chain, wire
+from diego_py.bad_fields import bad_fields
 from diego_py.call import Call
 from diego_py.errors import (
     BodyTooLarge,
@@ -29,6 +30,7 @@ from diego_py.errors import (
 )
 from diego_py.http import headers
 from diego_py.http.metrics import ServerMetrics
+from diego_py.models.fields import FieldError
 from diego_py.service.clock import Clock
 
 T = TypeVar("T")
@@ -222,11 +224,14 @@ def decode(kind: type[T], body: bytes) -> T:
         return wire.decode(kind, body)
     except wire.MalformedJSON as malformed:
         raise MalformedJSON(str(malformed)) from malformed
-    except wire.InvalidFields as invalid:
-        told = ", ".join(error.pointer or "/" for error in invalid.errors[:5])
-        raise InvalidSpec(
-            f"{len(invalid.errors)} invalid field(s): {told}", errors=[asdict(error) for error in invalid.errors]
-        ) from None
+    except wire.InvalidFields:
+        raise invalid_fields(bad_fields(kind, wire.parse(body))) from None
+
+
+def invalid_fields(errors: Sequence[FieldError]) -> InvalidSpec:
+    """The refusal of a body, with every bad field; the detail names the first few."""
+    told = ", ".join(error.pointer or "/" for error in errors[:5]) + (", ..." if len(errors) > 5 else "")
+    return InvalidSpec(f"{len(errors)} invalid field(s): {told}", errors=[asdict(error) for error in errors])
 
 
 def answer(value: object, status: int = 200, extra: dict[str, str] | None = None) -> web.Response:

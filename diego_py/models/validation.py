@@ -75,17 +75,18 @@ def _check_noun(noun: Any, at: str) -> Iterator[FieldError]:
             names = ", ".join(field.key for field in fields)
             yield FieldError(at, EXACTLY_ONE, f"must have exactly one of {names}")
     for field in fields:
-        yield from _check(field.shape, getattr(noun, field.name), f"{at}/{field.key}")
+        yield from check(field.shape, getattr(noun, field.name), f"{at}/{field.key}")
     rules = getattr(noun, "rules", None)
     if rules is not None:
         for error in rules():
             yield error.below(at)
 
 
-def _check(shape: Shape, value: Any, at: str) -> Iterator[FieldError]:
+def check(shape: Shape, value: Any, at: str) -> Iterator[FieldError]:
+    """Every error of a value of this shape, found at the pointer `at`; for walkers of shapes."""
     match shape:
         case Maybe():
-            return iter(()) if value is None else _check(shape.inner, value, at)
+            return iter(()) if value is None else check(shape.inner, value, at)
         case Noun():
             return _check_noun(value, at)
         case Sequence():
@@ -164,7 +165,7 @@ def _check_sequence(shape: Sequence, value: Any, at: str) -> Iterator[FieldError
             yield FieldError(f"{at}/{position}", DUPLICATE, "is in the list already")
         if shape.limits.unique:
             seen.add(item)
-        yield from _check(shape.items, item, f"{at}/{position}")
+        yield from check(shape.items, item, f"{at}/{position}")
 
 
 def _check_table(shape: Table, value: Mapping[str, Any], at: str) -> Iterator[FieldError]:
@@ -178,7 +179,7 @@ def _check_table(shape: Table, value: Mapping[str, Any], at: str) -> Iterator[Fi
     for key, item in value.items():
         below = at + pointer_to(key)
         yield from _check_text(shape.keys.limits, key, below)
-        yield from _check(shape.values, item, below)
+        yield from check(shape.values, item, below)
 
 
 def _check_json(value: object, at: str, bytes_max: int) -> Iterator[FieldError]:

@@ -15,6 +15,7 @@ from typing import Any
 from attrs import define, evolve, field
 
 from cells.garden.spec import (
+    Activity,
     Container,
     ContainerSpec,
     ExecResult,
@@ -72,6 +73,8 @@ class FakeGarden:
     images: tuple[str, ...] = ("base",)
     failures: dict[str, DiegoError] = field(factory=dict)
     holds: dict[str, asyncio.Event] = field(factory=dict)
+    activities: dict[str, Activity] = field(factory=dict)
+    """By handle, where it is not `waiting`."""
     calls: Happenings = field(factory=Happenings)
     closed: bool = False
     _boxes: dict[str, Box] = field(factory=dict)
@@ -119,6 +122,12 @@ class FakeGarden:
         await box.ended.wait()
         assert box.exit is not None
         return box.exit
+
+    def activity(self, handle: str) -> Activity:
+        box = self._boxes.get(handle)
+        if box is None or box.ended.is_set():
+            return "ended"
+        return self.activities.get(handle, "waiting")
 
     async def exec(self, call: Call, handle: str, process: ProcessSpec, timeout_s: float) -> ExecResult:
         with call.hop("garden", self.cell_id, "exec", GardenFailed):

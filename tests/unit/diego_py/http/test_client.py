@@ -69,11 +69,12 @@ def assert_frame(error: DiegoError, status: int | None) -> None:
 def document(*links: DiegoError) -> dict[str, Any]:
     """What a hop named rep answers when it failed with these."""
     call = Call.begin(HandClock(), 1_000)
-    with pytest.raises(DiegoError) as caught, call.hop("rep", "cell-1", "run_instance", RepFailed) as inner:
-        for link in links[1:]:
+    with call.hop("rep", "cell-1", "run_instance", RepFailed) as inner:
+        for link in links:
             inner.framed(link)
-        raise links[0] from (links[1] if len(links) > 1 else None)
-    told: dict[str, Any] = json.loads(problem(caught.value, call).encode())
+    for outer, below in pairwise(links):
+        outer.__cause__ = below
+    told: dict[str, Any] = json.loads(problem(links[0], call).encode())
     return told
 
 
