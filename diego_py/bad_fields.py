@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from diego_py.models.fields import FieldError, pointer_to
-from diego_py.models.shapes import Noun, Sequence, Shape, Table, fields_of, shape_of
+from diego_py.models.shapes import Maybe, Noun, Sequence, Shape, Table, fields_of, shape_of
 from diego_py.models.validation import FIELD_ERRORS_MAX, check
 from diego_py.wire import read
 
@@ -31,6 +31,8 @@ def _out_of_bounds(shape: Shape, value: Any, at: str) -> Iterator[FieldError]:
     whole = read(shape, value, at, errors)
     if not errors:
         yield from check(shape, whole, at)
+    elif isinstance(shape, Maybe):
+        yield from _out_of_bounds(shape.inner, value, at)
     elif isinstance(shape, Noun) and isinstance(value, dict):
         for field in fields_of(shape.type):
             if field.key in value:

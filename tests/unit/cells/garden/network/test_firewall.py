@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from cells.garden.network.firewall import Elements, Firewall, ruleset
+from cells.garden.network.firewall import Firewall, ruleset
+from cells.garden.network.nft_elements import Elements
 from cells.garden.spec import Network, PortForward
 
 
@@ -28,7 +29,7 @@ def test_chains_are_declared_flushed_and_filled_in_this_order() -> None:
 
 def test_elements() -> None:
     elements = Elements("cl7", Network("10.1.0.9", "192.0.2.1", (PortForward(80, 61001), PortForward(81, 61002))))
-    assert firewall()._element("add", elements).splitlines() == [
+    assert firewall()._element(elements).splitlines() == [
         'add element inet cell_table sources { "cl7" . 10.1.0.9 }',
         "add element inet cell_table published { 61001 : 10.1.0.9 . 80, 61002 : 10.1.0.9 . 81 }",
     ]
