@@ -34,6 +34,7 @@ from diego_py.errors import DiegoError
 from diego_py.http.client import HopClient
 from diego_py.http.listener import HttpListener
 from diego_py.http.metrics import ServerMetrics
+from diego_py.http.openapi import ApiDescription
 from diego_py.http.server import HopServer, Route
 from diego_py.http.standard_routes import StandardRoutes
 from diego_py.service.clock import Clock
@@ -59,6 +60,7 @@ class Bbs:
 
     parts: Sequence[Part]
     listener: HttpListener
+    routes: Sequence[Route]
 
 
 def build(config: BbsConfig, clock: Clock, log: structlog.stdlib.BoundLogger, process: Process) -> Bbs:
@@ -116,9 +118,10 @@ def build(config: BbsConfig, clock: Clock, log: structlog.stdlib.BoundLogger, pr
         *Auctions(placement).routes(),
         *StandardRoutes(metrics, {"postgres": lambda: _database_ready(database, clock)}).routes(),
     ]
+    routes += ApiDescription("diego-py BBS", routes).routes()
     listener = HttpListener(server.application(routes), config.listen_host, config.listen_port)
     loop = Loop("convergence", convergence.round, log, process.defect)
-    return Bbs([database, Client(http), tasks, leadership, loop, listener], listener)
+    return Bbs([database, Client(http), tasks, leadership, loop, listener], listener, routes)
 
 
 async def _database_ready(database: Database, clock: Clock) -> str | None:

@@ -10,7 +10,7 @@ from attrs import evolve, frozen
 from diego_py import chain
 from diego_py.call import Call
 from diego_py.chain import Problem
-from diego_py.errors import DiegoError, Outcome
+from diego_py.errors import DiegoError, Fault, Outcome
 from diego_py.models.actual_lrp import ActualLRP
 from diego_py.models.identifiers import CellId
 
@@ -76,8 +76,11 @@ def subject(row: ActualLRP) -> dict[str, Any]:
 
 
 def is_crash(error: DiegoError) -> bool:
-    """Whether the app itself failed, after a process of it ran. Failing to create a container never counts."""
-    return error.root.code.startswith("app.")
+    """Whether the app itself failed, after a process of it ran.
+
+    Failing to create a container never counts, nor does an app that somebody stopped while it started.
+    """
+    return error.root.code.startswith("app.") and error.root.fault is Fault.APP
 
 
 def _line(outcome: InstanceOutcome) -> dict[str, Any]:

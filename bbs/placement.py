@@ -34,6 +34,7 @@ from diego_py.errors import (
     RepairFailed,
     RestartFailed,
     StopFailed,
+    StoppedWhileStarting,
     UpdateFailed,
 )
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState
@@ -256,11 +257,14 @@ class Placement:
             raise
 
     async def _stored(self, call: Call, told: Told) -> DiegoError:
-        """Store each instance's document with its row, and return the error that answers with the first one."""
+        """Store each instance's document with its row, and return the error that answers with the first one.
+
+        The row of one that is being stopped is left alone: whoever stops it removes it.
+        """
         for failure in told.failures:
             document = self.numbered(failure.document)
             try:
-                if failure.outcome.stopping:
+                if failure.outcome.stopping or isinstance(failure.error.root, StoppedWhileStarting):
                     await self.lifecycle.record_failure(call, document, "stop", failure.outcome.row)
                 else:
                     document = await self._settle(call, failure, document)

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import asyncpg
 from attrs import define, evolve
 
 from bbs.cell_pool import CellPool
 from bbs.lifecycle import Lifecycle
 from bbs.outcome import InstanceOutcome
-from bbs.store import actual_lrps
+from bbs.store import actual_lrps, desired_lrps
 from bbs.store.database import Database
 from diego_py.call import Call
 from diego_py.errors import DesiredLRPNotFound, DiegoError, HopUnreachable, Outcome
 from diego_py.models.actual_lrp import ActualLRP
 from diego_py.models.identifiers import ProcessGuid
+
+MOVES_MAX = 3
+"""How often a delete looks for rows that moved on while it stopped them: crashed, or offered to another cell."""
 
 
 @define
@@ -35,12 +39,27 @@ class Removal:
         try:
             rows: Sequence[ActualLRP] = (await self.lifecycle.undesire(call, process_guid, None)).actuals
         except DesiredLRPNotFound:
-            rows = await self.database.read(
-                call, "list_instances", lambda connection: actual_lrps.list_of(connection, process_guid)
-            )
+            rows = await self._undesired(call, process_guid)
             if not rows:
                 raise
-        return await self.stop_all(call, rows)
+        outcomes = {outcome.row.index: outcome for outcome in await self.stop_all(call, rows)}
+        for _ in range(MOVES_MAX):
+            left = await self._undesired(call, process_guid)
+            moved_on = [row for row in left if row.index not in outcomes or outcomes[row.index].error is None]
+            if not moved_on:
+                break
+            outcomes |= {outcome.row.index: outcome for outcome in await self.stop_all(call, moved_on)}
+        return list(outcomes.values())
+
+    async def _undesired(self, call: Call, process_guid: ProcessGuid) -> Sequence[ActualLRP]:
+        """The rows of an LRP that is not desired any more; none if it is desired again by now."""
+
+        async def look(connection: asyncpg.Connection) -> Sequence[ActualLRP]:
+            if await desired_lrps.get(connection, process_guid) is not None:
+                return ()
+            return await actual_lrps.list_of(connection, process_guid)
+
+        return await self.database.snapshot(call, "list_instances", look)
 
     async def stop_all(self, call: Call, rows: Sequence[ActualLRP]) -> list[InstanceOutcome]:
         """Stop and remove instances side by side; each returns an outcome and never raises."""

@@ -7,6 +7,7 @@ makes the same exceptions again, linked by ``__cause__``, so that ``except`` and
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -255,7 +256,7 @@ def _fill(step: Next, subject: Mapping[str, Any]) -> Next:
 
     def filled(placeholder: re.Match[str]) -> str:
         value = names.get(placeholder[1])
-        return placeholder[1].upper() if value is None else str(value)
+        return placeholder[1].upper() if value is None else shlex.quote(str(value))
 
     return evolve(step, run=re.sub(r"\{(\w+)\}", filled, step.run))
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from aiohttp import web
-from attrs import define
+from attrs import define, frozen
 
-from bbs.api.paging import page_answer, page_request, whole_number
+from bbs.api.paging import PAGING, page_answer, page_request, whole_number
 from bbs.api.waiting import Waiting
 from bbs.cell_pool import CellPool
 from bbs.lifecycle import Lifecycle
@@ -34,6 +34,23 @@ LOG_LINES_MAX = 100_000
 FILTERS = ("process_guid", "domain", "cell_id", "state")
 
 
+@frozen(kw_only=True)
+class ActualLRPPage:
+    """Instances in order of process_guid and index."""
+
+    items: tuple[ActualLRP, ...]
+    next_cursor: str | None
+
+
+@frozen(kw_only=True)
+class StoppedInstance:
+    """An instance whose container is gone."""
+
+    process_guid: ProcessGuid
+    index: int
+    instance_guid: InstanceGuid | None
+
+
 @define
 class ActualLRPs:
     """Handlers of instances."""
@@ -48,12 +65,37 @@ class ActualLRPs:
     def routes(self) -> list[Route]:
         path = "/v1/actual_lrps/{process_guid}/{index}"
         return [
-            Route("GET", "/v1/actual_lrps", "list_actual_lrps", self.list, RequestFailed),
-            Route("GET", path, "get_actual_lrp", self.get, RequestFailed),
-            Route("POST", path + "/restart", "restart_instance", self.restart, RestartFailed),
-            Route("DELETE", path, "stop_instance", self.stop, StopFailed),
-            Route("GET", path + "/logs", "instance_logs", self.logs, RequestFailed, counted=False),
-            Route("POST", path + "/claim", "claim_instance", self.claim, RequestFailed, counted=False),
+            Route(
+                "GET",
+                "/v1/actual_lrps",
+                "list_actual_lrps",
+                self.list,
+                RequestFailed,
+                gives=ActualLRPPage,
+                query=(*FILTERS, *PAGING),
+            ),
+            Route("GET", path, "get_actual_lrp", self.get, RequestFailed, gives=ActualLRP),
+            Route("POST", path + "/restart", "restart_instance", self.restart, RestartFailed, gives=ActualLRP),
+            Route("DELETE", path, "stop_instance", self.stop, StopFailed, gives=StoppedInstance),
+            Route(
+                "GET",
+                path + "/logs",
+                "instance_logs",
+                self.logs,
+                RequestFailed,
+                counted=False,
+                query=("tail", "follow"),
+            ),
+            Route(
+                "POST",
+                path + "/claim",
+                "claim_instance",
+                self.claim,
+                RequestFailed,
+                counted=False,
+                takes=ClaimRequest,
+                gives=ActualLRP,
+            ),
         ]
 
     async def list(self, request: web.Request, call: Call) -> web.StreamResponse:
@@ -99,7 +141,9 @@ class ActualLRPs:
 
         async def stop() -> web.Response:
             await self.placement.stop(call, row)
-            return answer({"process_guid": row.process_guid, "index": row.index, "instance_guid": row.instance_guid})
+            return answer(
+                StoppedInstance(process_guid=row.process_guid, index=row.index, instance_guid=row.instance_guid)
+            )
 
         name = f"stop {row.process_guid}/{row.index}"
         return await self.waiting.answer(preferences, stop(), name, request.path)

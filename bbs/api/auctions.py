@@ -24,7 +24,8 @@ class Auctions:
     placement: Placement
 
     def routes(self) -> list[Route]:
-        return [Route("POST", "/v1/auctions/dry_run", "dry_run", self.dry_run, RequestFailed)]
+        path = "/v1/auctions/dry_run"
+        return [Route("POST", path, "dry_run", self.dry_run, RequestFailed, takes=DesiredLRPDefinition)]
 
     async def dry_run(self, request: web.Request, call: Call) -> web.StreamResponse:
         """For each instance the cell that would get it and every cell's bid; nothing is stored or reserved."""

@@ -7,7 +7,7 @@ from datetime import datetime
 from aiohttp import web
 from attrs import define, frozen
 
-from bbs.api.paging import short_list
+from bbs.api.paging import PAGING, short_list
 from bbs.cell_pool import CellPool
 from bbs.lifecycle import Lifecycle
 from bbs.store import cells
@@ -63,6 +63,14 @@ class CellStatus:
         )
 
 
+@frozen(kw_only=True)
+class CellPage:
+    """Cells in order of their ids."""
+
+    items: tuple[CellStatus, ...]
+    next_cursor: str | None
+
+
 @define
 class Cells:
     """Handlers of cells."""
@@ -75,10 +83,19 @@ class Cells:
     def routes(self) -> list[Route]:
         path = "/v1/cells/{cell_id}"
         return [
-            Route("GET", "/v1/cells", "list_cells", self.list, RequestFailed),
-            Route("GET", path, "get_cell", self.get, RequestFailed),
+            Route("GET", "/v1/cells", "list_cells", self.list, RequestFailed, gives=CellPage, query=PAGING),
+            Route("GET", path, "get_cell", self.get, RequestFailed, gives=CellStatus),
             Route("DELETE", path, "forget_cell", self.forget, RequestFailed),
-            Route("POST", path + "/report", "cell_report", self.report, RequestFailed, counted=False),
+            Route(
+                "POST",
+                path + "/report",
+                "cell_report",
+                self.report,
+                RequestFailed,
+                counted=False,
+                takes=CellReport,
+                gives=ReportAnswer,
+            ),
         ]
 
     async def list(self, request: web.Request, call: Call) -> web.StreamResponse:

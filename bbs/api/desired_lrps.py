@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 from aiohttp import web
-from attrs import asdict, define
+from attrs import asdict, define, frozen
 
 from bbs.api.idempotency import Idempotency
-from bbs.api.paging import page_answer, page_request
+from bbs.api.paging import PAGING, page_answer, page_request
 from bbs.api.waiting import Waiting
 from bbs.lifecycle import Desired, Lifecycle, etag
 from bbs.placement import Placed, Placement
@@ -26,15 +27,41 @@ from diego_py.errors import (
 )
 from diego_py.http import headers
 from diego_py.http.server import Route, answer, decode, found, invalid_fields, read_json
-from diego_py.models.desired_lrp import DesiredLRPDefinition, DesiredLRPUpdate
+from diego_py.models.actual_lrp import ActualLRP
+from diego_py.models.desired_lrp import DesiredLRP, DesiredLRPDefinition, DesiredLRPUpdate
+from diego_py.models.fields import FieldError
 from diego_py.models.identifiers import Domain, ProcessGuid
-from diego_py.models.supported import unsupported
+from diego_py.models.supported import unsupported, unsupported_change
 from diego_py.models.validation import validate
 
 T = TypeVar("T")
 
 DEFAULT_START_TIMEOUT_MS = 60_000
 """Start time allowed where the definition names none; the cell's own default is the same."""
+
+
+@frozen(kw_only=True)
+class PlacedLRP:
+    """An LRP and the instances that the request started, all of them RUNNING."""
+
+    desired_lrp: DesiredLRP
+    actual_lrps: tuple[ActualLRP, ...]
+
+
+@frozen(kw_only=True)
+class DesiredLRPPage:
+    """Desired LRPs in order of process_guid."""
+
+    items: tuple[DesiredLRP, ...]
+    next_cursor: str | None
+
+
+@frozen(kw_only=True)
+class RemovedLRP:
+    """An LRP that is gone, with the number of its containers that were stopped."""
+
+    process_guid: ProcessGuid
+    stopped: int
 
 
 @define
@@ -51,11 +78,28 @@ class DesiredLRPs:
     def routes(self) -> list[Route]:
         path = "/v1/desired_lrps/{process_guid}"
         return [
-            Route("POST", "/v1/desired_lrps", "desire_lrp", self.create, DesireFailed),
-            Route("GET", "/v1/desired_lrps", "list_desired_lrps", self.list, RequestFailed),
-            Route("GET", path, "get_desired_lrp", self.get, RequestFailed),
-            Route("PATCH", path, "update_lrp", self.update, UpdateFailed),
-            Route("DELETE", path, "delete_lrp", self.delete, DeleteFailed),
+            Route(
+                "POST",
+                "/v1/desired_lrps",
+                "desire_lrp",
+                self.create,
+                DesireFailed,
+                takes=DesiredLRPDefinition,
+                gives=PlacedLRP,
+                query=("on_failure",),
+            ),
+            Route(
+                "GET",
+                "/v1/desired_lrps",
+                "list_desired_lrps",
+                self.list,
+                RequestFailed,
+                gives=DesiredLRPPage,
+                query=("domain", *PAGING),
+            ),
+            Route("GET", path, "get_desired_lrp", self.get, RequestFailed, gives=DesiredLRP),
+            Route("PATCH", path, "update_lrp", self.update, UpdateFailed, takes=DesiredLRPUpdate, gives=PlacedLRP),
+            Route("DELETE", path, "delete_lrp", self.delete, DeleteFailed, gives=RemovedLRP),
         ]
 
     async def create(self, request: web.Request, call: Call) -> web.StreamResponse:
@@ -107,6 +151,7 @@ class DesiredLRPs:
         guid = ProcessGuid(request.match_info["process_guid"])
         body = await read_json(request)
         change = valid(decode(DesiredLRPUpdate, body))
+        executed(unsupported_change(change))
         key = self.idempotency.key_of(request, body)
         before = await self.idempotency.before(call, key)
         if before.answer is not None:
@@ -128,7 +173,7 @@ class DesiredLRPs:
 
         async def remove() -> web.Response:
             stopped = await self.placement.delete(call, guid)
-            return answer({"process_guid": guid, "stopped": stopped})
+            return answer(RemovedLRP(process_guid=guid, stopped=stopped))
 
         return await self.waiting.answer(preferences, remove(), f"delete {guid}", f"/v1/desired_lrps/{guid}")
 
@@ -153,13 +198,18 @@ def accepted(definition: DesiredLRPDefinition) -> DesiredLRPDefinition:
     invalid, refused = validate(definition), unsupported(definition)
     if invalid:
         raise invalid_fields([*invalid, *refused])
+    executed(refused)
+    return definition
+
+
+def executed(refused: Sequence[FieldError]) -> None:
+    """Nothing if nothing is refused. Raises UnsupportedField with every field that this release does not execute."""
     if refused:
         told = ", ".join(error.pointer for error in refused[:5])
         raise UnsupportedField(
             f"{len(refused)} field(s) that this release does not execute: {told}",
             errors=[asdict(error) for error in refused],
         )
-    return definition
 
 
 def valid(noun: T) -> T:
@@ -180,4 +230,4 @@ def on_failure(request: web.Request) -> str:
 def told(placed: Placed, status: int, location: str | None) -> web.Response:
     """An LRP and its instances as an answer."""
     extra = {"ETag": etag(placed.desired.modification_tag)} | ({"Location": location} if location else {})
-    return answer({"desired_lrp": placed.desired, "actual_lrps": list(placed.actuals)}, status, extra)
+    return answer(PlacedLRP(desired_lrp=placed.desired, actual_lrps=placed.actuals), status, extra)

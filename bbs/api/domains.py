@@ -6,9 +6,10 @@ import attrs
 from aiohttp import web
 from attrs import define
 
-from bbs.api.paging import short_list
+from bbs.api.paging import PAGING, short_list
 from bbs.store import domains
 from bbs.store.database import Database
+from bbs.store.domains import DomainFreshness
 from diego_py.call import Call
 from diego_py.errors import InvalidHeader, RequestFailed
 from diego_py.http.server import Route, answer, decode, invalid_fields, read_json
@@ -26,6 +27,14 @@ class DomainTTL:
     ttl_s: int
 
 
+@attrs.frozen(kw_only=True)
+class DomainPage:
+    """The fresh domains."""
+
+    items: tuple[DomainFreshness, ...]
+    next_cursor: str | None
+
+
 @define
 class Domains:
     """Handlers of domains."""
@@ -34,8 +43,8 @@ class Domains:
 
     def routes(self) -> list[Route]:
         return [
-            Route("GET", "/v1/domains", "list_domains", self.list, RequestFailed),
-            Route("PUT", "/v1/domains/{domain}", "upsert_domain", self.upsert, RequestFailed),
+            Route("GET", "/v1/domains", "list_domains", self.list, RequestFailed, gives=DomainPage, query=PAGING),
+            Route("PUT", "/v1/domains/{domain}", "upsert_domain", self.upsert, RequestFailed, takes=DomainTTL),
         ]
 
     async def list(self, request: web.Request, call: Call) -> web.StreamResponse:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 from attrs import define
 
-from bbs.api.paging import page_answer, page_request
+from bbs.api.paging import PAGING, page_answer, page_request
 from bbs.store import failures
 from bbs.store.database import Database
 from diego_py.call import Call
@@ -23,7 +23,7 @@ class Failures:
 
     def routes(self) -> list[Route]:
         return [
-            Route("GET", "/v1/failures", "list_failures", self.list, RequestFailed),
+            Route("GET", "/v1/failures", "list_failures", self.list, RequestFailed, query=(*FILTERS, *PAGING)),
             Route("GET", "/v1/failures/{id}", "get_failure", self.get, RequestFailed),
         ]
 

@@ -81,7 +81,7 @@ class Idempotency:
         try:
             response = await work()
         except DiegoError as error:
-            told = error if error.problem is not None else call.left_with(error, fails_as)
+            told = error if error.finished else call.left_with(error, fails_as)
             told.problem = told.problem or chain.problem(told, call)
             await self._store(call, key, document(told.problem, call))
             raise told from told.__cause__

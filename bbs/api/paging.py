@@ -21,6 +21,8 @@ PAGE_ITEMS = 500
 PAGE_ITEMS_MAX = 5_000
 CURSOR_BYTES_MAX = 1_000
 NDJSON = "application/x-ndjson"
+PAGING = ("limit", "cursor")
+"""Query parameters of every list."""
 
 
 @frozen

@@ -10,7 +10,7 @@ from diego_py.call import Call
 
 
 class ContainerBackend(Protocol):
-    """Containers by handle. Every method but `wait`, `activity`, `containers` and `logs` enters its own hop of the chain."""
+    """Containers by handle. The methods that take a call enter their own hop of the chain."""
 
     async def start(self) -> Sequence[Container]:
         """Take up what an earlier process left and return it; clean up what cannot be used."""

@@ -8,7 +8,7 @@ from datetime import datetime
 from attrs import define, evolve, field
 
 from cells.garden.depot import Directory, Record
-from cells.garden.network.firewall import Elements
+from cells.garden.network.nft_elements import Elements
 from cells.garden.processes import Process
 from cells.garden.spec import Container, Exit, Network, State
 

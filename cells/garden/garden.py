@@ -132,7 +132,7 @@ class Garden:
                 box.record = evolve(box.record, phase="running")
                 self._host.depot.save(box.record)
                 with call.hop("runc", self.config.cell_id, "start", RuntimeFailed):
-                    await self._host.runtime.start(handle, box.directory)
+                    await self._host.runtime.start(handle, box.directory, box.init)
                 if not box.ended.done():
                     box.state = "running"
 

@@ -22,6 +22,7 @@ from cells.garden.bundle.plan import Config
 from cells.garden.depot import Directory
 from cells.garden.monitor import gone
 from cells.garden.processes import Process, identify
+from cells.garden.release import release
 from diego_py.chain import clip
 from diego_py.errors import (
     DiegoError,
@@ -32,6 +33,9 @@ from diego_py.errors import (
     WorkingDirectoryInvalid,
 )
 
+RUNC = "runc"
+EXEC_FIFO = "exec.fifo"
+"""What a created process waits at; runc's way, not every runtime's."""
 SYNC_MESSAGE_BYTES_MAX = 64 * 1024
 EXIT_POLL_BYTES = 16
 
@@ -136,9 +140,19 @@ class Runtime:
             said = {"message": line.decode(errors="replace")}
         return said if isinstance(said, dict) else {"message": str(said)}
 
-    async def start(self, handle: str, directory: Directory) -> None:
-        """Let the user process begin. Raises RuntimeFailed or a kind of it."""
-        await self._call("start", directory, [handle])
+    async def start(self, handle: str, directory: Directory, init: Process) -> None:
+        """Let the user process begin; returns when it was executed. Raises RuntimeFailed or a kind of it."""
+        fifo = self.state / handle / EXEC_FIFO
+        if Path(self.runtime_path).name != RUNC or not fifo.exists():
+            await self._call("start", directory, [handle])
+            return
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                begun = await release(fifo, init)
+        except TimeoutError as timeout:
+            raise RuntimeFailed(f"runtime start: nothing executed in {self.timeout_s:.0f} s") from timeout
+        if not begun:
+            raise RuntimeFailed("runtime start: the process ended before it began")
 
     async def delete(self, handle: str, directory: Directory, force: bool = False) -> None:
         """Forget a container whose processes are gone; with `force` also one that was half created. Idempotent.

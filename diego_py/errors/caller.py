@@ -57,7 +57,7 @@ class RouteNotFound(CallerError):
     code = "route_not_found"
     title = "There is no such path"
     status = 404
-    next: ClassVar[tuple[Next, ...]] = (Next("Correct the path; docs/api.md lists them all"),)
+    next: ClassVar[tuple[Next, ...]] = (Next("Read the list of paths", href="/openapi.json"),)
 
 
 class MethodNotAllowed(CallerError):

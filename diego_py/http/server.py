@@ -51,6 +51,12 @@ class Route:
     fails_as: type[DiegoError]
     counted: bool = True
     """Counts against the limit of requests under way. Probes, heartbeats and log streams do not."""
+    takes: type | None = None
+    """The model of the body, for the description of the API."""
+    gives: type | None = None
+    """The model of a 2xx answer."""
+    query: tuple[str, ...] = ()
+    """Query parameters that it understands."""
 
 
 @define

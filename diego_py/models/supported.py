@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 import attrs
 
 from diego_py.models.actions import Action, RunAction
-from diego_py.models.desired_lrp import DesiredLRPDefinition
+from diego_py.models.desired_lrp import DesiredLRPDefinition, DesiredLRPUpdate
 from diego_py.models.fields import UNSUPPORTED_FIELD, FieldError
 from diego_py.models.task import TaskDefinition
 
@@ -61,7 +61,12 @@ def unsupported(definition: Definition) -> list[FieldError]:
     return [*_fields(definition), *_rules(definition), *_action(definition.action)]
 
 
-def _fields(definition: Definition) -> Iterator[FieldError]:
+def unsupported_change(update: DesiredLRPUpdate) -> list[FieldError]:
+    """The same for a change: what it sets would make a definition that no cell executes."""
+    return list(_fields(update))
+
+
+def _fields(definition: Definition | DesiredLRPUpdate) -> Iterator[FieldError]:
     for attribute in attrs.fields(type(definition)):
         instead = ONLY_DEFAULT.get(attribute.name)
         if instead is not None and getattr(definition, attribute.name) != attribute.default:

@@ -25,7 +25,7 @@ REFUSED: dict[str, tuple[Any, int, str, set[str]]] = {
         lrp(action={"run": {"path": "/a", "user": "b"}, "try": {"action": {"run": {"path": "/a", "user": "b"}}}}),
         422,
         "invalid_spec",
-        {"/action"},
+        {"/action", "/action/try"},
     ),
     "unsupported": (lrp(**UNSUPPORTED), 422, "unsupported_field", {"/privileged", "/disk_mb", "/sidecars"}),
     "no object": ([1, 2], 422, "invalid_spec", {""}),
@@ -60,6 +60,32 @@ async def test_a_second_lrp_of_the_same_name(one_cell: Installation) -> None:
     await nothing_was_written(one_cell, ["web"])
     kept = (await one_cell.request("GET", "/v1/desired_lrps/web")).json
     assert kept["definition"]["memory_mb"] == 64
+
+
+CHANGES: dict[str, tuple[dict[str, Any], str, set[str]]] = {
+    "wrong types": ({"instances": "two", "routes": 5}, "invalid_spec", {"/instances", "/routes"}),
+    "out of range": ({"instances": -1}, "invalid_spec", {"/instances"}),
+    "unknown field": ({"memory_mb": 5}, "invalid_spec", {"/memory_mb"}),
+    "unsupported": (
+        {"image_username": "a", "image_password": "b"},
+        "unsupported_field",
+        {"/image_username", "/image_password"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+async def test_a_change_that_is_refused(one_cell: Installation, name: str) -> None:
+    """Also what would make a definition that no cell executes: the next start of an instance would fail."""
+    change, code, pointers = CHANGES[name]
+    created = await one_cell.desire(lrp())
+    answer = await one_cell.request("PATCH", "/v1/desired_lrps/web", change)
+    document = well_formed(answer)
+    assert (answer.status, document["code"], document["outcome"]) == (422, code, "not_started")
+    assert {error["pointer"] for error in document["errors"]} == pointers
+    stored = await one_cell.request("GET", "/v1/desired_lrps/web")
+    assert stored.headers["ETag"] == created.headers["ETag"]
+    await nothing_was_written(one_cell, ["web"])
 
 
 BAD_REQUESTS: dict[str, tuple[str, str, dict[str, str], int, str]] = {

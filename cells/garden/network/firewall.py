@@ -6,13 +6,15 @@ host, no other container of any cell, and none of the denied networks; it is rea
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from ipaddress import IPv4Network, collapse_addresses
 
-from attrs import define, frozen
+from attrs import define
 
 from cells.garden import children
-from cells.garden.spec import Network
+from cells.garden.network import netlink, nft_elements
+from cells.garden.network.nft_elements import Elements
 from diego_py.chain import clip
 from diego_py.errors import NetworkFailed, RuntimeMissing
 
@@ -20,14 +22,6 @@ LINK_GROUP = 0xD1E60
 """Interface group of every container link of every cell of the host: how one cell knows another's containers."""
 
 TIMEOUT_S = 20.0
-
-
-@frozen
-class Elements:
-    """What the table holds for one container: which address its link may use, and where its ports lead."""
-
-    interface: str
-    network: Network
 
 
 @define
@@ -46,28 +40,37 @@ class Firewall:
 
         Raises NetworkFailed.
         """
-        await self._transact("prepare", ruleset(self) + "".join(self._element("add", each) for each in adopted))
+        await self._transact("prepare", ruleset(self) + "".join(self._element(each) for each in adopted))
 
     async def add(self, elements: Elements) -> None:
         """Raises NetworkFailed."""
-        await self._transact("add elements", self._element("add", elements))
+        await children.in_thread(self._change, "add elements", nft_elements.added(self.table, elements))
 
     async def remove(self, elements: Elements) -> None:
         """Idempotent. Raises NetworkFailed."""
         # Adding first makes the removal of what is not there no error, in the same transaction.
-        await self._transact("remove elements", self._element("add", elements) + self._element("delete", elements))
+        both = nft_elements.added(self.table, elements) + nft_elements.deleted(self.table, elements)
+        await children.in_thread(self._change, "remove elements", both)
 
     async def remove_table(self) -> None:
         """Take the whole table away. Idempotent. Raises NetworkFailed."""
         await self._transact("remove table", f"add table inet {self.table}\ndelete table inet {self.table}\n")
 
-    def _element(self, verb: str, elements: Elements) -> str:
+    def _element(self, elements: Elements) -> str:
         network = elements.network
-        lines = f'{verb} element inet {self.table} sources {{ "{elements.interface}" . {network.address} }}\n'
+        lines = f'add element inet {self.table} sources {{ "{elements.interface}" . {network.address} }}\n'
         if network.ports:
             pairs = ", ".join(f"{port.host_port} : {network.address} . {port.container_port}" for port in network.ports)
-            lines += f"{verb} element inet {self.table} published {{ {pairs} }}\n"
+            lines += f"add element inet {self.table} published {{ {pairs} }}\n"
         return lines
+
+    def _change(self, what: str, requests: list[netlink.Message]) -> None:
+        """A transaction without nft, which would take ten times as long to start as the kernel takes to do it."""
+        try:
+            nft_elements.transact(requests)
+        except OSError as refused:
+            name = errno.errorcode.get(refused.errno or 0, "?")
+            raise NetworkFailed(f"firewall: {what}", evidence={"errno": name, "table": self.table}) from refused
 
     async def _transact(self, what: str, script: str) -> None:
         argv = children.bound_to_us([self.nft_path, "-f", "-"], ["net_admin"])

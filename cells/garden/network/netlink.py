@@ -24,6 +24,9 @@ HEADER = struct.Struct("=IHHII")
 ATTRIBUTE = struct.Struct("=HH")
 CODE = struct.Struct("=i")
 
+Message = tuple[int, int, bytes]
+"""Kind, flags and body of one request."""
+
 
 def attribute(kind: int, value: bytes | int | str) -> bytes:
     """A number takes four bytes, a text ends with a zero byte; the next attribute begins at a multiple of four."""
@@ -39,7 +42,7 @@ def nest(kind: int, *attributes: bytes) -> bytes:
     return attribute(kind | NESTED, b"".join(attributes))
 
 
-def message(kind: int, body: bytes, flags: int = ACK) -> tuple[int, int, bytes]:
+def message(kind: int, body: bytes, flags: int = ACK) -> Message:
     """One request. Without ACK nothing is answered but a refusal."""
     return kind, REQUEST | flags, body
 
@@ -49,8 +52,8 @@ def connection(protocol: int) -> socket.socket:
     return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
 
 
-def send(connected: socket.socket, *messages: tuple[int, int, bytes]) -> None:
-    """Send requests and read their answers. Raises the first refusal, as OSError. Blocks as long as the kernel works."""
+def send(connected: socket.socket, *messages: Message) -> None:
+    """Send requests and read their answers. Raises the first refusal, as OSError. Blocks while the kernel works."""
     data, expected = b"", 0
     for number, (kind, flags, body) in enumerate(messages):
         data += HEADER.pack(HEADER.size + len(body), kind, flags, number, 0) + body

@@ -202,7 +202,17 @@ def test_what_a_reader_is_told_to_run_names_the_subject() -> None:
     error = linked(DesireFailed("desire web"))
     assert document_of(error, {"guid": "web"})["next"][0]["run"] == "diego explain web"
     assert document_of(error)["next"][0]["run"] == "diego explain PROCESS_GUID"
+    assert document_of(error, {"guid": "a; rm -rf /"})["next"][0]["run"] == "diego explain 'a; rm -rf /'"
     assert document_of(error, {"guid": None})["next"][0]["run"] == "diego explain PROCESS_GUID"
+
+
+def test_an_error_may_say_itself_what_it_is_about() -> None:
+    inner = RepFailed("run it")
+    inner.subject = {"kind": "lrp", "guid": "web"}
+    document = document_of(linked(DesireFailed("x"), inner))
+    assert document["subject"] == inner.subject
+    assert document["next"][0]["run"] == "diego explain web"
+    assert document_of(linked(DesireFailed("x"), inner), {"guid": "other"})["subject"] == {"guid": "other"}
 
 
 # Status: 4xx only when nothing was tried; then 500, 502, 503, 504 by what happened at the bottom.
@@ -222,6 +232,8 @@ def test_retry_after_is_given_where_a_retry_may_help() -> None:
     assert document_of(linked(Saturated("full", retry_after_s=7.5)))["retry_after_s"] == 7.5
     assert document_of(linked(NoCellFits("none")))["retry_after_s"] == 1.0
     assert document_of(linked(DesireFailed("x"), NoCellFits("none")))["retry_after_s"] == 1.0
+    assert document_of(linked(DesireFailed("x"), InsufficientResources("full")))["retry_after_s"] == 1.0
+    assert "retry_after_s" not in document_of(linked(InsufficientResources("full")))
     assert "retry_after_s" not in document_of(linked(ExecNotFound("x")))
 
 
@@ -321,9 +333,11 @@ anything: st.SearchStrategy[Any] = st.recursive(
     | st.builds(object)
     | st.just(Path("/x"))
     | st.just(datetime(2026, 1, 1, tzinfo=UTC)),
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(st.text() | st.integers(), inner, max_size=4)
-    | st.sets(st.text(), max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text() | st.integers(), inner, max_size=4)
+        | st.sets(st.text(), max_size=4)
+    ),
     max_leaves=8,
 )
 

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import pytest
 
-from diego_py.call import Call
+from diego_py.call import Call, Hop
 from diego_py.chain import Problem, clip, problem, rebuild
 from diego_py.errors import (
     DesireFailed,
@@ -57,15 +57,17 @@ def run(clock: HandClock, cell: Call) -> None:
                     clock.pass_ms(57)
                     words = 'exec: "/app/serve": stat /app/serve: no such file or directory'
                     evidence = {"exit_status": 1, "stderr": clip(words)}
-                    raise ExecNotFound(
-                        f"runtime create: {words}", evidence=evidence, outcome=Outcome.ROLLED_BACK
-                    )
+                    raise ExecNotFound(f"runtime create: {words}", evidence=evidence, outcome=Outcome.ROLLED_BACK)
 
 
 def answered(clock: HandClock, call: Call, work: Any, attempt: int) -> DiegoError:
     """The failure of `work` on its cell, as the BBS's client of the cell raises it."""
+    below = Hop("rep", "-", "run_instance", clock.monotonic(), clock.now())
     with pytest.raises(DiegoError) as caught:
         work(clock, attrs.evolve(call, here=None))
+    below.finish(clock.monotonic())
+    assert call.here is not None
+    call.here.children.append(below)
     error = rebuild(json.loads(problem(caught.value, call).encode()))
     assert error.frame is not None
     error.frame = attrs.evolve(error.frame, attempt=attempt)

@@ -175,9 +175,7 @@ async def test_what_is_no_http(client: HopClient, answer: bytes) -> None:
     assert_frame(error, 502)
 
 
-async def test_an_answer_without_end_is_not_read_to_its_end(
-    client: HopClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_answer_without_end_is_not_read_to_its_end(client: HopClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "ANSWER_BYTES_MAX", 1_000)
     error = await answered_with(client, saying(http(200, b"x" * 1_001)))
     assert type(error) is BadAnswer

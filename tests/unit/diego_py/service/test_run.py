@@ -105,9 +105,7 @@ async def test_nothing_begins_once_stopping_began(log: structlog.stdlib.BoundLog
     assert caught.value.retry_after_s == 1.0
 
 
-async def test_a_defect_that_nobody_waits_for_is_logged(
-    log: structlog.stdlib.BoundLogger, written: StringIO
-) -> None:
+async def test_a_defect_that_nobody_waits_for_is_logged(log: structlog.stdlib.BoundLogger, written: StringIO) -> None:
     tasks = OwnedTasks(log)
 
     async def raising(error: Exception) -> None:
@@ -190,9 +188,7 @@ class Recorded:
             raise self.stop_error
 
 
-async def test_parts_start_in_order_and_stop_in_reverse(
-    log: structlog.stdlib.BoundLogger, written: StringIO
-) -> None:
+async def test_parts_start_in_order_and_stop_in_reverse(log: structlog.stdlib.BoundLogger, written: StringIO) -> None:
     story: list[str] = []
     process = Process(log)
 
