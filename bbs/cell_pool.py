@@ -88,20 +88,21 @@ class CellPool:
 
     async def run(self, call: Call, cell_id: CellId, work: Work, attempt: int) -> Started:
         """Have the cell run an instance. Raises what the cell raised, or HopUnreachable."""
-        started = await self.client.run(call, cell_id, self._url(call, cell_id), work, attempt)
+        started = await self.client.run(call, cell_id, await self._url(call, cell_id), work, attempt)
         self._answered(cell_id, started)
         return started
 
     async def stop(self, call: Call, cell_id: CellId, instance_guid: InstanceGuid) -> Stopped:
         """Have the cell stop an instance. Raises what the cell raised, or HopUnreachable."""
-        return await self.client.stop(call, cell_id, self._url(call, cell_id), instance_guid)
+        return await self.client.stop(call, cell_id, await self._url(call, cell_id), instance_guid)
 
     @asynccontextmanager
     async def logs(
         self, call: Call, cell_id: CellId, instance_guid: InstanceGuid, query: str
     ) -> AsyncIterator[aiohttp.StreamReader]:
         """The log of an instance, from its cell."""
-        async with self.client.logs(call, cell_id, self._url(call, cell_id), instance_guid, query) as content:
+        url = await self._url(call, cell_id)
+        async with self.client.logs(call, cell_id, url, instance_guid, query) as content:
             yield content
 
     def zone_of(self, cell_id: CellId) -> str:
@@ -133,7 +134,10 @@ class CellPool:
             record = evolve(known.record, available=started.available, sequence=started.sequence)
             self._known[cell_id] = evolve(known, record=record)
 
-    def _url(self, call: Call, cell_id: CellId) -> str:
+    async def _url(self, call: Call, cell_id: CellId) -> str:
+        """Where a cell listens. One that never reported here may have reported to another BBS: the database knows."""
+        if cell_id not in self._known:
+            await self.refresh(call)
         known = self._known.get(cell_id)
         if known is None:
             error = HopUnreachable(f"cell {cell_id} has no live presence", outcome=Outcome.NOT_STARTED)

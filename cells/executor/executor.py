@@ -30,7 +30,7 @@ from diego_py.models.checks import Check
 from diego_py.service.clock import Clock
 
 LIVENESS_BUDGET_MS = 60_000.0
-SETTLE_LOOK_S = 0.002
+SETTLE_LOOK_S = 0.001
 """Between two looks at what a process that was just started does."""
 STOP_MARGIN_MS = 30_000.0
 """What removing a container may take beside the grace time of its process."""

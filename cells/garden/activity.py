@@ -10,7 +10,7 @@ from cells.garden.spec import Activity
 DEAD = frozenset("ZX")
 ASLEEP = frozenset("S")
 """Waiting, for however long it takes. Not D: that is a disk or a lock, which comes by itself."""
-RUNTIME_NAME = "(runc:["
+RUNTIME_NAME = "runc:["
 """What the process of the runtime is called until it becomes the user's."""
 
 
@@ -34,4 +34,4 @@ def _state(path: str) -> str:
         name, _, fields = Path(path).read_text().rpartition(") ")
     except OSError:  # A thread that went while we looked: the process was doing something.
         return "R"
-    return "R" if RUNTIME_NAME in name else fields[0]
+    return "R" if f"({RUNTIME_NAME}" in name else fields[0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -37,6 +38,9 @@ from diego_py.errors import (
 )
 from diego_py.service.clock import Clock
 
+BUILT_AT_ONCE = 4 * (os.cpu_count() or 1)
+"""Containers that are created side by side. With more, the runtimes only hinder each other."""
+
 
 @define
 class Garden:
@@ -47,6 +51,7 @@ class Garden:
     _host: Host = field(init=False)
     _monitor: Monitor = field(factory=Monitor, init=False)
     _boxes: dict[str, Box] = field(factory=dict, init=False)
+    _builders: asyncio.Semaphore = field(factory=lambda: asyncio.Semaphore(BUILT_AT_ONCE), init=False)
 
     def __attrs_post_init__(self) -> None:
         self._host = Host(self.config)
@@ -87,7 +92,7 @@ class Garden:
                 with call.step("allocate"):
                     box = self._allocate(spec)
                 undo.push_async_exit(_Undo(self, box))
-                async with box.lock:
+                async with box.lock, self._builders:
                     # The grace period of the first move into a cgroup passes while we do everything before it.
                     await together(in_thread(self._host.cgroups.warm), self._build(call, spec, box, image, identity))
                 box.complete = True
@@ -231,6 +236,7 @@ class Garden:
         """Stop watching. Containers, their logs and their network go on."""
         self._monitor.close()
         self._host.link_watch.close()
+        self._host.firewall.close()
         self._host.userns.close()
 
     def _allocate(self, spec: ContainerSpec) -> Box:

@@ -61,7 +61,8 @@ class Host:
         )
         self.userns = UserNamespaces(config.id_base)
         self.addresses = Addresses(IPv4Network(config.network))
-        self.id_slots = Pool("id ranges", config.id_slots)
+        # The lowest: its user namespace is likely to be there already, and to make one takes milliseconds.
+        self.id_slots = Pool("id ranges", config.id_slots, goes_round=False)
         self.ports = port_pool(config.port_first, config.port_count)
         self.cgroups = Cgroups.of_host(config.cgroup_parent)
         self.nofile_max = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

@@ -143,7 +143,7 @@ class Runtime:
     async def start(self, handle: str, directory: Directory, init: Process) -> None:
         """Let the user process begin; returns when it was executed. Raises RuntimeFailed or a kind of it."""
         fifo = self.state / handle / EXEC_FIFO
-        if Path(self.runtime_path).name != RUNC or not fifo.exists():
+        if not self._is_runc or not fifo.exists():
             await self._call("start", directory, [handle])
             return
         try:
@@ -154,12 +154,20 @@ class Runtime:
         if not begun:
             raise RuntimeFailed("runtime start: the process ended before it began")
 
+    @property
+    def _is_runc(self) -> bool:
+        return Path(self.runtime_path).name == RUNC
+
     async def delete(self, handle: str, directory: Directory, force: bool = False) -> None:
         """Forget a container whose processes are gone; with `force` also one that was half created. Idempotent.
 
         Never with `force` on a running one: the runtime then polls in steps of 100 ms.
         """
         if not (self.state / handle).exists():
+            return
+        if self._is_runc and not force:
+            # All that runc would do but for the cgroups, and those we remove ourselves: no process for one directory.
+            await children.in_thread(shutil.rmtree, self.state / handle)
             return
         await self._call("delete", directory, [*(["--force"] if force else []), handle])
 

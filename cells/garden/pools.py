@@ -16,12 +16,14 @@ IDS_PER_SLOT = 65_536
 
 @define
 class Pool:
-    """The numbers 0 .. size-1 as a bitmap. Goes round, so that a number rests as long as possible before its reuse."""
+    """The numbers 0 .. size-1 as a bitmap."""
 
     name: str
     size: int
     usable: Callable[[int], bool] = lambda number: True
     """Asked for a free number before it is handed out: something else on the host may use it."""
+    goes_round: bool = True
+    """A number rests as long as possible before its reuse; else the lowest free one is taken."""
     _taken: int = field(default=0, init=False)
     _next: int = field(default=0, init=False)
 
@@ -30,7 +32,7 @@ class Pool:
         for number in self._from_next():
             if not self._taken >> number & 1 and self.usable(number):
                 self._taken |= 1 << number
-                self._next = (number + 1) % self.size
+                self._next = (number + 1) % self.size if self.goes_round else 0
                 return number
         raise PoolExhausted(
             f"none of the {self.size} {self.name} is free",

@@ -61,9 +61,7 @@ class GardenSteps:
         machine.wait_for_idle()
         machine.cool_down()
         call = Call.begin(SystemClock(), BUDGET_MS)
-        spec = ContainerSpec(
-            handle, "preloaded:busybox", COMMAND[0], COMMAND[1:], limits=Limits(memory_bytes=64 << 20)
-        )
+        spec = ContainerSpec(handle, "preloaded:busybox", COMMAND[0], COMMAND[1:], limits=Limits(memory_bytes=64 << 20))
         with call.hop("bench", "bench", "steps", GardenFailed) as inner:
             await garden.create(inner, spec)
             await garden.run(inner, handle)

@@ -19,11 +19,12 @@ async def until(what: str, look: Callable[[], Awaitable[T]], limit_s: float = LI
     seen: T | None = None
     try:
         async with asyncio.timeout(limit_s):
-            while not (seen := await look()):
+            while True:
+                if seen := await look():
+                    return seen
                 await asyncio.sleep(POLL_S)
     except TimeoutError:
         raise AssertionError(f"not within {limit_s:g} s: {what}; last seen: {seen!r}") from None
-    return seen
 
 
 async def until_true(what: str, holds: Callable[[], object], limit_s: float = LIMIT_S) -> None:

@@ -1,4 +1,4 @@
-"""One installation for each test, its own Postgres where a test takes that away, and the host looked over afterwards."""
+"""One installation for each test, and a look at the host after it."""
 
 from __future__ import annotations
 

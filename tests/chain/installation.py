@@ -6,7 +6,6 @@ In one process, so that a test can reach into a part and make it fail; every hop
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from io import StringIO
@@ -89,10 +88,9 @@ class Installation:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for node in self.nodes.values():
-            await node.stop()
-        await self._bbs_running.aclose()
-        await self._session.close()
+        async with self._session, self._bbs_running:
+            for node in self.nodes.values():
+                await node.stop()
         left = host_sweep.all_of([node.layout.names for node in self.nodes.values()], host_sweep.remove)
         assert not left, f"cannot be removed from the host: {[str(thing) for thing in left]}"
         release_slot(self.state_dir)
@@ -192,9 +190,6 @@ class Installation:
     def defects(self) -> list[str]:
         """Lines in which a process says that it met a defect of its own."""
         return [line for line in self.log_text.splitlines() if re.search(r'"event": "[a-z_]*defect', line)]
-
-
-NewInstallation = Callable[[], Installation]
 
 
 def _cell_config(layout: CellLayout, bbs_url: str, image_root: Path) -> CellConfig:

@@ -11,6 +11,8 @@ from typing import Self
 
 from attrs import define, field
 
+from tests.chain.awaited import until_true
+
 CHUNK_BYTES = 64 * 1024
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Connect = Callable[[], Awaitable[Streams]]
@@ -63,11 +65,11 @@ class Proxy:
         await self.cut()
 
     async def cut(self) -> None:
-        """Break every open connection, in both directions."""
-        for writer in list(self._open):
+        """Break every connection that is open now, in both directions."""
+        broken = set(self._open)
+        for writer in broken:
             writer.transport.abort()
-        while self._open:
-            await asyncio.sleep(0)
+        await until_true("the connections are broken", lambda: not broken & self._open)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.add(writer)

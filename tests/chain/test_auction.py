@@ -1,4 +1,4 @@
-"""The auction's hop: no cell, or none that fits. 503 with the reason of each cell, before any cell was sent anything."""
+"""The auction's hop: no cell, or none that fits. 503 with each cell's reason, before any was sent anything."""
 
 from __future__ import annotations
 

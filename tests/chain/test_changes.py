@@ -68,7 +68,7 @@ async def test_scaled_is_true_when_answered(two_cells: Installation) -> None:
 
 
 async def test_scaled_beyond_the_room(installation: Installation) -> None:
-    """What fits runs; the answer is 503, partial, with each instance's own reason; later room is used by convergence."""
+    """What fits runs; the answer is 503, partial, with each instance's own reason."""
     await installation.start_cell(1, memory_mb=150)
     await installation.desire(lrp())
     answer = await installation.request("PATCH", WEB, {"instances": 4})

@@ -39,8 +39,11 @@ async def test_users_have_no_capabilities(garden: Garden) -> None:
 
 
 async def test_two_containers_share_no_id(garden: Garden) -> None:
-    one = (await output(garden, shell("a", "cat /proc/self/uid_map /proc/self/gid_map")))[0].split()
-    two = (await output(garden, shell("b", "cat /proc/self/uid_map")))[0].split()
+    for handle in ("a", "b"):
+        await start(garden, shell(handle, "cat /proc/self/uid_map /proc/self/gid_map"))
+        await garden.wait(handle)  # ended, but both are there
+    lines = [[line.text async for line in garden.logs(handle)] for handle in ("a", "b")]
+    one, two = lines[0][0].split(), lines[1][0].split()
     assert (one[0], one[2], two[0], two[2]) == ("0", "65536", "0", "65536")
     assert abs(int(one[1]) - int(two[1])) >= 65_536
     assert int(one[1]) >= garden.config.id_base

@@ -5,9 +5,12 @@ For what is done at each start: a library costs more time than the kernel does, 
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import socket
 import struct
+from collections.abc import Iterator
 
 ROUTE = 0
 NETFILTER = 12
@@ -53,25 +56,28 @@ def connection(protocol: int) -> socket.socket:
 
 
 def send(connected: socket.socket, *messages: Message) -> None:
-    """Send requests and read their answers. Raises the first refusal, as OSError. Blocks while the kernel works."""
+    """Send requests and read all their answers. Raises the first refusal, as OSError. Blocks while the kernel works.
+
+    The kernel works within our call: when it returns, all answers are there, and the next caller finds none of them.
+    """
     data, expected = b"", 0
     for number, (kind, flags, body) in enumerate(messages):
         data += HEADER.pack(HEADER.size + len(body), kind, flags, number, 0) + body
         expected += bool(flags & ACK)
     connected.send(data)
-    while expected > 0:
-        expected -= _answers(connected.recv(ANSWER_BYTES_MAX))
+    codes = list(_answers(connected))
+    refused = next((code for code in codes if code), errno.EPROTO if len(codes) < expected else 0)
+    if refused:
+        raise OSError(refused, os.strerror(refused))
 
 
-def _answers(data: bytes) -> int:
-    """How many requests were carried out."""
-    done = 0
-    while data:
-        length, kind, *_ = HEADER.unpack_from(data)
-        if kind == ERROR:
-            (code,) = CODE.unpack_from(data, HEADER.size)
-            if code:
-                raise OSError(-code, os.strerror(-code))
-            done += 1
-        data = data[length + -length % 4 :]
-    return done
+def _answers(connected: socket.socket) -> Iterator[int]:
+    """An errno for each request that was answered, 0 for one that was carried out."""
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            data = connected.recv(ANSWER_BYTES_MAX, socket.MSG_DONTWAIT)
+            while data:
+                length, kind, *_ = HEADER.unpack_from(data)
+                if kind == ERROR:
+                    yield -CODE.unpack_from(data, HEADER.size)[0]
+                data = data[length + -length % 4 :]

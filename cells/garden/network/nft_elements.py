@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 from socket import AF_UNSPEC, inet_aton
 
@@ -40,12 +41,11 @@ def deleted(table: str, elements: Elements) -> list[netlink.Message]:
     return [netlink.message(DELETE_ELEMENT, body) for body in _bodies(table, elements, with_data=False)]
 
 
-def transact(requests: list[netlink.Message]) -> None:
+def transact(connected: socket.socket, requests: list[netlink.Message]) -> None:
     """Carry out all of them or none. Raises OSError. Blocks."""
     begin = netlink.message(BATCH_BEGIN, struct.pack(">BBH", AF_UNSPEC, 0, NFTABLES), flags=0)
     end = netlink.message(BATCH_END, struct.pack(">BBH", AF_UNSPEC, 0, NFTABLES), flags=0)
-    with netlink.connection(netlink.NETFILTER) as kernel:
-        netlink.send(kernel, begin, *requests, end)
+    netlink.send(connected, begin, *requests, end)
 
 
 def _bodies(table: str, elements: Elements, with_data: bool) -> list[bytes]:

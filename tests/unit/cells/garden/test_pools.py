@@ -29,6 +29,13 @@ def test_a_number_rests_before_it_is_used_again() -> None:
     assert pool.take() == 1
 
 
+def test_the_lowest_where_it_does_not_matter() -> None:
+    pool = Pool("things", 3, goes_round=False)
+    assert [pool.take(), pool.take()] == [0, 1]
+    pool.give_back(0)
+    assert pool.take() == 0
+
+
 def test_unusable_ones_are_passed_over() -> None:
     assert Pool("things", 4, usable=lambda number: number == 2).take() == 2
 

@@ -1,0 +1,153 @@
+"""A cell process is killed. Its containers live on; started again it adopts them, and for good others replace them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from typing import Any
+
+import pytest
+
+from tests.chain.awaited import process_of, processes_of, until, until_true
+from tests.chain.definitions import HTTP, SERVE, lrp
+from tests.cluster.conftest import NewSite
+from tests.cluster.site import Site, Visitor
+
+pytestmark = pytest.mark.cluster
+
+WEB = lrp(script=SERVE, ports=[8080], check_definition=HTTP)
+GAP_S = 1.0
+MOVED_WITHIN_S = 45.0
+
+
+def addresses(row: dict[str, Any]) -> list[str]:
+    net = row["net_info"]
+    (port,) = net["ports"]
+    return [f"http://{net['instance_address']}:8080/", f"http://{net['address']}:{port['host_port']}/"]
+
+
+def running(rows: list[dict[str, Any]], count: int) -> bool:
+    return len(rows) == count and all(row["state"] == "RUNNING" for row in rows)
+
+
+async def test_containers_are_served_while_their_cell_is_replaced(site: Site) -> None:
+    before = await site.desired({**WEB, "instances": 2})
+    visitors = [Visitor(site.session, url) for row in before for url in addresses(row)]
+    async with asyncio.TaskGroup() as group:
+        for visitor in visitors:
+            group.create_task(visitor.visit())
+        await site.cluster.kill_cell("cell-1")
+        await site.cluster.start_cell("cell-1")
+        rows = await site.rows_when("both run", lambda rows: running(rows, 2))
+        more = await site.request("PATCH", "/v1/desired_lrps/web", {"instances": 4})
+        for visitor in visitors:
+            visitor.stop()
+    assert more.status == 200, more.body
+    same = ("instance_guid", "cell_id", "net_info", "modification_tag")
+    for now, then in zip(rows, before, strict=True):
+        assert {name: now[name] for name in same} == {name: then[name] for name in same}
+    assert max(visitor.gap_s for visitor in visitors) < GAP_S
+    assert min(visitor.answers for visitor in visitors) > 10
+    mine = {row["instance_guid"] for row in before if row["cell_id"] == "cell-1"}
+    assert mine <= await site.containers("cell-1"), "adopted under their old names"
+    stopped = await site.delete("web")
+    assert (stopped.status, stopped.json["stopped"]) == (200, 4), stopped.body
+    assert site.cluster.leftovers() == []
+    assert site.defects() == []
+
+
+async def test_what_ended_while_the_cell_was_away_is_told(site: Site) -> None:
+    """The exit that nobody watched is in a document, and the instance runs again."""
+    definition = lrp(script="echo here; exec sleep 734531", memory_mb=16)
+    (before,) = await site.desired(definition)
+    cell_id = before["cell_id"]
+    pid = await process_of("sleep", "734531")
+    await site.cluster.kill_cell(cell_id)
+    os.kill(pid, signal.SIGKILL)
+    await until_true("the process is gone", lambda: not processes_of("sleep", "734531"))
+    await site.cluster.start_cell(cell_id)
+    (row,) = await site.rows_when(
+        "it runs again", lambda rows: running(rows, 1) and rows[0]["instance_guid"] != before["instance_guid"]
+    )
+    assert row["crash_count"] == 1
+    (failure,) = await site.failures("web")
+    assert (failure["code"], failure["phase"]) == ("app.exited", "run")
+    evidence = failure["document"]["evidence"]
+    assert (evidence["exit_status"], evidence["signal"]) == (137, 9)
+    assert evidence["app_log_tail"] == ["here"]
+    assert failure["instance_guid"] == before["instance_guid"]
+
+
+@pytest.mark.parametrize("host_dies", [False, True])
+async def test_killed_for_good(site: Site, host_dies: bool) -> None:
+    """Its instances run on the other cell. Should it come back, it stops what is not its own any more."""
+    before = await site.desired({**WEB, "instances": 4})
+    lost = [row for row in before if row["cell_id"] == "cell-1"]
+    assert len(lost) == 2
+    await site.cluster.kill_cell("cell-1")
+    if host_dies:
+        assert site.cluster.remove_cell("cell-1") == []
+    rows = await site.rows_when(
+        "all run on cell-2",
+        lambda rows: running(rows, 4) and {row["cell_id"] for row in rows} == {"cell-2"},
+        MOVED_WITHIN_S,
+    )
+    kept = {row["instance_guid"] for row in before} - {row["instance_guid"] for row in lost}
+    assert kept < {row["instance_guid"] for row in rows}, "what ran elsewhere was left alone"
+    assert all(row.get("crash_count", 0) == 0 for row in rows), "no fault of the app"
+    documents = await site.failures("web")
+    assert sorted(failure["code"] for failure in documents) == ["bbs.cell_lost"] * 2
+    assert {failure["instance_guid"] for failure in documents} == {row["instance_guid"] for row in lost}
+    await site.cluster.start_cell("cell-1")
+    await _stopped_all(site, "cell-1")
+    assert {row["instance_guid"] for row in await site.rows()} == {row["instance_guid"] for row in rows}
+
+
+async def _stopped_all(site: Site, cell_id: str) -> None:
+    """The cell has nothing any more, and nothing of it is on the host."""
+    async def look() -> bool:
+        return not await site.containers(cell_id)
+
+    await until(f"{cell_id} has stopped what is not its own", look)
+
+
+async def test_killed_for_good_with_the_defaults(new_site: NewSite) -> None:
+    """The times that an installation has when nobody sets any."""
+    site = await new_site(bbs={}, cell={"report_interval_s": 5.0})
+    before = await site.desired({**WEB, "instances": 2})
+    await site.cluster.kill_cell("cell-1")
+    rows = await site.rows_when(
+        "both run on cell-2",
+        lambda rows: running(rows, 2) and {row["cell_id"] for row in rows} == {"cell-2"},
+        MOVED_WITHIN_S,
+    )
+    assert {row["instance_guid"] for row in rows} != {row["instance_guid"] for row in before}
+    await site.cluster.start_cell("cell-1")
+    await _stopped_all(site, "cell-1")
+
+
+async def test_a_process_that_ends_is_started_again(site: Site) -> None:
+    """CRASHED, with a document, then RUNNING under a new name; the third crash waits."""
+    (before,) = await site.desired(lrp(script="echo up; exec sleep 734532"))
+    os.kill(await process_of("sleep", "734532"), signal.SIGTERM)  # the default answer: PID 1 ignores it
+    os.kill(await process_of("sleep", "734532"), signal.SIGKILL)
+    (row,) = await site.rows_when(
+        "it runs again", lambda rows: running(rows, 1) and rows[0]["instance_guid"] != before["instance_guid"]
+    )
+    assert row["crash_count"] == 1
+    (failure,) = await site.failures("web")
+    document = (await site.request("GET", failure["document"]["instance"])).json
+    assert document["code"] == "app.exited"
+    assert document["detail"] == "killed by signal 9"
+    assert document["evidence"]["app_log_tail"] == ["up"]
+    assert document["subject"]["instance_guid"] == before["instance_guid"]
+    assert [frame["hop"] for frame in document["chain"]] == ["executor"]
+    for crashes in (2, 3):
+        os.kill(await process_of("sleep", "734532"), signal.SIGKILL)
+        await site.rows_when(f"crash {crashes} is known", lambda rows, n=crashes: rows[0]["crash_count"] == n)
+    (row,) = await site.rows()
+    assert row["state"] == "CRASHED"
+    assert row["crash_reason"] == "killed by signal 9"
+    assert row["next_attempt_at"] is not None
+    assert len(await site.failures("web")) == 3

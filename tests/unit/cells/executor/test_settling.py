@@ -1,0 +1,84 @@
+"""When a process without a check counts as running: it has gone to sleep, or was busy for the settle time."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from attrs import define
+
+from cells.executor.checks.prober import Prober
+from cells.executor.executor import Executor, Pace
+from cells.executor.plan import HealthPlan
+from cells.garden.spec import Container, ContainerSpec
+from diego_py.errors import DiegoError, ProcessExited
+from diego_py.service.clock import SystemClock
+from tests.fakes.cell import SLEEP, call
+from tests.fakes.garden import FakeGarden
+
+SETTLE_S = 1.0
+LOOKS = 5000
+
+
+@define
+class JumpingClock(SystemClock):
+    """Every sleep is over at once, and everybody else had their turn."""
+
+    slept_s: float = 0.0
+
+    def monotonic(self) -> float:
+        return self.slept_s
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept_s += seconds
+        await asyncio.sleep(0)
+
+
+async def started(garden: FakeGarden, script: str = SLEEP) -> tuple[Executor, Container, JumpingClock]:
+    clock = JumpingClock()
+    pace = Pace(settle_s=SETTLE_S, startup_interval_max_s=1.0, liveness_interval_s=1.0, graceful_stop_s=1.0)
+    container = await garden.create(call(), ContainerSpec("h", "preloaded:base", "/bin/sh", ("-c", script)))
+    return Executor("cell-1", garden, Prober(garden), clock, pace), container, clock
+
+
+def start(executor: Executor, container: Container) -> asyncio.Future[None]:
+    health = HealthPlan(start_timeout_s=60.0)
+    return asyncio.ensure_future(executor.start(call(), container, health, asyncio.Event()))  # noqa: TID251
+
+
+async def test_one_that_waits_is_running_at_once() -> None:
+    executor, container, clock = await started(FakeGarden())
+    await start(executor, container)
+    assert clock.slept_s == 0
+
+
+async def test_one_that_is_busy_is_running_after_the_settle_time() -> None:
+    executor, container, clock = await started(FakeGarden(activities={"h": "busy"}))
+    await start(executor, container)
+    assert clock.slept_s == pytest.approx(SETTLE_S, abs=0.1)
+
+
+async def test_one_that_goes_to_sleep_is_running_then() -> None:
+    garden = FakeGarden(activities={"h": "busy"})
+    executor, container, clock = await started(garden)
+    starting = start(executor, container)
+    await garden.called("run")
+    await asyncio.sleep(0)
+    garden.activities["h"] = "waiting"
+    await starting
+    assert clock.slept_s < SETTLE_S
+
+
+async def test_one_that_ended_is_never_running_however_late_its_end_is_told() -> None:
+    garden = FakeGarden()
+    executor, container, clock = await started(garden)
+    garden.activities["h"] = "ended"
+    starting = start(executor, container)
+    for _ in range(LOOKS):
+        await asyncio.sleep(0)
+    assert clock.slept_s > SETTLE_S
+    assert not starting.done()
+    garden.end("h", 3)
+    with pytest.raises(DiegoError) as failed:
+        await starting
+    assert failed.value.find(ProcessExited) is not None
