@@ -78,7 +78,7 @@ class CellConfig:
     default_start_timeout_s: float = 60.0
     """Seconds to the first healthy check for an LRP whose `start_timeout_ms` is 0."""
     settle_ms: int = 50
-    """Milliseconds after which a process without a check counts as RUNNING even if it has not once been idle."""
+    """Milliseconds of processor time after which a process without a check counts as RUNNING, though never idle."""
     unhealthy_interval_s: float = 1.0
     """Longest pause in seconds between two checks before the first healthy one; it grows from 0.05 s. Diego: 2 s."""
     healthy_interval_s: float = 30.0

@@ -27,6 +27,9 @@ class ContainerBackend(Protocol):
     def activity(self, handle: str) -> Activity:
         """What the container's processes do at this moment; `ended` for one that is not there."""
 
+    def worked_s(self, handle: str) -> float:
+        """Seconds of processor time that the container's processes have used; 0 for one that is not there."""
+
     async def exec(self, call: Call, handle: str, process: ProcessSpec, timeout_s: float) -> ExecResult:
         """Run one more process inside to its end or its timeout."""
 

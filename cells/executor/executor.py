@@ -32,6 +32,9 @@ from diego_py.service.clock import Clock
 LIVENESS_BUDGET_MS = 60_000.0
 SETTLE_LOOK_S = 0.001
 """Between two looks at what a process that was just started does."""
+SETTLE_PATIENCE = 40
+"""A process gets so many settle times of waiting to use one of processor time: then it works, but is given too little
+of the machine to show it."""
 STOP_MARGIN_MS = 30_000.0
 """What removing a container may take beside the grace time of its process."""
 
@@ -48,8 +51,8 @@ class Pace:
     """How long things are waited for on this cell, in seconds."""
 
     settle_s: float
-    """A process without a check that is still busy after this counts as running. Less, and a command that fails early
-    would be answered with 201; more, and every start of something that is busy at first takes that much longer."""
+    """A process without a check that has worked for so much processor time counts as running. Less, and a command that
+    fails early would be answered with 201; more, and every start of something that is busy at first takes longer."""
     startup_interval_max_s: float
     liveness_interval_s: float
     graceful_stop_s: float
@@ -178,16 +181,19 @@ class Executor:
         return Signal.HEALTHY
 
     async def _settled(self, handle: str) -> None:
-        """Return when a process without a check counts as running: it waits for something, or has been busy for long.
+        """Return when a process without a check counts as running: it waits for something, or has worked for long.
 
         A command that fails at once does so without a pause: a missing library, a wrong option, a syntax error. So
         what has gone to sleep has got beyond that, and most servers do within a few milliseconds; only for one that
-        still works (or works again each time we look) a fixed time has to do. One that has ended never counts as
-        running, however late its end is told to us: on a busy machine that may be after the fixed time.
+        still works (or works again each time we look) a fixed time has to do. That is time of the processor: on a busy
+        machine a process may not have executed its first instruction when as much has passed on the clock. One that
+        has ended never counts as running, however late its end is told to us.
         """
-        until_s = self.clock.monotonic() + self.pace.settle_s
+        began_s, worked_s = self.clock.monotonic(), self.garden.worked_s(handle)
         while (activity := self.garden.activity(handle)) != "waiting":
-            if activity == "busy" and self.clock.monotonic() >= until_s:
+            worked = self.garden.worked_s(handle) - worked_s >= self.pace.settle_s
+            patient = self.clock.monotonic() - began_s < SETTLE_PATIENCE * self.pace.settle_s
+            if activity == "busy" and (worked or not patient):
                 return
             await self.clock.sleep(SETTLE_LOOK_S)
 

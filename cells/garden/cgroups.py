@@ -92,6 +92,12 @@ class Cgroups:
         except OSError:
             return []
 
+    def worked_s(self, handle: str) -> float:
+        """Seconds of processor time that the container has used; 0 when the cgroup is gone."""
+        if "cpuacct" in self._v1:
+            return (_number(f"{self._v1['cpuacct']}{self.path(handle)}/cpuacct.usage") or 0) / 1e9
+        return (_counter(f"{self._v2}{self.path(handle)}/cpu.stat", "usage_usec") or 0) / 1e6
+
     def thaw(self, handle: str) -> None:
         """Let frozen processes run, so that they can die."""
         places = [(self._v1.get("freezer"), "freezer.state", "THAWED"), (self._v2, "cgroup.freeze", "0")]

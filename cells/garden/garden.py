@@ -155,6 +155,10 @@ class Garden:
             return "ended"
         return activity.of(box.init.pid, self._host.cgroups.processes(handle))
 
+    def worked_s(self, handle: str) -> float:
+        """Seconds of processor time that the container's processes have used; 0 for one that is not there."""
+        return self._host.cgroups.worked_s(handle)
+
     async def exec(self, call: Call, handle: str, process: ProcessSpec, timeout_s: float) -> ExecResult:
         """Run one more process in a running container, and kill it and its children after `timeout_s`.
 

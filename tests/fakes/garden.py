@@ -75,6 +75,8 @@ class FakeGarden:
     holds: dict[str, asyncio.Event] = field(factory=dict)
     activities: dict[str, Activity] = field(factory=dict)
     """By handle, where it is not `waiting`."""
+    starved: set[str] = field(factory=set)
+    """Handles whose processes get no processor."""
     calls: Happenings = field(factory=Happenings)
     closed: bool = False
     _boxes: dict[str, Box] = field(factory=dict)
@@ -128,6 +130,10 @@ class FakeGarden:
         if box is None or box.ended.is_set():
             return "ended"
         return self.activities.get(handle, "waiting")
+
+    def worked_s(self, handle: str) -> float:
+        """A busy one has a processor of its own, unless it is `starved`."""
+        return self.clock.monotonic() if handle not in self.starved else 0.0
 
     async def exec(self, call: Call, handle: str, process: ProcessSpec, timeout_s: float) -> ExecResult:
         with call.hop("garden", self.cell_id, "exec", GardenFailed):

@@ -8,7 +8,7 @@ import pytest
 from attrs import define
 
 from cells.executor.checks.prober import Prober
-from cells.executor.executor import Executor, Pace
+from cells.executor.executor import SETTLE_PATIENCE, Executor, Pace
 from cells.executor.plan import HealthPlan
 from cells.garden.spec import Container, ContainerSpec
 from diego_py.errors import DiegoError, ProcessExited
@@ -17,7 +17,7 @@ from tests.fakes.cell import SLEEP, call
 from tests.fakes.garden import FakeGarden
 
 SETTLE_S = 1.0
-LOOKS = 5000
+LOOKS = 100_000
 
 
 @define
@@ -36,6 +36,7 @@ class JumpingClock(SystemClock):
 
 async def started(garden: FakeGarden, script: str = SLEEP) -> tuple[Executor, Container, JumpingClock]:
     clock = JumpingClock()
+    garden.clock = clock
     pace = Pace(settle_s=SETTLE_S, startup_interval_max_s=1.0, liveness_interval_s=1.0, graceful_stop_s=1.0)
     container = await garden.create(call(), ContainerSpec("h", "preloaded:base", "/bin/sh", ("-c", script)))
     return Executor("cell-1", garden, Prober(garden), clock, pace), container, clock
@@ -56,6 +57,12 @@ async def test_one_that_is_busy_is_running_after_the_settle_time() -> None:
     executor, container, clock = await started(FakeGarden(activities={"h": "busy"}))
     await start(executor, container)
     assert clock.slept_s == pytest.approx(SETTLE_S, abs=0.1)
+
+
+async def test_one_that_gets_no_processor_has_longer() -> None:
+    executor, container, clock = await started(FakeGarden(activities={"h": "busy"}, starved={"h"}))
+    await start(executor, container)
+    assert clock.slept_s == pytest.approx(SETTLE_PATIENCE * SETTLE_S, abs=0.1)
 
 
 async def test_one_that_goes_to_sleep_is_running_then() -> None:
