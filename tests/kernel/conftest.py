@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import subprocess
@@ -20,26 +19,28 @@ from cells.garden.garden import Garden
 from cells.garden.processes import stat
 from diego_py.service.clock import SystemClock
 from tests.kernel.containers import call, make_busybox
-
-STATE_PREFIX = "kernel-garden-"
-ID_BASE = 1_000_000_000
-ID_END = 1_100_000_000
-HOST_LINK = "kerntest0"
-HOST_ADDRESS = "198.18.7.1"
-"""From the range for benchmarks: an address of the host that no network has."""
+from tests.kernel.slot import (
+    CGROUP_PREFIX,
+    HOST_ADDRESS,
+    HOST_LINK,
+    ID_BASE,
+    ID_END,
+    LINK_PREFIX,
+    NETWORK_PREFIX,
+    OUTSIDE_LINK,
+    PORT_FIRST,
+    STATE_PREFIX,
+    TABLE_PREFIX,
+)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def alone() -> Iterator[None]:
-    """One run of these tests at a time: names and addresses are the host's, and two runs would have the same."""
+def subreaper() -> None:
     children.become_subreaper()
-    with Path(tempfile.gettempdir(), "kernel-tests.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 @pytest.fixture(scope="session")
-def host_address(alone: None) -> Iterator[str]:
+def host_address() -> Iterator[str]:
     """An address of the host to publish ports on, on an interface of its own."""
     subprocess.run(["ip", "link", "add", HOST_LINK, "type", "veth", "peer", HOST_LINK + "p"], check=True)
     subprocess.run(["ip", "address", "add", f"{HOST_ADDRESS}/32", "dev", HOST_LINK], check=True)
@@ -78,14 +79,14 @@ def new_config(image_root: Path, host_address: str) -> Iterator[Callable[..., Ga
             "state_dir": state,
             "image_root": str(image_root),
             "host_address": host_address,
-            "network": f"10.233.{number}.0/24",
-            "port_first": 62_000 + 100 * number,
+            "network": f"{NETWORK_PREFIX}.{number}.0/24",
+            "port_first": PORT_FIRST + 100 * number,
             "port_count": 100,
             "id_base": ID_BASE + number * 10_000_000,
             "id_slots": 16,
-            "cgroup_parent": f"/kernel-test-{number}",
-            "interface_prefix": f"kt{number}n",
-            "nft_table": f"kernel_test_{number}",
+            "cgroup_parent": f"/{CGROUP_PREFIX}{number}",
+            "interface_prefix": f"{LINK_PREFIX}{number}n",
+            "nft_table": f"{TABLE_PREFIX}{number}",
             "log_bytes_max": 1 << 20,
         }
         made.append(GardenConfig(**{**values, **changes}))
@@ -121,12 +122,16 @@ def inventory() -> dict[str, set[str]]:
     trees = list(Path("/sys/fs/cgroup").iterdir())
     return {
         "mounts": {line for line in Path("/proc/self/mountinfo").read_text().splitlines() if STATE_PREFIX in line},
-        "links": {entry.name for entry in os.scandir("/sys/class/net") if entry.name.startswith(("kt", HOST_LINK))},
+        "links": {
+            entry.name
+            for entry in os.scandir("/sys/class/net")
+            if entry.name.startswith((LINK_PREFIX, HOST_LINK, OUTSIDE_LINK))
+        },
         "descriptors of namespaces": {link for link in _descriptors() if link.startswith(("net:", "user:", "pid:"))},
-        "tables": lines("nft", "list", "tables", about="kernel_test"),
+        "tables": lines("nft", "list", "tables", about=TABLE_PREFIX),
         "loops": lines("losetup", "--list", "--noheadings", "--output", "BACK-FILE", about=STATE_PREFIX),
-        "cgroups": {str(path) for tree in trees for path in tree.glob("kernel-test-*")}
-        | {str(path) for tree in trees for path in tree.glob("kernel-test-*/*/")},
+        "cgroups": {str(path) for tree in trees for path in tree.glob(f"{CGROUP_PREFIX}*")}
+        | {str(path) for tree in trees for path in tree.glob(f"{CGROUP_PREFIX}*/*/")},
         "directories": {str(path) for path in Path(tempfile.gettempdir()).glob(STATE_PREFIX + "*")},
         "processes": {f"{pid} {name}" for pid, name in _processes()},
     }

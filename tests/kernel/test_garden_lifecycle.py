@@ -15,6 +15,7 @@ from cells.garden.garden import Garden
 from cells.garden.spec import Limits, ProcessSpec
 from diego_py.errors import ContainerNotFound, GardenFailed, HandleTaken, IllegalTransition
 from tests.kernel.containers import call, output, shell, spec, start, until_printed
+from tests.kernel.slot import NETWORK_PREFIX
 
 pytestmark = pytest.mark.kernel
 
@@ -172,7 +173,7 @@ async def test_environment_user_and_directory(garden: Garden) -> None:
     lines = await output(garden, wanted)
     assert lines[0] == "uid=1000(vcap) gid=1000(vcap) groups=1000(vcap),2000(extra)"
     assert lines[1:3] == ["/home/vcap", "/home/vcap vcap /usr/local/bin:/usr/bin:/bin"]
-    assert lines[3].startswith("x y 10.233.0.")
+    assert lines[3].startswith(f"x y {NETWORK_PREFIX}.0.")
     assert lines[4] == "h" * 49
 
 

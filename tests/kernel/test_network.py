@@ -15,11 +15,12 @@ import pytest
 
 from cells.garden.garden import Garden
 from tests.kernel.containers import call, output, shell, spec, start, until_printed
+from tests.kernel.slot import OUTSIDE_LINK, OUTSIDE_NETWORK
 
 pytestmark = pytest.mark.kernel
 
 PORT = 8080
-OUTSIDE_NAMESPACE = "kerntest-outside"
+OUTSIDE_NAMESPACE = f"{OUTSIDE_LINK}-outside"
 METADATA = "169.254.169.254"
 
 
@@ -61,12 +62,12 @@ def outside(garden: Garden, host_address: str) -> Iterator[Callable[[str, int], 
         subprocess.run(["ip", *argv], check=True)
 
     ip("netns", "add", OUTSIDE_NAMESPACE)
-    ip("link", "add", "ktout0", "type", "veth", "peer", "name", "ktout1", "netns", OUTSIDE_NAMESPACE)
-    ip("address", "add", "198.18.8.1/24", "dev", "ktout0")
-    ip("link", "set", "ktout0", "up")
-    ip("-n", OUTSIDE_NAMESPACE, "address", "add", "198.18.8.2/24", "dev", "ktout1")
-    ip("-n", OUTSIDE_NAMESPACE, "link", "set", "ktout1", "up")
-    ip("-n", OUTSIDE_NAMESPACE, "route", "add", "default", "via", "198.18.8.1")
+    ip("link", "add", OUTSIDE_LINK, "type", "veth", "peer", "name", OUTSIDE_LINK + "p", "netns", OUTSIDE_NAMESPACE)
+    ip("address", "add", OUTSIDE_NETWORK + ".1/24", "dev", OUTSIDE_LINK)
+    ip("link", "set", OUTSIDE_LINK, "up")
+    ip("-n", OUTSIDE_NAMESPACE, "address", "add", OUTSIDE_NETWORK + ".2/24", "dev", OUTSIDE_LINK + "p")
+    ip("-n", OUTSIDE_NAMESPACE, "link", "set", OUTSIDE_LINK + "p", "up")
+    ip("-n", OUTSIDE_NAMESPACE, "route", "add", "default", "via", OUTSIDE_NETWORK + ".1")
 
     def connect(address: str, port: int) -> str:
         url = f"http://{address}:{port}/index.html"
@@ -78,7 +79,7 @@ def outside(garden: Garden, host_address: str) -> Iterator[Callable[[str, int], 
     yield connect
     ip("netns", "del", OUTSIDE_NAMESPACE)
     Path("/run/netns").joinpath(OUTSIDE_NAMESPACE).unlink(missing_ok=True)
-    subprocess.run(["ip", "link", "del", "ktout0"], capture_output=True)
+    subprocess.run(["ip", "link", "del", OUTSIDE_LINK], capture_output=True)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "host", "container"])
@@ -116,9 +117,11 @@ async def test_containers_reach_what_is_not_denied(garden: Garden, outside: Call
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as listener:
         assert listener.stdout is not None
         assert listener.stdout.readline() == "ready\n"
-        assert await output(garden, shell("a", attempt("198.18.8.2", 7777) + "true")) == ["reached 198.18.8.2"]
+        assert await output(garden, shell("a", attempt(OUTSIDE_NETWORK + ".2", 7777) + "true")) == [
+            f"reached {OUTSIDE_NETWORK}.2"
+        ]
         # Masqueraded: out there the container is the host.
-        assert listener.stdout.readline() == "198.18.8.1\n"
+        assert listener.stdout.readline() == OUTSIDE_NETWORK + ".1\n"
 
 
 async def test_container_cannot_reach_the_host(garden: Garden, host_address: str) -> None:
