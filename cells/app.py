@@ -85,7 +85,7 @@ def build(
     prober = Prober(garden)
     executor = Executor(config.cell_id, garden, prober, clock, _pace(config))
     watches = OwnedTasks(log, grace_s=0.0)
-    watcher = Watcher(executor, books, watches, clock, log)
+    watcher = Watcher(config.cell_id, executor, books, watches, clock, log)
     owned = OwnedTasks(log, grace_s=config.stop_grace_s)
     work = CellWork(
         cell_id=config.cell_id,

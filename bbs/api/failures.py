@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from aiohttp import web
 from attrs import define
 
@@ -29,7 +31,7 @@ class Failures:
 
     async def list(self, request: web.Request, call: Call) -> web.StreamResponse:
         """Failures, the newest first; filters are ANDed."""
-        page = page_request(request, FILTERS, (str, str))
+        page = page_request(request, FILTERS, (datetime, str))
         query = request.query
         wanted = failures.Filter(
             process_guid=query.get("process_guid"), domain=query.get("domain"), code=query.get("code")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from datetime import datetime
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -23,6 +24,12 @@ CURSOR_BYTES_MAX = 1_000
 NDJSON = "application/x-ndjson"
 PAGING = ("limit", "cursor")
 """Query parameters of every list."""
+STORABLE: dict[type, Any] = {
+    str: Annotated[str, msgspec.Meta(pattern=r"\A[^\0]*\Z")],
+    datetime: Annotated[datetime, msgspec.Meta(tz=True)],
+    int: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)],
+}
+"""What Postgres can compare with a key column of this type: its text has no NUL, its integers are of 32 bits."""
 
 
 @frozen
@@ -88,6 +95,6 @@ def _key(cursor: str, key_types: Sequence[type]) -> tuple[Any, ...]:
         if len(cursor) > CURSOR_BYTES_MAX:
             raise ValueError
         raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-        return msgspec.json.decode(raw, type=tuple[tuple(key_types)])  # type: ignore[misc,no-any-return]
+        return msgspec.json.decode(raw, type=tuple[tuple(STORABLE[kind] for kind in key_types)])  # type: ignore[misc,no-any-return]
     except (ValueError, binascii.Error, msgspec.DecodeError):
         raise InvalidHeader("cursor is not one that this list gave out") from None

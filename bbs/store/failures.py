@@ -140,17 +140,17 @@ LIST_PAGE: Final = """
 
 
 async def list_page(
-    connection: asyncpg.Connection, wanted: Filter, after: tuple[str, str] | None = None, limit: int = 500
+    connection: asyncpg.Connection, wanted: Filter, after: tuple[datetime, str] | None = None, limit: int = 500
 ) -> list[FailureRecord]:
     """At most `limit`, the newest first, from the one behind `after` (as `cursor_of` tells) on."""
-    at, id = (datetime.fromisoformat(after[0]), after[1]) if after else (None, "")
+    at, id = after or (None, "")
     rows = await connection.fetch(LIST_PAGE, at, id, wanted.process_guid, wanted.domain, wanted.code, limit)
     return [_record(row) for row in rows]
 
 
-def cursor_of(failure: FailureRecord) -> tuple[str, str]:
+def cursor_of(failure: FailureRecord) -> tuple[datetime, str]:
     """Where a list goes on behind this one."""
-    return failure.created_at.isoformat(), failure.id
+    return failure.created_at, failure.id
 
 
 LAST_ON_A_CELL: Final = """

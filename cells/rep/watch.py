@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import msgspec
 import structlog
@@ -16,7 +17,8 @@ from cells.rep.books import Books
 from cells.rep.instances import Instance, InstanceEvent
 from diego_py import chain
 from diego_py.call import Call
-from diego_py.errors import DiegoError
+from diego_py.errors import DiegoError, RepFailed
+from diego_py.models.identifiers import CellId
 from diego_py.models.work import EndedReport
 from diego_py.service.clock import Clock
 from diego_py.service.run import OwnedTasks
@@ -28,6 +30,7 @@ WATCH_BUDGET_MS = 120_000.0
 class Watcher:
     """Owns one task for each instance that is not in the hands of a request."""
 
+    cell_id: CellId
     executor: Executor
     books: Books
     tasks: OwnedTasks
@@ -53,7 +56,7 @@ class Watcher:
 
     async def _recheck_and_watch(self, instance: Instance, container: Container, health: HealthPlan) -> None:
         call = Call.begin(self.clock, WATCH_BUDGET_MS + health.start_timeout_s * 1000)
-        failure = await self.executor.recheck(call, container, health)
+        failure = await self._failure("adopt_instance", call, lambda c: self.executor.recheck(c, container, health))
         if failure is not None:
             await self._conclude(call, instance, failure)
             return
@@ -63,8 +66,22 @@ class Watcher:
 
     async def _watch(self, instance: Instance, container: Container, health: HealthPlan) -> None:
         call = Call.begin(self.clock, WATCH_BUDGET_MS)
-        failure = await self.executor.watch(call, container, health)
+        failure = await self._failure("watch_instance", call, lambda c: self.executor.watch(c, container, health))
+        assert failure is not None
         await self._conclude(call, instance, failure)
+
+    async def _failure(
+        self, op: str, call: Call, watched: Callable[[Call], Awaitable[DiegoError | None]]
+    ) -> DiegoError | None:
+        """What `watched` returns, in the frame of this hop: nobody's request is under way that would have one."""
+        try:
+            with call.hop("rep", self.cell_id, op, RepFailed) as inner:
+                failure = await watched(inner)
+                if failure is None:
+                    return None
+                raise failure
+        except DiegoError as framed:
+            return framed
 
     async def _conclude(self, call: Call, instance: Instance, failure: DiegoError) -> None:
         """Keep the document before anything is removed, so that no crash of ours loses it; then remove, then tell."""

@@ -142,7 +142,7 @@ async def test_a_process_that_ends_is_started_again(site: Site) -> None:
     assert document["detail"] == "killed by signal 9"
     assert document["evidence"]["app_log_tail"] == ["up"]
     assert document["subject"]["instance_guid"] == before["instance_guid"]
-    assert [frame["hop"] for frame in document["chain"]] == ["executor"]
+    assert [frame["hop"] for frame in document["chain"]] == ["rep", "executor"]
     for crashes in (2, 3):
         os.kill(await process_of("sleep", "734532"), signal.SIGKILL)
         await site.rows_when(f"crash {crashes} is known", lambda rows, n=crashes: rows[0]["crash_count"] == n)

@@ -52,7 +52,7 @@ async def test_exit_is_told_with_its_chain(tmp_path: Path, garden: FakeGarden, b
         report = await bbs.report_with(ended)
         assert report.ended[0].instance_guid == "i-1"
         assert report.ended[0].failure["subject"]["guid"] == "web"
-        assert [frame["hop"] for frame in report.ended[0].failure["chain"]] == ["executor"]
+        assert [frame["hop"] for frame in report.ended[0].failure["chain"]] == ["rep", "executor"]
         error = failure_in(report)
         assert isinstance(error.root, ProcessExited)
         assert error.root.message == "exited with status 0"
