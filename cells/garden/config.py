@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from ipaddress import IPv4Network
 
 from attrs import field, frozen
@@ -43,6 +44,26 @@ def _network(_: object, __: object, value: str) -> None:
 
 
 @frozen
+class ImageSettings:
+    """Where images may come from, and how patient the cell is with registries."""
+
+    default_registry: str = ""
+    """HOST[:PORT] of references that name none (`docker:///repository`). Empty: such references are refused."""
+    mirrors: Mapping[str, tuple[str, ...]] = field(factory=dict)
+    """HOST[:PORT] of a registry to those that are asked before it, without the credentials."""
+    ca_file: str = ""
+    """PEM file of certificate authorities that are trusted besides the system's."""
+    insecure_registries: tuple[str, ...] = ()
+    """HOST[:PORT] of registries that are spoken to over plain HTTP; loopback addresses always are."""
+    image_dirs: tuple[str, ...] = ()
+    """Directories in which `oci:` and `oci-archive:` references may point."""
+    attempts_max: int = 5
+    """Connections for one layer; another one is only tried after the last one brought it forward."""
+    silence_s: float = 20.0
+    """How long a registry may send nothing before the connection counts as broken."""
+
+
+@frozen
 class GardenConfig:
     """Names and ranges of one cell's garden."""
 
@@ -76,3 +97,4 @@ class GardenConfig:
     """Where containers may not connect to; the host and all containers of all cells are closed in any case."""
     runtime_timeout_s: float = 30.0
     """How long one call of the runtime may take before it is killed."""
+    images: ImageSettings = ImageSettings()
