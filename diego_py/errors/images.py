@@ -44,7 +44,7 @@ class ImagePlatformMissing(DiegoError):
 
     code = "image.platform_missing"
     title = "The image is not built for this platform"
-    fault = Fault.APP
+    fault = Fault.CALLER  # Not the app's: a cell of another platform may run it.
     next: ClassVar[tuple[Next, ...]] = (Next("Build the image for the platform that the detail names"),)
 
 
