@@ -14,6 +14,10 @@ PAIRS = (
     ("start cold: answer", "runc cold: first instruction"),
     ("start hot: first instruction", "runc hot: first instruction"),
     ("start hot: answer", "runc hot: first instruction"),
+    ("start cold: first instruction", "runc, Docker's confinement cold: first instruction"),
+    ("start cold: answer", "runc, Docker's confinement cold: first instruction"),
+    ("start hot: first instruction", "runc, Docker's confinement hot: first instruction"),
+    ("start hot: answer", "runc, Docker's confinement hot: first instruction"),
     ("start cold: first instruction", "runc spec default cold: first instruction"),
     ("bad command: whole text", "runc bad command: whole text"),
     ("refusal: whole text", "one hop: GET /livez"),
@@ -22,6 +26,8 @@ PAIRS = (
 SCALE_PAIRS = (
     ("cascade up: containers a second", "runc up: containers a second"),
     ("cascade up: CPU ms a container", "runc up: CPU ms a container"),
+    ("cascade up: containers a second", "runc, Docker's confinement up: containers a second"),
+    ("cascade up: CPU ms a container", "runc, Docker's confinement up: CPU ms a container"),
     ("cascade down: containers a second", "runc down: containers a second"),
     ("cascade down: CPU ms a container", "runc down: CPU ms a container"),
 )

@@ -31,7 +31,7 @@ class Scale:
 
     def round(self) -> None:
         self.figures.begin_round()
-        kinds = [self.cascade, self.bare]
+        kinds = [self.cascade, self.bare, self.docker]
         random.shuffle(kinds)
         for kind in kinds:
             kind()
@@ -44,9 +44,15 @@ class Scale:
         self._timed("cascade down", lambda: self.api.delete(guid).expect(200, 204))
 
     def bare(self) -> None:
-        bundles = [self.runc.confined_bundle(SLEEP) for _ in range(CONTAINERS)]
-        self._timed("runc up", lambda: _side_by_side(self.runc.run_detached, bundles))
-        self._timed("runc down", lambda: _side_by_side(self.runc.remove, bundles))
+        self._bare("runc", self.runc.confined_bundle)
+
+    def docker(self) -> None:
+        self._bare("runc, Docker's confinement", self.runc.docker_bundle)
+
+    def _bare(self, name: str, made: Callable[[tuple[str, ...]], Bundle]) -> None:
+        bundles = [made(SLEEP) for _ in range(CONTAINERS)]
+        self._timed(f"{name} up", lambda: _side_by_side(self.runc.run_detached, bundles))
+        self._timed(f"{name} down", lambda: _side_by_side(self.runc.remove, bundles))
         for bundle in bundles:
             self.runc.discard(bundle)
 

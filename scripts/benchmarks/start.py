@@ -51,7 +51,7 @@ class Starts:
         self.figures.begin_round()
         kinds: list[Callable[[], None]] = [self.bad_command, self.bare_bad_command, self.refusal, self.hop]
         for heat in ("cold", "hot"):
-            kinds += [partial(kind, heat) for kind in (self.start, self.bare, self.bare_default)]
+            kinds += [partial(kind, heat) for kind in (self.start, self.bare, self.bare_docker, self.bare_default)]
         random.shuffle(kinds)
         for kind in kinds:
             kind()
@@ -98,6 +98,13 @@ class Starts:
             self.runc.run_detached(bundle)
             self.figures.add("runc: kill, wait, delete", self.runc.remove(bundle) * 1000)
             self.runc.discard(bundle)
+
+    def bare_docker(self, heat: str) -> None:
+        bundle = self.runc.docker_bundle()
+        self._settle(heat)
+        begun = self.runc.run(bundle)
+        self.figures.add(f"runc, Docker's confinement {heat}: first instruction", begun.mark_s * 1000)
+        self.runc.discard(bundle)
 
     def bare_default(self, heat: str) -> None:
         bundle = self.runc.default_bundle()
