@@ -84,7 +84,10 @@ async def _drain(child: asyncio.subprocess.Process, output: bytearray) -> None:
 async def _kill(host: Host, box: Box, base: Path, child: asyncio.subprocess.Process) -> None:
     """Kill the process and its children; they share its session. The runtime, which waits for it, ends by itself."""
     with contextlib.suppress(OSError, ValueError):
-        session = int(base.with_suffix(".pid").read_text())
+        pid = int(base.with_suffix(".pid").read_text())
+        found = processes.stat(pid)
+        # With runc it leads its session; with crun the session's leader was a process in between.
+        session = found.session if found is not None else pid
         processes.kill_session(host.cgroups.processes(box.handle), session)
     try:
         async with asyncio.timeout(host.config.runtime_timeout_s):

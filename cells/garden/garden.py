@@ -117,7 +117,7 @@ class Garden:
         self._watch(box)
 
     async def _create_process(self, call: Call, box: Box, config: bundle.Config) -> None:
-        with call.step("runtime"), call.hop("runc", self.config.cell_id, "create", RuntimeFailed):
+        with call.step("runtime"), call.hop(self._host.runtime.name, self.config.cell_id, "create", RuntimeFailed):
             await uninterrupted(self._have_process(box, config))
 
     async def _have_process(self, box: Box, config: bundle.Config) -> None:
@@ -136,7 +136,7 @@ class Garden:
                     raise IllegalTransition(f"run a container that is {box.state}")
                 box.record = evolve(box.record, phase="running")
                 self._host.depot.save(box.record)
-                with call.hop("runc", self.config.cell_id, "start", RuntimeFailed):
+                with call.hop(self._host.runtime.name, self.config.cell_id, "start", RuntimeFailed):
                     await self._host.runtime.start(handle, box.directory, box.init)
                 if not box.ended.done():
                     box.state = "running"
@@ -153,6 +153,8 @@ class Garden:
         box = self._boxes.get(handle)
         if box is None or box.ended.done():
             return "ended"
+        if box.state == "created":  # Between its start and the user's program it is the runtime, which does not rest.
+            return "busy"
         return activity.of(box.init.pid, self._host.cgroups.processes(handle))
 
     def worked_s(self, handle: str) -> float:
@@ -168,7 +170,7 @@ class Garden:
             box = self._box(handle)
             if box.state != "running" or box.ended.done():
                 raise IllegalTransition(f"execute a process in a container that is {box.state}")
-            with call.hop("runc", self.config.cell_id, "exec", RuntimeFailed):
+            with call.hop(self._host.runtime.name, self.config.cell_id, "exec", RuntimeFailed):
                 return await execution.execute(self._host, box, process, timeout_s)
 
     async def stop(self, call: Call, handle: str, grace_s: float) -> Exit:

@@ -12,17 +12,19 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
-from attrs import define
+from attrs import define, field
 
-from cells.garden import children
+from cells.garden import children, runtimes
 from cells.garden.bundle.plan import Config
 from cells.garden.depot import Directory
 from cells.garden.monitor import gone
 from cells.garden.processes import Process, identify
 from cells.garden.release import release
+from cells.garden.runtimes import RuntimeVersion
 from diego_py.chain import clip
 from diego_py.errors import (
     DiegoError,
@@ -33,9 +35,8 @@ from diego_py.errors import (
     WorkingDirectoryInvalid,
 )
 
-RUNC = "runc"
 EXEC_FIFO = "exec.fifo"
-"""What a created process waits at; runc's way, not every runtime's."""
+"""What a created process waits at; the way of runc and crun, not every runtime's."""
 SYNC_MESSAGE_BYTES_MAX = 64 * 1024
 EXIT_POLL_BYTES = 16
 
@@ -49,12 +50,25 @@ class Runtime:
     state: Path
     log_bytes_max: int
     timeout_s: float
+    version: RuntimeVersion = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.version = runtimes.named_by(self.runtime_path)
 
     def check(self) -> None:
-        """Raises RuntimeMissing when a program is not there or not executable."""
+        """Learn the runtime's name and version. Raises RuntimeMissing when a program is not there or not executable."""
         for path in (self.runtime_path, self.conmon_path):
             if shutil.which(path) is None:
                 raise RuntimeMissing(f"find {path} on this host", evidence={"path": path})
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):  # What it cannot say is unknown, and told so.
+            asked = [self.runtime_path, "--version"]
+            said = subprocess.run(asked, capture_output=True, text=True, errors="replace", timeout=self.timeout_s)
+            self.version = runtimes.parse(said.stdout, self.runtime_path)
+
+    @property
+    def name(self) -> str:
+        """`runc`, `crun`, ...: whose words those are that come back."""
+        return self.version.name
 
     async def create(self, handle: str, directory: Directory, config: Config) -> tuple[Process, Process]:
         """Create the container: all of it is there, the user process waits to be started.
@@ -142,21 +156,17 @@ class Runtime:
 
     async def start(self, handle: str, directory: Directory, init: Process) -> None:
         """Let the user process begin; returns when it was executed. Raises RuntimeFailed or a kind of it."""
-        fifo = self.state / handle / EXEC_FIFO
-        if not self._is_runc or not fifo.exists():
+        fifo, how = self.state / handle / EXEC_FIFO, self.version.release
+        if how == "call" or not fifo.exists():
             await self._call("start", directory, [handle])
             return
         try:
             async with asyncio.timeout(self.timeout_s):
-                begun = await release(fifo, init)
+                begun = await release(fifo, init, how)
         except TimeoutError as timeout:
             raise RuntimeFailed(f"runtime start: nothing executed in {self.timeout_s:.0f} s") from timeout
         if not begun:
             raise RuntimeFailed("runtime start: the process ended before it began")
-
-    @property
-    def _is_runc(self) -> bool:
-        return Path(self.runtime_path).name == RUNC
 
     async def delete(self, handle: str, directory: Directory, force: bool = False) -> None:
         """Forget a container whose processes are gone; with `force` also one that was half created. Idempotent.
@@ -165,8 +175,8 @@ class Runtime:
         """
         if not (self.state / handle).exists():
             return
-        if self._is_runc and not force:
-            # All that runc would do but for the cgroups, and those we remove ourselves: no process for one directory.
+        if self.version.release != "call" and not force:
+            # All that runc and crun would do but for the cgroups, which we remove: no process for one directory.
             await children.in_thread(shutil.rmtree, self.state / handle)
             return
         await self._call("delete", directory, [*(["--force"] if force else []), handle])
@@ -213,15 +223,18 @@ def failure(operation: str, log: list[dict[str, Any]], message: str, stderr: str
 def classify(words: str) -> type[DiegoError]:
     """What kind of failure the runtime's words mean. Pure.
 
-    The working directory first: its messages also say "no such file" and "permission denied".
+    The working directory first: its messages also say "no such file" and "permission denied". runc has its errors from
+    Go, crun from libc, which begins them with a capital; for a directory crun says "open executable: Operation not
+    permitted".
     """
-    if re.search(r"chdir to cwd|current working directory|mkdir .*: (not a directory|file exists)", words):
+    words = words.lower()
+    if re.search(r"chdir (to cwd|`)|current working directory|mkdir .*: (not a directory|file exists)", words):
         return WorkingDirectoryInvalid
     if not re.search(r"\bexec\b|starting container process|executable", words):
         return RuntimeFailed
-    if re.search(r"executable file not found|no such file or directory|not found", words):
+    if re.search(r"executable file .*not found|no such file or directory|not found", words):
         return ExecNotFound
-    if re.search(r"permission denied|exec format error|is a directory", words):
+    if re.search(r"permission denied|exec format error|is a directory|open executable: operation not permitted", words):
         return ExecNotExecutable
     return RuntimeFailed
 

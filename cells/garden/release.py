@@ -1,28 +1,41 @@
-"""Letting the process of a created container begin, as `runc start` does, without starting another runc for it.
+"""Letting the process of a created container begin, as `runc start` and `crun start` do, without starting another one.
 
-The process of the runtime waits to open a fifo for writing. Somebody opens it for reading: it writes one byte, closes
-it, and becomes the user's program.
+The process of the runtime waits at a fifo. That of runc waits until somebody opens it for reading, writes one byte, and
+becomes the user's program; that of crun waits until somebody writes one byte.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 from itertools import repeat
 from pathlib import Path
 
-from cells.garden.activity import RUNTIME_NAME
 from cells.garden.monitor import gone
 from cells.garden.processes import Process, stat
+from cells.garden.runtimes import Release
 
 READ_BYTES = 16
 LOOK_S = 0.0005
 """Between two looks whether the program was executed; it takes about twice as long."""
 
 
-async def release(fifo: Path, init: Process) -> bool:
+async def release(fifo: Path, init: Process, how: Release) -> bool:
     """Return when the program was executed; False when the process died before. Raises OSError without a fifo."""
+    runtime = _program(init)
+    if not (await _read(fifo, init) if how == "read" else _write(fifo)):
+        return False
+    fifo.unlink(missing_ok=True)  # The sign, for the runtime and for our own recovery, that it began.
+    for pause_s in repeat(LOOK_S):
+        if not _becoming(init, runtime):
+            break
+        await asyncio.sleep(pause_s)
+    return True
+
+
+async def _read(fifo: Path, init: Process) -> bool:
     loop = asyncio.get_running_loop()
     fd = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     written: asyncio.Future[None] = loop.create_future()
@@ -43,26 +56,38 @@ async def release(fifo: Path, init: Process) -> bool:
     finally:
         loop.remove_reader(fd)
         os.close(fd)
-    if not said:
-        return False
-    fifo.unlink(missing_ok=True)  # The sign, for runc and for our own recovery, that it began.
-    for pause_s in repeat(LOOK_S):
-        if not _becoming(init):
-            break
-        await asyncio.sleep(pause_s)
+    return bool(said)
+
+
+def _write(fifo: Path) -> bool:
+    try:
+        fd = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as refused:
+        if refused.errno == errno.ENXIO:  # Nobody waits there: it died.
+            return False
+        raise
+    with open(fd, "wb", buffering=0) as waiting:
+        waiting.write(b"\0")
     return True
 
 
-def _becoming(init: Process) -> bool:
-    """It is not the user's program yet. Whoever took it for that would ask runc which signals it catches.
+def _program(init: Process) -> tuple[int, int] | None:
+    """Which file the process executes; None when it is dead."""
+    with contextlib.suppress(OSError):
+        found = os.stat(f"/proc/{init.pid}/exe")
+        return found.st_dev, found.st_ino
+    return None
 
-    The kernel gives it the name of the program first, then forgets the signal handlers, and only then it has a command
+
+def _becoming(init: Process, runtime: tuple[int, int] | None) -> bool:
+    """It is not the user's program yet. Whoever took it for that would ask the runtime which signals it catches.
+
+    The kernel gives it the file of the program first, then forgets the signal handlers, and only then it has a command
     line again. A dead one has none either.
     """
     found = stat(init.pid)
     if found is None or found.state in "ZX":
         return False
     with contextlib.suppress(OSError):
-        home = Path(f"/proc/{init.pid}")
-        return (home / "comm").read_text().startswith(RUNTIME_NAME) or not (home / "cmdline").read_bytes()
+        return _program(init) == runtime or not Path(f"/proc/{init.pid}/cmdline").read_bytes()
     return False

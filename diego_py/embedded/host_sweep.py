@@ -90,7 +90,7 @@ def _processes(names: CellNames) -> list[int]:
     for pid in _all_pids():
         with contextlib.suppress(OSError):
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            if Path(os.fsdecode(words[0])).name in ("conmon", "runc") and any(mark in word for word in words):
+            if Path(os.fsdecode(words[0])).name in ("conmon", "runc", "crun") and any(mark in word for word in words):
                 found.add(pid)
     return sorted(pid for pid in found if _is_alive(pid))
 

@@ -18,7 +18,7 @@ from cells.garden.config import GardenConfig
 from cells.garden.garden import Garden
 from cells.garden.processes import stat
 from diego_py.service.clock import SystemClock
-from tests.kernel.containers import call, make_busybox
+from tests.kernel.containers import CRUN_ON_HYBRID, call, make_busybox
 from tests.kernel.slot import (
     CGROUP_PREFIX,
     HOST_ADDRESS,
@@ -65,7 +65,19 @@ def image_root() -> Iterator[Path]:
 
 
 @pytest.fixture
-def new_config(image_root: Path, host_address: str) -> Iterator[Callable[..., GardenConfig]]:
+def runtime_path(request: pytest.FixtureRequest) -> str:
+    """The OCI runtime: runc, but for tests marked `every_runtime`, which run once with each that is installed."""
+    name: str = getattr(request, "param", "runc")
+    path = shutil.which(name)
+    if path is None:
+        pytest.skip(f"{name} is not installed")
+    if name == "crun" and Path("/sys/fs/cgroup/unified/cgroup.controllers").exists():
+        return str(CRUN_ON_HYBRID)
+    return path if name != "runc" else name
+
+
+@pytest.fixture
+def new_config(image_root: Path, host_address: str, runtime_path: str) -> Iterator[Callable[..., GardenConfig]]:
     """Makes configurations that share nothing; what they left behind is removed in the end."""
     made: list[GardenConfig] = []
 
@@ -88,6 +100,7 @@ def new_config(image_root: Path, host_address: str) -> Iterator[Callable[..., Ga
             "interface_prefix": f"{LINK_PREFIX}{number}n",
             "nft_table": f"{TABLE_PREFIX}{number}",
             "log_bytes_max": 1 << 20,
+            "runtime_path": runtime_path,
         }
         made.append(GardenConfig(**{**values, **changes}))
         return made[-1]

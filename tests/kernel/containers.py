@@ -8,12 +8,22 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from cells.garden.garden import Garden
 from cells.garden.spec import ContainerSpec
 from diego_py.call import Call
 from diego_py.service.clock import SystemClock
 
 IMAGE = "preloaded:busybox"
+CRUN_ON_HYBRID = Path(__file__).parents[2] / "scripts/crun-on-hybrid"
+
+RUNTIMES = ("runc", "crun", "youki", "runsc")
+
+INSTALLED = [name for name in RUNTIMES if shutil.which(name)]
+every_runtime = pytest.mark.parametrize("runtime_path", INSTALLED, indirect=True)
+"""Run the test once with each OCI runtime that this machine has."""
+
 BUDGET_MS = 60_000
 
 

@@ -15,7 +15,7 @@ from cells.executor.plan import HealthPlan
 from cells.garden.garden import Garden
 from diego_py.errors import DiegoError, ProcessExited
 from diego_py.service.clock import SystemClock
-from tests.kernel.containers import call, shell, start
+from tests.kernel.containers import call, every_runtime, shell, start
 
 pytestmark = pytest.mark.kernel
 
@@ -48,6 +48,7 @@ async def test_a_sleeper_waits_and_a_worker_is_busy(garden: Garden) -> None:
     assert garden.activity("nobody") == "ended"
 
 
+@every_runtime
 async def test_before_it_was_executed_and_after_its_end(garden: Garden) -> None:
     await garden.create(call(), shell("a", "exit 0"))
     assert garden.activity("a") == "busy"
@@ -56,6 +57,7 @@ async def test_before_it_was_executed_and_after_its_end(garden: Garden) -> None:
     assert garden.activity("a") == "ended"
 
 
+@every_runtime
 async def test_a_process_that_is_killed_before_it_begins(garden: Garden) -> None:
     await garden.create(call(), shell("a", "exit 0"))
     async with asyncio.TaskGroup() as group:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,19 +16,19 @@ from cells.garden.network.links import Link
 from cells.garden.spec import ContainerSpec, Limits
 from diego_py.chain import problem
 from diego_py.errors import DiegoError, Outcome
-from tests.kernel.containers import call, shell, spec, start
+from tests.kernel.containers import call, every_runtime, shell, spec, start
 
 pytestmark = pytest.mark.kernel
 
 FAILING: list[tuple[str, ContainerSpec, str, str]] = [
-    ("no such file", spec("a", "/nope"), "runtime.exec_not_found", "no such file or directory"),
-    ("not in PATH", spec("a", "nope"), "runtime.exec_not_found", "executable file not found in $PATH"),
-    ("not executable", spec("a", "/etc/not-executable"), "runtime.exec_not_executable", "permission denied"),
+    ("no such file", spec("a", "/nope"), "runtime.exec_not_found", r"/nope.*[nN]o such file or directory"),
+    ("not in PATH", spec("a", "nope"), "runtime.exec_not_found", r"executable file .*not found in \$PATH"),
+    ("not executable", spec("a", "/etc/not-executable"), "runtime.exec_not_executable", "[pP]ermission denied"),
     ("a directory", spec("a", "/etc"), "runtime.exec_not_executable", ""),
     ("bad user", spec("a", "/bin/true", user="nobody-here"), "garden.user_not_found", "nobody-here"),
     ("bad group", spec("a", "/bin/true", user="vcap:nogroup"), "garden.user_not_found", "vcap:nogroup"),
     ("uid out of range", spec("a", "/bin/true", user="70000"), "garden.user_not_found", "70000"),
-    ("directory is a file", spec("a", "/bin/true", cwd="/etc/passwd"), "runtime.working_directory", "not a directory"),
+    ("directory is a file", spec("a", "/bin/true", cwd="/etc/passwd"), "runtime.working_directory", "ot a directory"),
     ("rootfs missing", spec("a", "/bin/true", rootfs="preloaded:none"), "garden.rootfs_not_found", "preloaded:none"),
     ("rootfs outside", spec("a", "/bin/true", rootfs="preloaded:../x"), "garden.rootfs_not_found", "../x"),
     ("rootfs unsafe", spec("a", "/bin/true", rootfs="preloaded:odd-dev"), "garden.rootfs_invalid", "/dev"),
@@ -51,6 +52,7 @@ async def fails(garden: Garden, wanted: ContainerSpec) -> DiegoError:
     return failed.value
 
 
+@every_runtime
 @pytest.mark.parametrize(("wanted", "code", "words"), [case[1:] for case in FAILING], ids=[case[0] for case in FAILING])
 async def test_the_innermost_cause_names_the_problem(
     garden: Garden, wanted: ContainerSpec, code: str, words: str
@@ -58,18 +60,19 @@ async def test_the_innermost_cause_names_the_problem(
     error = await fails(garden, wanted)
     document = problem(error, call())
     assert document.code == code
-    assert words in document.detail
+    assert re.search(words, document.detail)
     assert document.chain[0].hop == "garden"
     if code.startswith("runtime."):
-        assert [frame.hop for frame in document.chain] == ["garden", "runc"]
+        assert [frame.hop for frame in document.chain] == ["garden", garden._host.runtime.name]
         assert document.outcome == Outcome.ROLLED_BACK
         assert document.evidence is not None
-        assert any(words in entry["msg"] for entry in document.evidence["runtime_log"])
+        assert any(re.search(words, entry["msg"]) for entry in document.evidence["runtime_log"])
     # The cell is as good as before.
     await start(garden, shell("a", "exit 0"))
     assert (await garden.wait("a")).status == 0
 
 
+@every_runtime
 async def test_a_broken_program_ends_at_once(garden: Garden) -> None:
     """The runtime has handed over before the kernel refuses the format: a start that went well, and an end."""
     await start(garden, spec("a", "/bin/not-a-program"))
@@ -87,6 +90,7 @@ async def test_mount_failing(garden: Garden, monkeypatch: pytest.MonkeyPatch) ->
     assert error.root.evidence == {"errno": "ENOSPC", "at": "/somewhere"}
 
 
+@every_runtime
 async def test_network_failing_after_the_process_exists(garden: Garden, monkeypatch: pytest.MonkeyPatch) -> None:
     connect = links.connect
 

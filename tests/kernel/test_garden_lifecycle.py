@@ -14,7 +14,7 @@ import pytest
 from cells.garden.garden import Garden
 from cells.garden.spec import Limits, ProcessSpec
 from diego_py.errors import ContainerNotFound, GardenFailed, HandleTaken, IllegalTransition
-from tests.kernel.containers import call, output, shell, spec, start, until_printed
+from tests.kernel.containers import call, every_runtime, output, shell, spec, start, until_printed
 from tests.kernel.slot import NETWORK_PREFIX
 
 pytestmark = pytest.mark.kernel
@@ -22,6 +22,7 @@ pytestmark = pytest.mark.kernel
 TRAPS = "trap 'echo got TERM; exit 7' TERM; echo ready; while :; do sleep 0.05; done"
 
 
+@every_runtime
 async def test_exit_status_and_log(garden: Garden) -> None:
     wanted = shell("a", "echo out; echo err >&2; exit 3", properties={"owner": "me"})
     container = await garden.create(call(), wanted)
@@ -39,6 +40,7 @@ async def test_exit_status_and_log(garden: Garden) -> None:
     assert {(line.stream, line.text) for line in lines} == {("stdout", "out"), ("stderr", "err")}
 
 
+@every_runtime
 async def test_the_user_process_begins_with_run(garden: Garden) -> None:
     await garden.create(call(), shell("a", "echo begun"))
     assert [line async for line in garden.logs("a")] == []
@@ -65,6 +67,7 @@ async def test_many_waiters(garden: Garden) -> None:
     assert {ended.status for ended in exits} == {0}
 
 
+@every_runtime
 async def test_stop_of_one_that_catches_term_waits_for_it(garden: Garden) -> None:
     await start(garden, shell("a", TRAPS))
     await until_printed(garden, "a", "ready")
@@ -82,6 +85,7 @@ async def test_stop_of_one_that_ignores_term_kills_after_grace(garden: Garden) -
     assert 0.3 <= time.monotonic() - began_s < 5
 
 
+@every_runtime
 async def test_stop_of_one_with_the_default_answer_does_not_wait(garden: Garden) -> None:
     await start(garden, spec("a", "/bin/sleep", "60"))
     began_s = time.monotonic()
@@ -89,6 +93,7 @@ async def test_stop_of_one_with_the_default_answer_does_not_wait(garden: Garden)
     assert time.monotonic() - began_s < 5
 
 
+@every_runtime
 async def test_stop_before_run_and_after_the_end(garden: Garden) -> None:
     await garden.create(call(), shell("a", "exit 4"))
     assert (await garden.stop(call(), "a", grace_s=1)).signal == signal.SIGKILL
@@ -97,6 +102,7 @@ async def test_stop_before_run_and_after_the_end(garden: Garden) -> None:
     assert (await garden.stop(call(), "b", grace_s=1)).status == 4
 
 
+@every_runtime
 async def test_destroy_of_a_running_one_tells_its_waiters(garden: Garden) -> None:
     await start(garden, spec("a", "/bin/sleep", "60"))
     waiter = asyncio.gather(garden.wait("a"))
@@ -122,6 +128,7 @@ async def test_destroy_of_a_frozen_one(garden: Garden) -> None:
     await garden.destroy(call(), "a")
 
 
+@every_runtime
 async def test_destroy_of_one_that_made_cgroups_below_its_own(garden: Garden) -> None:
     await start(garden, spec("a", "/bin/sleep", "60"))
     for tree in ("memory", "pids"):
@@ -129,6 +136,7 @@ async def test_destroy_of_one_that_made_cgroups_below_its_own(garden: Garden) ->
     await garden.destroy(call(), "a")
 
 
+@every_runtime
 async def test_create_destroy_many_at_once(garden: Garden) -> None:
     handles = [f"many-{i}" for i in range(10)]
     await asyncio.gather(*(start(garden, shell(handle, "exit 5")) for handle in handles))
@@ -142,6 +150,7 @@ async def test_numbers_are_used_again(garden: Garden) -> None:
         await garden.destroy(call(), f"a{i}")
 
 
+@every_runtime
 async def test_killed_monitor_does_not_hide_the_end(garden: Garden) -> None:
     await start(garden, spec("a", "/bin/sleep", "60"))
     state = Path(garden.config.state_dir, "containers/a")
@@ -151,6 +160,7 @@ async def test_killed_monitor_does_not_hide_the_end(garden: Garden) -> None:
     assert ended.signal in (None, signal.SIGKILL)
 
 
+@every_runtime
 async def test_cancelled_create_leaves_nothing(garden: Garden) -> None:
     for after_s in (0.0, 0.002, 0.01, 0.02, 0.03, 0.04):
         with contextlib.suppress(TimeoutError):
@@ -160,6 +170,7 @@ async def test_cancelled_create_leaves_nothing(garden: Garden) -> None:
         assert garden.containers() == []
 
 
+@every_runtime
 async def test_environment_user_and_directory(garden: Garden) -> None:
     script = "id; pwd; echo $HOME $USER $PATH; echo $GIVEN $ADDRESS; hostname"
     wanted = shell(
@@ -177,6 +188,7 @@ async def test_environment_user_and_directory(garden: Garden) -> None:
     assert lines[4] == "h" * 49
 
 
+@every_runtime
 async def test_exec(garden: Garden) -> None:
     await start(garden, spec("a", "/bin/sleep", "60"))
     ok = await garden.exec(call(), "a", ProcessSpec("/bin/sh", ("-c", "echo yes; id -u"), user="vcap"), 20)
@@ -190,6 +202,7 @@ async def test_exec(garden: Garden) -> None:
     assert failed.value.root.code == "runtime.exec_not_found"
 
 
+@every_runtime
 async def test_exec_has_the_environment_of_the_container(garden: Garden) -> None:
     wanted = spec(
         "a", "/bin/sleep", "60", env=(("GREETING", "hi"),), network_env=lambda network: (("ADDRESS", network.address),)
@@ -201,6 +214,7 @@ async def test_exec_has_the_environment_of_the_container(garden: Garden) -> None
     assert told.output == f"hi {container.network.address} x vcap\n"
 
 
+@every_runtime
 async def test_exec_that_times_out_is_killed_with_its_children(garden: Garden) -> None:
     await start(garden, spec("a", "/bin/sleep", "60"))
     late = await garden.exec(call(), "a", ProcessSpec("/bin/sh", ("-c", "echo begun; sleep 77 & sleep 78")), 0.5)
@@ -226,6 +240,7 @@ async def test_logs_of_nobody(garden: Garden) -> None:
         garden.logs("nobody")
 
 
+@every_runtime
 async def test_two_gardens_do_not_disturb_each_other(new_garden: object) -> None:
     one, two = await new_garden(), await new_garden()  # type: ignore[operator]
     await start(one, spec("same", "/bin/sleep", "60"))

@@ -10,9 +10,9 @@ import pytest
 from cells.garden.bundle.paths import MASKED, READONLY
 from cells.garden.garden import Garden
 from cells.garden.spec import Limits
-from tests.kernel.containers import call, output, shell, start, until_printed
+from tests.kernel.containers import call, every_runtime, output, shell, start, until_printed
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, every_runtime]
 
 ELEVEN_CAPABILITIES = "00000000800405fb"
 NONE = "0000000000000000"

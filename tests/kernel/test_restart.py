@@ -21,7 +21,7 @@ from attrs import asdict
 from cells.garden import kernel
 from cells.garden.config import GardenConfig
 from cells.garden.spec import ProcessSpec
-from tests.kernel.containers import call, shell, spec, start, until_printed
+from tests.kernel.containers import call, every_runtime, shell, spec, start, until_printed
 
 pytestmark = pytest.mark.kernel
 
@@ -92,6 +92,7 @@ async def scenario(garden, hang):
 """
 
 
+@every_runtime
 async def test_adoption(new_garden: Callable[..., Any], new_config: Callable[..., Any]) -> None:
     config = new_config()
     async with owner(config, THREE):
@@ -157,6 +158,7 @@ async def scenario(garden, hang):
 """
 
 
+@every_runtime
 @pytest.mark.parametrize("moment", HALF_BUILT)
 async def test_half_built_is_removed(
     new_garden: Callable[..., Any], new_config: Callable[..., Any], moment: str
@@ -171,6 +173,7 @@ async def test_half_built_is_removed(
     assert (await garden.wait("half")).status == 0
 
 
+@every_runtime
 async def test_killed_at_any_moment_of_create(new_garden: Callable[..., Any], new_config: Callable[..., Any]) -> None:
     scenario = """
 async def scenario(garden, hang):
@@ -189,6 +192,7 @@ async def scenario(garden, hang):
         assert (await garden.wait("any")).status == 0
 
 
+@every_runtime
 async def test_exec_of_a_dead_owner_is_ended(new_garden: Callable[..., Any], new_config: Callable[..., Any]) -> None:
     scenario = """
 async def scenario(garden, hang):

@@ -20,6 +20,13 @@ SAID = [
     ('error mounting "x" to rootfs at "/y": no such file or directory', RuntimeFailed),
     ("container init was OOM-killed (memory limit too low?)", RuntimeFailed),
     ("", RuntimeFailed),
+    ("executable file `/nope` not found in $PATH: No such file or directory", ExecNotFound),
+    ("executable file `nope` not found in $PATH: No such file or directory", ExecNotFound),
+    ("open executable: Permission denied", ExecNotExecutable),
+    ("open executable: Operation not permitted", ExecNotExecutable),
+    ("chdir `/etc/passwd`: Not a directory", WorkingDirectoryInvalid),
+    ("OOM: the memory limit could be too low: read from sync socket: Connection reset by peer", RuntimeFailed),
+    ("open `/proc/x/ns/net`: No such file or directory", RuntimeFailed),
 ]
 
 
