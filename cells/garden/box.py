@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from attrs import define, evolve, field
 
@@ -11,6 +12,9 @@ from cells.garden.depot import Directory, Record
 from cells.garden.network.nft_elements import Elements
 from cells.garden.processes import Process
 from cells.garden.spec import Container, Exit, Network, State
+
+if TYPE_CHECKING:
+    from cells.garden.session import Session
 
 
 @define(eq=False)
@@ -28,6 +32,10 @@ class Box:
     ended: asyncio.Future[Exit] = field(factory=lambda: asyncio.get_running_loop().create_future())
     execs: int = 0
     """How many extra processes were begun: names their files."""
+    sessions: set[Session] = field(factory=set)
+    """Extra processes that somebody talks to."""
+    opening: int = 0
+    """How many more of them are just being started."""
 
     @property
     def handle(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from cells.garden import processes, rootfs
+from cells.garden import processes, rootfs, session
 from cells.garden.box import Box
 from cells.garden.children import in_thread, together, uninterrupted
 from cells.garden.depot import Directory
@@ -31,7 +31,7 @@ async def _kill(host: Host, box: Box) -> None:
         return
     host.cgroups.thaw(box.handle)
     inside = host.cgroups.processes(box.handle)
-    strays = processes.strays()
+    strays = host.extras.unclaimed()
     processes.kill(box.init)
     try:
         async with asyncio.timeout(KILL_TIMEOUT_S):
@@ -47,6 +47,7 @@ async def _kill(host: Host, box: Box) -> None:
         async with asyncio.timeout(MONITOR_GRACE_S):
             await gone(box.monitor)
     processes.kill(box.monitor)
+    await session.close_all(box)
 
 
 async def kill_half_built(host: Host, handle: str, directory: Directory) -> None:

@@ -22,6 +22,15 @@ READ_BYTES = 16 * 1024
 
 async def execute(host: Host, box: Box, process: ProcessSpec, timeout_s: float) -> ExecResult:
     """Run it to its end. Raises UserNotFound, RuntimeFailed and its kinds."""
+    base = describe(host, box, process)
+    try:
+        return await _run(host, box, base, timeout_s)
+    finally:
+        forget(base)
+
+
+def describe(host: Host, box: Box, process: ProcessSpec) -> Path:
+    """Write for the runtime what to run; answers the path of that file, less its suffix. Raises UserNotFound."""
     box.execs += 1
     base = box.directory.exit / f"exec-{box.execs}"
     root = str(box.directory.rootfs)
@@ -33,12 +42,16 @@ async def execute(host: Host, box: Box, process: ProcessSpec, timeout_s: float) 
         working_directory(root, process.cwd, identity),
         rlimits.of(box.record.limits, host.nofile_max),
     )
-    try:
-        _write(base.with_suffix(".json"), described)
-        return await _run(host, box, base, timeout_s)
-    finally:
-        for suffix in (".json", ".pid", ".log"):
-            base.with_suffix(suffix).unlink(missing_ok=True)
+    if process.terminal is not None:
+        described = process_rule.with_terminal(described, process.terminal)
+    _write(base.with_suffix(".json"), described)
+    return base
+
+
+def forget(base: Path) -> None:
+    """Remove all files of an extra process."""
+    for suffix in (".json", ".pid", ".log"):
+        base.with_suffix(suffix).unlink(missing_ok=True)
 
 
 def _environment(directory: Directory) -> list[tuple[str, str]]:
@@ -70,6 +83,7 @@ async def _run(host: Host, box: Box, base: Path, timeout_s: float) -> ExecResult
     text = output.decode(errors="replace")
     log = oci.runtime_log(base.with_suffix(".log"))
     if not timed_out and any(entry.get("level") in ("error", "fatal") for entry in log):
+        await host.extras.clear()
         raise oci.failure("exec", log, text)
     return ExecResult(None if timed_out else child.returncode, text, timed_out)
 

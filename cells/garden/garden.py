@@ -17,13 +17,26 @@ from types import TracebackType
 
 from attrs import define, evolve, field
 
-from cells.garden import activity, bundle, demolition, ending, execution, logs, processes, recovery, rootfs, users
+from cells.garden import (
+    activity,
+    bundle,
+    demolition,
+    ending,
+    execution,
+    logs,
+    processes,
+    recovery,
+    rootfs,
+    session,
+    users,
+)
 from cells.garden.box import Box
 from cells.garden.children import in_thread, together, uninterrupted
 from cells.garden.config import GardenConfig
 from cells.garden.host import Host
 from cells.garden.monitor import Monitor
 from cells.garden.network import links
+from cells.garden.session import Session
 from cells.garden.spec import Activity, Container, ContainerSpec, ExecResult, Exit, LogLine, ProcessSpec
 from diego_py.call import Call
 from diego_py.errors import (
@@ -167,11 +180,19 @@ class Garden:
         Raises ContainerNotFound, IllegalTransition, UserNotFound, ExecNotFound, RuntimeFailed.
         """
         with call.hop("garden", self.config.cell_id, "exec", GardenFailed) as call:
-            box = self._box(handle)
-            if box.state != "running" or box.ended.done():
-                raise IllegalTransition(f"execute a process in a container that is {box.state}")
+            box = self._running(handle)
             with call.hop(self._host.runtime.name, self.config.cell_id, "exec", RuntimeFailed):
                 return await execution.execute(self._host, box, process, timeout_s)
+
+    async def open(self, call: Call, handle: str, process: ProcessSpec) -> Session:
+        """Start one more process in a running container, to talk to while it runs. Close what this answers.
+
+        Raises ContainerNotFound, IllegalTransition, UserNotFound, ExecNotFound, PoolExhausted, RuntimeFailed.
+        """
+        with call.hop("garden", self.config.cell_id, "open", GardenFailed) as call:
+            box = self._running(handle)
+            with call.hop(self._host.runtime.name, self.config.cell_id, "exec", RuntimeFailed):
+                return await session.begin(self._host, box, process)
 
     async def stop(self, call: Call, handle: str, grace_s: float) -> Exit:
         """End the user process: SIGTERM to all, then SIGKILL to what is left after `grace_s`. The container stays.
@@ -239,7 +260,9 @@ class Garden:
         return rootfs.names(self.config.image_root)
 
     async def close(self) -> None:
-        """Stop watching. Containers, their logs and their network go on."""
+        """Stop watching, and end sessions. Containers, their logs and their network go on."""
+        for box in self._boxes.values():
+            await session.close_all(box)
         self._monitor.close()
         self._host.link_watch.close()
         self._host.firewall.close()
@@ -261,6 +284,12 @@ class Garden:
         box = self._boxes.get(handle)
         if box is None or not box.complete:
             raise ContainerNotFound(f"find container {handle}")
+        return box
+
+    def _running(self, handle: str) -> Box:
+        box = self._box(handle)
+        if box.state != "running" or box.ended.done():
+            raise IllegalTransition(f"execute a process in a container that is {box.state}")
         return box
 
     def _watch(self, box: Box) -> None:

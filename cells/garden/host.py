@@ -15,6 +15,7 @@ from cells.garden.bundle.hostname import shorten
 from cells.garden.cgroups import Cgroups
 from cells.garden.config import GardenConfig
 from cells.garden.depot import Depot, Record
+from cells.garden.extras import Extras
 from cells.garden.network import links
 from cells.garden.network.firewall import Firewall
 from cells.garden.network.links import Link
@@ -43,6 +44,7 @@ class Host:
     id_slots: Pool = field(init=False)
     ports: Pool = field(init=False)
     cgroups: Cgroups = field(init=False)
+    extras: Extras = field(factory=Extras, init=False)
     nofile_max: int = field(init=False)
     mtu: int = field(default=1500, init=False)
 

@@ -191,7 +191,7 @@ class Runtime:
         if finished.status != 0:
             raise failure(operation, runtime_log(log), finished.stderr)
 
-    def exec_argv(self, handle: str, directory: Directory, name: str) -> list[str]:
+    def exec_argv(self, handle: str, directory: Directory, name: str, *options: str) -> list[str]:
         """The command that runs one more process in the container, by the files NAME.json, .pid and .log."""
         base = directory.exit / name
         return [
@@ -202,6 +202,7 @@ class Runtime:
             str(base.with_suffix(".json")),
             "--pid-file",
             str(base.with_suffix(".pid")),
+            *options,
             handle,
         ]
 

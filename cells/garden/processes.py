@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 from attrs import frozen
@@ -108,6 +109,28 @@ def kill_session(pids: list[int], session: int) -> None:
     signal_all(mine, signal.SIGKILL)
 
 
+def kill_family(inside: Callable[[], list[int]], leader: Process) -> None:
+    """Kill a process, its session and everything below it, of the pids that `inside` lists at the moment.
+
+    Again until there is nobody new: one that is just being made by another is seen only after that.
+    """
+    killed: set[int] = set()
+    while new := _family(inside(), leader) - killed:
+        signal_all(sorted(new), signal.SIGKILL)
+        killed |= new
+
+
+def _family(pids: list[int], leader: Process) -> set[int]:
+    seen = {pid: found for pid in pids if (found := stat(pid)) is not None and found.state not in "ZX"}
+    now = stat(leader.pid)
+    if now is not None and now.started != leader.started:
+        return set()  # A number is not given away while it is still the number of a session.
+    family = {pid for pid, found in seen.items() if pid == leader.pid or found.session == leader.pid}
+    while below := {pid for pid, found in seen.items() if found.parent in family} - family:
+        family |= below
+    return family
+
+
 def strangers(pids: list[int], init: int, monitor: int) -> list[int]:
     """Those of a container's processes that came in from outside (an exec) and did not descend from its init."""
     inside = {*pids, monitor}
@@ -116,6 +139,17 @@ def strangers(pids: list[int], init: int, monitor: int) -> list[int]:
         seen = stat(pid)
         if pid != init and seen is not None and seen.parent not in inside:
             found.append(pid)
+    return found
+
+
+def orphans(name: str) -> list[Process]:
+    """Our children of this name: the runtime's own helpers, which it left to us when it had to give up half-way."""
+    found = []
+    for thread in os.scandir("/proc/self/task"):
+        with contextlib.suppress(OSError):
+            for pid in Path(thread.path, "children").read_text().split():
+                if Path(f"/proc/{pid}/comm").read_text() == name + "\n":
+                    found.append(identify(int(pid)))
     return found
 
 

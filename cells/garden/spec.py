@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Literal, NewType
 
-from attrs import field, frozen
+from attrs import Attribute, field, frozen
 
 Handle = NewType("Handle", str)
 """Names a container on its cell; also its directory, its runtime id and its log."""
@@ -17,6 +17,8 @@ Activity = Literal["busy", "waiting", "ended"]
 """What the processes of a container do: at least one runs or is about to; all sleep; the user process is no more."""
 
 PIDS_DEFAULT = 1024
+CELLS_MAX = 65_535
+"""What the kernel can count of a terminal's columns or rows."""
 
 
 @frozen
@@ -75,15 +77,31 @@ class ContainerSpec:
     """More environment, once the addresses are known. Not stored."""
 
 
+def _cells(_: object, attribute: Attribute[int], value: int) -> None:
+    if not 0 <= value <= CELLS_MAX:
+        raise ValueError(f"{attribute.name} {value}: 0..{CELLS_MAX}")
+
+
+@frozen
+class Window:
+    """The size of a terminal in characters. Raises ValueError."""
+
+    columns: int = field(default=80, validator=_cells)
+    rows: int = field(default=24, validator=_cells)
+
+
 @frozen
 class ProcessSpec:
-    """One more process inside a running container (a command check)."""
+    """One more process inside a running container."""
 
     path: str
     args: tuple[str, ...] = ()
     env: Env = field(default=(), repr=False)
     cwd: str | None = None
+    """None: as for the container's own process. Made, as the user's, when it is missing."""
     user: str = "root"
+    terminal: Window | None = None
+    """Give it a terminal of this size (a session only); None: pipes."""
 
 
 @frozen

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cells.garden.bundle import capabilities, rlimits
 from cells.garden.bundle.plan import Config, Plan
-from cells.garden.spec import Env
+from cells.garden.spec import Env, Window
 from cells.garden.users import Identity
 
 PATH_ROOT = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -19,7 +19,7 @@ def apply(config: Config, plan: Plan) -> Config:
 
 
 def describe(identity: Identity, argv: tuple[str, ...], env: Env, cwd: str, limits: list[Config]) -> Config:
-    """The OCI `process` object. No terminal, no new privileges, ever."""
+    """The OCI `process` object. No terminal; no new privileges, ever."""
     return {
         "terminal": False,
         "user": {"uid": identity.uid, "gid": identity.gid, "additionalGids": list(identity.groups)},
@@ -30,6 +30,11 @@ def describe(identity: Identity, argv: tuple[str, ...], env: Env, cwd: str, limi
         "rlimits": limits,
         "noNewPrivileges": True,
     }
+
+
+def with_terminal(described: Config, window: Window) -> Config:
+    """The same process, at a terminal of this size."""
+    return {**described, "terminal": True, "consoleSize": {"height": window.rows, "width": window.columns}}
 
 
 def environment(identity: Identity, given: Env) -> list[str]:

@@ -1,0 +1,57 @@
+"""Which extra processes have somebody who waits for their end, so that nobody else takes it away."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from attrs import define, field
+
+from cells.garden import processes
+from cells.garden.monitor import gone
+
+HELPER_NAME = "runc:[1:CHILD]"
+"""What joins the namespaces for runc, and makes there the process that becomes the user's."""
+
+
+@define
+class Extras:
+    """Extra processes that are our children: those that run, and those that the runtime is just starting."""
+
+    _pids: set[int] = field(factory=set)
+    _starting: set[Path] = field(factory=set)
+    """Files to which the runtime writes a pid before it leaves the process to us."""
+
+    def starts(self, pid_file: Path) -> None:
+        self._starting.add(pid_file)
+
+    def started(self, pid_file: Path, pid: int | None) -> None:
+        """The runtime is done; it started this process, or failed."""
+        self._starting.discard(pid_file)
+        if pid is not None:
+            self._pids.add(pid)
+
+    def ended(self, pid: int) -> None:
+        self._pids.discard(pid)
+
+    def unclaimed(self) -> list[processes.Process]:
+        """Children of ours in containers that nobody waits for: their starter died, or gave up."""
+        return [stray for stray in processes.strays() if not self._claimed(stray.pid)]
+
+    def _claimed(self, pid: int) -> bool:
+        return pid in self._pids or pid in {_read(file) for file in self._starting}
+
+    async def clear(self) -> None:
+        """After a runtime that failed: end and reap what it did not wait for (its container went meanwhile).
+
+        Until then the container's namespace could not end.
+        """
+        for left in (*processes.orphans(HELPER_NAME), *self.unclaimed()):
+            processes.kill(left)
+            await gone(left)
+
+
+def _read(pid_file: Path) -> int | None:
+    with contextlib.suppress(OSError, ValueError):
+        return int(pid_file.read_text())
+    return None

@@ -1,0 +1,35 @@
+"""Pipes and terminals of an extra process as asyncio streams, with little in between: who does not read, stops it."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+
+BUFFER_BYTES = 64 * 1024
+"""The most that is held for a slow reader is twice this, and what the kernel's pipe holds."""
+
+
+class _OutputProtocol(asyncio.StreamReaderProtocol):
+    """The end of a terminal is an error to the kernel (its other side was closed), to us it is an end."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        ended = isinstance(exc, OSError) and exc.errno == errno.EIO
+        super().connection_lost(None if ended else exc)
+
+
+async def reader(fd: int) -> tuple[asyncio.StreamReader, asyncio.BaseTransport]:
+    """The stream of what is written to the other end. The descriptor belongs to the transport from now on."""
+    loop = asyncio.get_running_loop()
+    stream = asyncio.StreamReader(limit=BUFFER_BYTES)
+    transport, _ = await loop.connect_read_pipe(lambda: _OutputProtocol(stream), os.fdopen(fd, "rb", buffering=0))
+    return stream, transport
+
+
+async def writer(fd: int) -> asyncio.StreamWriter:
+    """A stream to the other end. The descriptor belongs to it from now on."""
+    loop = asyncio.get_running_loop()
+    transport, protocol = await loop.connect_write_pipe(
+        lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), os.fdopen(fd, "wb", buffering=0)
+    )
+    return asyncio.StreamWriter(transport, protocol, None, loop)
