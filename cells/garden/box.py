@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from attrs import define, evolve, field
 
 from cells.garden.depot import Directory, Record
+from cells.garden.extras import Runtimes
 from cells.garden.network.nft_elements import Elements
 from cells.garden.processes import Process
 from cells.garden.spec import Container, Exit, Network, State
@@ -34,8 +35,7 @@ class Box:
     """How many extra processes were begun: names their files."""
     sessions: set[Session] = field(factory=set)
     """Extra processes that somebody talks to."""
-    opening: int = 0
-    """How many more of them are just being started."""
+    runtimes: Runtimes = field(factory=Runtimes)
 
     @property
     def handle(self) -> str:

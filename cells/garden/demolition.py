@@ -41,6 +41,7 @@ async def _kill(host: Host, box: Box) -> None:
                 else:
                     processes.reap(stray)
             await gone(box.init)
+            await box.runtimes.none()
     except TimeoutError as stuck:
         raise DestroyFailed(f"kill the processes of {box.handle}", evidence={"pid": box.init.pid}) from stuck
     with contextlib.suppress(TimeoutError):

@@ -24,7 +24,8 @@ async def execute(host: Host, box: Box, process: ProcessSpec, timeout_s: float) 
     """Run it to its end. Raises UserNotFound, RuntimeFailed and its kinds."""
     base = describe(host, box, process)
     try:
-        return await _run(host, box, base, timeout_s)
+        with box.runtimes.one():
+            return await _run(host, box, base, timeout_s)
     finally:
         forget(base)
 

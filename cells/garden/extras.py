@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from attrs import define, field
@@ -49,6 +51,30 @@ class Extras:
         for left in (*processes.orphans(HELPER_NAME), *self.unclaimed()):
             processes.kill(left)
             await gone(left)
+
+
+@define(eq=False)
+class Runtimes:
+    """The runtimes that are at work inside one container: it cannot be removed before they are done."""
+
+    count: int = 0
+    _none: asyncio.Event = field(factory=asyncio.Event)
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[None]:
+        self.count += 1
+        self._none.clear()
+        try:
+            yield
+        finally:
+            self.count -= 1
+            if self.count == 0:
+                self._none.set()
+
+    async def none(self) -> None:
+        """Return when the last one is done. In a dead container that is soon."""
+        if self.count:
+            await self._none.wait()
 
 
 def _read(pid_file: Path) -> int | None:

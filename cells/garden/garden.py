@@ -288,7 +288,7 @@ class Garden:
 
     def _running(self, handle: str) -> Box:
         box = self._box(handle)
-        if box.state != "running" or box.ended.done():
+        if box.state != "running" or box.ended.done() or box.record.phase == "destroying":
             raise IllegalTransition(f"execute a process in a container that is {box.state}")
         return box
 

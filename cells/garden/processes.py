@@ -109,23 +109,23 @@ def kill_session(pids: list[int], session: int) -> None:
     signal_all(mine, signal.SIGKILL)
 
 
-def kill_family(inside: Callable[[], list[int]], leader: Process) -> None:
+def kill_family(inside: Callable[[], list[int]], leader: Process, session: int) -> None:
     """Kill a process, its session and everything below it, of the pids that `inside` lists at the moment.
 
     Again until there is nobody new: one that is just being made by another is seen only after that.
     """
     killed: set[int] = set()
-    while new := _family(inside(), leader) - killed:
+    while new := _family(inside(), leader, session) - killed:
         signal_all(sorted(new), signal.SIGKILL)
         killed |= new
 
 
-def _family(pids: list[int], leader: Process) -> set[int]:
+def _family(pids: list[int], leader: Process, session: int) -> set[int]:
     seen = {pid: found for pid in pids if (found := stat(pid)) is not None and found.state not in "ZX"}
     now = stat(leader.pid)
     if now is not None and now.started != leader.started:
         return set()  # A number is not given away while it is still the number of a session.
-    family = {pid for pid, found in seen.items() if pid == leader.pid or found.session == leader.pid}
+    family = {pid for pid, found in seen.items() if pid == leader.pid or found.session == session}
     while below := {pid for pid, found in seen.items() if found.parent in family} - family:
         family |= below
     return family

@@ -43,11 +43,15 @@ class Session:
     _stdin: asyncio.StreamWriter
     _outputs: list[asyncio.BaseTransport]
     _master: int | None
+    _session: int = field(init=False)
+    """The kernel's session of it: with runc it leads that, with crun the leader was a process in between."""
     _pidfd: int | None = field(default=None, init=False)
     _ended: asyncio.Future[int | None] = field(factory=lambda: asyncio.get_running_loop().create_future(), init=False)
 
     def __attrs_post_init__(self) -> None:
         self._box.sessions.add(self)
+        found = processes.stat(self.process.pid)  # A dead one too: nobody else reaps it.
+        self._session = found.session if found is not None else self.process.pid
         self._pidfd = processes.open_pidfd(self.process)
         if self._pidfd is None:
             self._has_ended()
@@ -95,9 +99,9 @@ class Session:
             return False
         if not group:
             return kernel.send_signal(self._pidfd, number)
-        # Not reaped, or there would be no pidfd: until then its number, which is its group's, is nobody else's.
+        # Not reaped, or there would be no pidfd: until then its number and its group's are nobody else's.
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, number)
+            os.killpg(os.getpgid(self.process.pid), number)
         return True
 
     def resize(self, window: Window) -> None:
@@ -113,7 +117,8 @@ class Session:
 
     async def _close(self) -> None:
         try:
-            processes.kill_family(lambda: self._host.cgroups.processes(self._box.handle), self.process)
+            inside = self._host.cgroups.processes
+            processes.kill_family(lambda: inside(self._box.handle), self.process, self._session)
             async with asyncio.timeout(KILL_TIMEOUT_S):
                 await self.wait()
         except TimeoutError as stuck:
@@ -141,14 +146,13 @@ class Session:
 
 async def begin(host: Host, box: Box, process: ProcessSpec) -> Session:
     """Start it. Raises UserNotFound, PoolExhausted, RuntimeFailed and its kinds; then nothing of it is left."""
-    if len(box.sessions) + box.opening >= SESSIONS_MAX:
+    if len(box.sessions) + box.runtimes.count >= SESSIONS_MAX:
         raise PoolExhausted(f"{box.handle} has its {SESSIONS_MAX} sessions", evidence={"pool": "sessions"})
     begun: list[Session] = []
 
     async def keep() -> None:
         begun.append(await _begin(host, box, process))
 
-    box.opening += 1
     try:
         await children.uninterrupted(keep())
         return begun[0]
@@ -156,8 +160,6 @@ async def begin(host: Host, box: Box, process: ProcessSpec) -> Session:
         for session in begun:
             await session.close()
         raise
-    finally:
-        box.opening -= 1
 
 
 async def _begin(host: Host, box: Box, process: ProcessSpec) -> Session:
@@ -211,13 +213,14 @@ async def _start(host: Host, box: Box, base: Path, given: tuple[int, ...], *opti
     """Have the runtime start it; returns when it was executed. Who gets the process has to make it a session."""
     process = None
     pid_file = base.with_suffix(".pid")
-    host.extras.starts(pid_file)
-    try:
-        process = await _exec(host, box, base, given, options)
-    finally:
-        host.extras.started(pid_file, process.pid if process is not None else None)
-        if process is None:
-            await host.extras.clear()
+    with box.runtimes.one():
+        host.extras.starts(pid_file)
+        try:
+            process = await _exec(host, box, base, given, options)
+        finally:
+            host.extras.started(pid_file, process.pid if process is not None else None)
+            if process is None:
+                await host.extras.clear()
     return process
 
 

@@ -158,11 +158,11 @@ async def test_twenty_at_once(asleep: Garden) -> None:
 
 async def test_more_than_the_most_are_refused(asleep: Garden) -> None:
     box = asleep._box("a")
-    box.opening = SESSIONS_MAX
+    box.runtimes.count = SESSIONS_MAX
     with pytest.raises(GardenFailed) as failed:
         await asleep.open(call(), "a", script("true"))
     assert failed.value.root.code == "garden.pool_exhausted"
-    box.opening = 0
+    box.runtimes.count = 0
 
 
 async def test_terminal_has_its_size_and_is_resized(asleep: Garden) -> None:
