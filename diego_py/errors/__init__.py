@@ -6,6 +6,14 @@ Import every class from here; the modules below only keep each part readable.
 
 from __future__ import annotations
 
+from diego_py.errors.archives import (
+    ArchiveCorrupt,
+    ArchiveTooLarge,
+    ArchiveUnsafe,
+    ArchiveUnsupported,
+    NoSpace,
+    UnpackFailed,
+)
 from diego_py.errors.base import (
     DiegoError,
     E,
@@ -112,6 +120,10 @@ from diego_py.errors.workload import (
 __all__ = [
     "ActualLRPNotFound",
     "AlreadyExists",
+    "ArchiveCorrupt",
+    "ArchiveTooLarge",
+    "ArchiveUnsafe",
+    "ArchiveUnsupported",
     "BadAnswer",
     "BecameUnhealthy",
     "BodyTooLarge",
@@ -166,6 +178,7 @@ __all__ = [
     "Next",
     "NoCellFits",
     "NoCells",
+    "NoSpace",
     "NotFound",
     "NotLeader",
     "OutOfMemory",
@@ -194,6 +207,7 @@ __all__ = [
     "Step",
     "StopFailed",
     "StoppedWhileStarting",
+    "UnpackFailed",
     "UnsupportedField",
     "UnsupportedMediaType",
     "UpdateFailed",
