@@ -29,13 +29,16 @@ from diego_py.errors import (
 )
 
 Kind = Literal["tar", "tgz", "zip", "layer"]
-"""`tar` in any compression of ours; `tgz` gzip only; `layer` of an OCI image: whiteouts, set-user-id bits, attributes."""
+"""`tar` in any compression of ours; `tgz` gzip only; `layer` of an image: whiteouts, set-user-id bits, attributes."""
 
 ANSWER_BYTES_MAX = 128 * 1024 * 1024
 READ_BYTES = 64 * 1024
 SHOWN_BYTES_MAX = 200
 ROOT = str(Path(__file__).parents[3])
-START = "import sys; sys.path[:0] = sys.argv[1:3]; from cells.garden.images.unpacker.main import main; main(sys.argv[3:])"
+START = (
+    "import sys; sys.path[:0] = sys.argv[1:3]; "
+    "from cells.garden.images.unpacker.main import main; main(sys.argv[3:])"
+)
 ISOLATED = ("--net", "--ipc")
 KINDS: dict[bytes, type[DiegoError]] = {
     b"corrupt": ArchiveCorrupt,
@@ -75,7 +78,7 @@ class Unpacked:
     """What was made."""
 
     entries: int
-    bytes: int
+    size_bytes: int
     """Of the files' content."""
     disk_bytes: int
     """About what it takes on disk."""
@@ -92,7 +95,7 @@ async def extract(
     archive_fd: int,
     kind: Kind,
     target: Path | int,
-    limits: UnpackLimits = UnpackLimits(),  # noqa: B008
+    limits: UnpackLimits = UnpackLimits(),
     ids: Owner | int = 0,
 ) -> Unpacked:
     """Unpack what `archive_fd` gives (a file; a zip must be one) into an existing directory, a path or a descriptor.
@@ -184,7 +187,7 @@ def _read(status: int, answer: bytes, told: bytes, limits: UnpackLimits, free: o
     if status != 0 or not fields:
         raise UnpackFailed("unpack: the unpacker ended without an answer", evidence=evidence)
     if fields[0] == b"refused" and len(fields) == 4:
-        raise _refusal(*fields[1:], free=free)
+        raise _refusal(fields[1], fields[2], fields[3], free)
     try:
         if fields[0] != b"done":
             raise ValueError("unknown word")
@@ -194,7 +197,7 @@ def _read(status: int, answer: bytes, told: bytes, limits: UnpackLimits, free: o
         raise UnpackFailed("unpack: the unpacker's answer makes no sense", evidence=evidence) from garbled
     return Unpacked(
         entries=entries,
-        bytes=size,
+        size_bytes=size,
         disk_bytes=disk_bytes,
         devices_skipped=devices,
         diff_id=f"sha256:{digest}" if digest else "",

@@ -1,4 +1,4 @@
-"""The program itself. `PYTHON -I -S -c … ROOT KEY=VALUE…`, the archive as standard input, one answer on standard output.
+"""The program itself: settings as KEY=VALUE arguments, the archive as standard input, one answer on standard output.
 
 The answer is fields that end with a zero byte: `done`, four numbers, the digest, then `o` or `i` and a name for each
 marked directory; or `refused`, kind, rule, entry.
@@ -75,27 +75,11 @@ def _reader(kind: str, limits: Limits, digest: Any) -> Any:
     if kind == "zip":
         from cells.garden.images.unpacker.zip import ZipReader
 
-        return _Late(ZipReader, limits)
+        return ZipReader(0, limits)
     from cells.garden.images.unpacker.tar import TarReader
 
     # What ends where a header could begin is whole when the digest says so, and cannot be known to be otherwise.
     return TarReader(Stream(0, COMPRESSIONS[kind], limits, digest), limits, needs_end=kind != "layer")
-
-
-class _Late:
-    """A zip is opened by reading its directory: not before the process is confined."""
-
-    def __init__(self, kind: Any, limits: Limits) -> None:
-        self._kind = kind
-        self._limits = limits
-
-    def entries(self) -> Any:
-        reader = self._kind(0, self._limits)
-        self.content = reader.content
-        return reader.entries()
-
-    def content(self, size: int) -> bytes:
-        raise AssertionError("no entry was asked for")
 
 
 def _bind_to(parent: int) -> None:

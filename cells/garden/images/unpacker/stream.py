@@ -1,4 +1,4 @@
-"""The bytes of an archive, decompressed as they are asked for, counted and hashed; never more in memory than a chunk."""
+"""The bytes of an archive, decompressed as they are asked for, counted and hashed; a chunk in memory, never more."""
 
 from __future__ import annotations
 

@@ -130,8 +130,8 @@ class Tree:
         self._forget_parent()
         here, depth = os.dup(self._root), 0
         try:
-            for number, part in enumerate(parts):
-                there, depth = self._step(here, depth, parts[: number + 1], of, make)
+            for length in range(1, len(parts) + 1):
+                there, depth = self._step(here, depth, parts[:length], of, make)
                 os.close(here)
                 here = there
         except BaseException:

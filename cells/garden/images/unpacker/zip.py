@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import IO
 
-assert encodings.cp437  # Loaded now: what needs it is the name of an entry, and then it is too late.
+CODEC = encodings.cp437  # Loaded now: what needs it is the name of an entry, and then it is too late.
 
 UNIX = 3
 BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, OverflowError, IndexError)
@@ -33,17 +33,11 @@ class ZipReader:
     """The entries in the order of the directory."""
 
     def __init__(self, fd: int, limits: Limits) -> None:
+        """Nothing is read yet: the directory is the archive's own word, for a confined process only."""
+        self._fd = fd
         self._limits = limits
         self._content: IO[bytes] | None = None
         self._read = 0
-        try:
-            self._archive = zipfile.ZipFile(open(fd, "rb", closefd=False))  # noqa: SIM115
-        except NotImplementedError as unknown:
-            raise Refused(UNSUPPORTED, "this version of the zip format") from unknown
-        except BROKEN as broken:
-            raise Refused(CORRUPT, "its directory is damaged") from broken
-        if len(self._archive.filelist) > limits.entries_max:
-            raise Refused(TOO_LARGE, f"more than {limits.entries_max} entries")
 
     def content(self, size: int) -> bytes:
         """The next bytes of the entry's content; none at its end. Raises Refused when its checksum is wrong."""
@@ -58,6 +52,7 @@ class ZipReader:
         return data
 
     def entries(self) -> Iterator[Entry]:
+        self._archive = self._open()
         packed = sum(info.compress_size for info in self._archive.filelist)
         unpacked = sum(info.file_size for info in self._archive.filelist)
         limits = self._limits
@@ -65,6 +60,17 @@ class ZipReader:
             raise Refused(TOO_LARGE, f"more than {limits.ratio_max} times as large as its compressed form")
         for info in self._archive.filelist:
             yield self._entry(info)
+
+    def _open(self) -> zipfile.ZipFile:
+        try:
+            archive = zipfile.ZipFile(open(self._fd, "rb", closefd=False))  # noqa: SIM115
+        except NotImplementedError as unknown:
+            raise Refused(UNSUPPORTED, "this version of the zip format") from unknown
+        except BROKEN as broken:
+            raise Refused(CORRUPT, "its directory is damaged") from broken
+        if len(archive.filelist) > self._limits.entries_max:
+            raise Refused(TOO_LARGE, f"more than {self._limits.entries_max} entries")
+        return archive
 
     def _entry(self, info: zipfile.ZipInfo) -> Entry:
         name = info.filename.encode("utf-8", "surrogateescape")
