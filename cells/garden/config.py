@@ -98,3 +98,8 @@ class GardenConfig:
     runtime_timeout_s: float = 30.0
     """How long one call of the runtime may take before it is killed."""
     images: ImageSettings = ImageSettings()
+    image_store_bytes_max: int = 32 * 1024**3
+    """Disk for unpacked layers; those used least recently go first, and none that a container uses."""
+    layer_bytes_max: int = 16 * 1024**3
+    """Of one layer, unpacked."""
+    layer_entries_max: int = 1_000_000

@@ -46,6 +46,8 @@ class Record:
     init_pid: int = 0
     init_started: int = 0
     exit: Exit | None = None
+    layer: str = ""
+    """Chain id of the highest layer of the store that it is mounted from; while it exists, the store keeps that."""
 
 
 @frozen

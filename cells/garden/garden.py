@@ -34,6 +34,10 @@ from cells.garden.box import Box
 from cells.garden.children import in_thread, together, uninterrupted
 from cells.garden.config import GardenConfig
 from cells.garden.host import Host
+from cells.garden.images import provide
+from cells.garden.images.layer_files import LayerFiles
+from cells.garden.images.store import Store
+from cells.garden.images.unpack import UnpackLimits
 from cells.garden.monitor import Monitor
 from cells.garden.network import links
 from cells.garden.session import Session
@@ -62,12 +66,21 @@ class Garden:
     config: GardenConfig
     clock: Clock
     _host: Host = field(init=False)
+    _store: Store = field(init=False)
     _monitor: Monitor = field(factory=Monitor, init=False)
     _boxes: dict[str, Box] = field(factory=dict, init=False)
     _builders: asyncio.Semaphore = field(factory=lambda: asyncio.Semaphore(BUILT_AT_ONCE), init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._host = Host(self.config)
+        config = self.config
+        self._host = Host(config)
+        self._store = Store(
+            LayerFiles(Path(config.state_dir, "images")),
+            UnpackLimits(bytes_max=config.layer_bytes_max, entries_max=config.layer_entries_max),
+            config.image_store_bytes_max,
+            self.clock,
+            in_use=lambda: {box.record.layer for box in self._boxes.values() if box.record.layer},
+        )
 
     async def start(self) -> list[Container]:
         """Prepare the host, adopt the containers of an earlier garden, remove what it left half-built.
@@ -87,6 +100,7 @@ class Garden:
             for handle in plan.demolish:
                 await recovery.demolish(self._host, handle)
             await recovery.sweep_links(self._host, {box.interface for box in plan.adopt})
+            await self._store.prepare()
             await in_thread(self._host.depot.prune_logs, self.config.logs_kept_max)
             await self._host.userns.prewarm()
             undo.pop_all()
@@ -95,32 +109,38 @@ class Garden:
     async def create(self, call: Call, spec: ContainerSpec) -> Container:
         """Make a container whose user process has not begun. Any failure leaves nothing of it behind.
 
-        Raises GardenFailed or, as its causes, RootfsNotFound, UserNotFound, PoolExhausted, MountFailed,
-        RuntimeFailed and its kinds, NetworkFailed, BudgetSpent.
+        Raises GardenFailed or, as its causes, RootfsNotFound, the kinds of ImageFailed, RegistryFailed and
+        ArchiveUnsafe, NoSpace, UserNotFound, PoolExhausted, MountFailed, RuntimeFailed and its kinds, NetworkFailed,
+        BudgetSpent.
         """
         with call.hop("garden", self.config.cell_id, "create", GardenFailed) as call:
-            image = rootfs.find(self.config.image_root, spec.rootfs)
-            identity = users.look_up(str(image), spec.user)
+            wanted = provide.find(spec, self.config, self._store)
             async with call.within_budget("create container", Outcome.ROLLED_BACK), AsyncExitStack() as undo:
                 with call.step("allocate"):
                     box = self._allocate(spec)
                 undo.push_async_exit(_Undo(self, box))
-                async with box.lock, self._builders:
-                    # The grace period of the first move into a cgroup passes while we do everything before it.
-                    await together(in_thread(self._host.cgroups.warm), self._build(call, spec, box, image, identity))
+                async with box.lock:
+                    with call.step("image"):
+                        root = await wanted.provide(call)
+                    box.record = evolve(box.record, layer=root.top)
+                    spec = provide.completed(spec, root.config)
+                    async with self._builders:
+                        # The grace period of the first move into a cgroup passes while we do everything before it.
+                        await together(in_thread(self._host.cgroups.warm), self._build(call, spec, box, root))
                 box.complete = True
                 undo.pop_all()
             return box.container()
 
-    async def _build(self, call: Call, spec: ContainerSpec, box: Box, image: Path, identity: users.Identity) -> None:
+    async def _build(self, call: Call, spec: ContainerSpec, box: Box, root: provide.Root) -> None:
         host, first_id = self._host, self._host.first_id(box)
         with call.step("depot"):
             host.depot.make(box.record)
         with call.step("rootfs"):
             namespace = await host.userns.get(box.record.id_slot)
-            await in_thread(rootfs.mount, image, box.directory, namespace, first_id)
+            await in_thread(rootfs.mount, root.lowers, box.directory, namespace, first_id)
+            identity = users.look_up(str(box.directory.rootfs), spec.user)
         with call.step("bundle"):
-            plan = host.plan(spec, box, identity, image)
+            plan = host.plan(spec, box, identity)
             rootfs.write_etc(box.directory, first_id, plan.hostname, box.network.address)
             config = bundle.build(plan)
         await together(self._create_process(call, box, config), self._open_firewall(call, box))
@@ -264,6 +284,7 @@ class Garden:
         for box in self._boxes.values():
             await session.close_all(box)
         self._monitor.close()
+        await self._store.close()
         self._host.link_watch.close()
         self._host.firewall.close()
         self._host.userns.close()

@@ -148,14 +148,14 @@ class Host:
     def link(self, box: Box) -> Link:
         return Link(box.interface, box.network.address, self.addresses.gateway, self.mtu)
 
-    def plan(self, spec: ContainerSpec, box: Box, identity: Identity, image: Path) -> Plan:
-        """Every choice the bundle needs, made."""
+    def plan(self, spec: ContainerSpec, box: Box, identity: Identity) -> Plan:
+        """Every choice the bundle needs, made. The root is mounted."""
         extra = spec.network_env(box.network) if spec.network_env is not None else ()
         return Plan(
             path=spec.path,
             args=spec.args,
             env=(*spec.env, *extra),
-            cwd=working_directory(str(image), spec.cwd, identity),
+            cwd=working_directory(str(box.directory.rootfs), spec.cwd, identity),
             identity=identity,
             hostname=shorten(spec.hostname or spec.handle),
             rootfs=str(box.directory.rootfs),

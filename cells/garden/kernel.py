@@ -26,6 +26,7 @@ MS_NOSUID = 2
 MS_NODEV = 4
 MNT_DETACH = 2
 CLONE_NEWNET = 0x40000000
+CLONE_FS = 0x200
 IN_MODIFY = 0x2
 IN_ATTRIB = 0x4
 IN_DELETE_SELF = 0x400
@@ -66,6 +67,11 @@ def mount(source: str, target: str, kind: str, flags: int, options: str) -> None
 
 def umount(target: str, flags: int = 0) -> None:
     _check(_libc.umount2(os.fsencode(target), flags), target)
+
+
+def unshare(what: int) -> None:
+    """Give the calling thread, and only it, its own of what it shared with the others."""
+    _check(_libc.unshare(what), "unshare")
 
 
 def setns(fd: int, kind: int) -> None:

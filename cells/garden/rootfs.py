@@ -1,4 +1,4 @@
-"""A container's root: a shared image below, with its ids shifted, and a private layer above (overlayfs)."""
+"""A container's root: the shared layers of an image, with their ids shifted, and a private one above (overlayfs)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import contextlib
 import errno
 import os
 import stat
+from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
+from threading import Thread
 
 from cells.garden import kernel
 from cells.garden.depot import Directory
@@ -25,14 +28,7 @@ def find(image_root: str, rootfs: str) -> Path:
     plain = rootfs.startswith(SCHEME) and name not in ("", ".", "..") and "/" not in name and "\0" not in name
     if not plain or not path.is_dir():
         raise RootfsNotFound(f"find rootfs {rootfs!r}", evidence={"rootfs": rootfs, "present": names(image_root)})
-    for entry in MOUNT_POINTS:
-        try:
-            mode = os.lstat(path / entry).st_mode
-        except FileNotFoundError:
-            continue
-        if not stat.S_ISDIR(mode):
-            # A symlink here would make the runtime write through it (CVE-2026-41579).
-            raise RootfsInvalid(f"/{entry} of rootfs {rootfs!r} is no real directory", evidence={"entry": f"/{entry}"})
+    _check_mount_points(path, rootfs)
     return path
 
 
@@ -45,34 +41,82 @@ def names(image_root: str) -> list[str]:
         return []
 
 
-def mount(image: Path, directory: Directory, userns_fd: int, first_id: int) -> None:
-    """Mount the container's root at `directory.rootfs`. Raises MountFailed; call `unmount` in any case.
-
-    The shifted image is attached at a path of its own for as long as the overlay takes to clone it: kernels before
-    6.18 refuse a detached one as a lower layer.
-    """
-    try:
-        tree = kernel.open_tree_clone(str(image))
+def _check_mount_points(root: Path, name: str) -> None:
+    """Raises RootfsInvalid."""
+    for entry in MOUNT_POINTS:
         try:
-            kernel.idmap_mount(tree, userns_fd)
-            kernel.move_mount(tree, str(directory.lower))
-        finally:
-            os.close(tree)
+            mode = os.lstat(root / entry).st_mode
+        except FileNotFoundError:
+            continue
+        if not stat.S_ISDIR(mode):
+            # A symlink here would make the runtime write through it (CVE-2026-41579).
+            raise RootfsInvalid(f"/{entry} of rootfs {name!r} is no real directory", evidence={"entry": f"/{entry}"})
+
+
+def mount(lowers: Sequence[Path], directory: Directory, userns_fd: int, first_id: int) -> None:
+    """Mount the container's root at `directory.rootfs`, from these layers, the lowest first.
+
+    Raises MountFailed, RootfsInvalid; call `unmount` in any case. The shifted layers are attached at paths of their own
+    for as long as the overlay takes to clone them: kernels before 6.18 refuse detached ones as lower layers.
+    """
+    places = [directory.lower / str(number) for number in range(len(lowers))]
+    try:
+        for lower, place in zip(lowers, places, strict=True):
+            place.mkdir()
+            _attach_shifted(lower, place, userns_fd)
         os.chown(directory.upper, first_id, first_id)
-        os.chmod(directory.upper, stat.S_IMODE(os.stat(image).st_mode))
-        options = f"lowerdir={directory.lower},upperdir={directory.upper},workdir={directory.work}"
-        kernel.mount("overlay", str(directory.rootfs), "overlay", kernel.MS_NODEV, options)
-        kernel.umount(str(directory.lower), kernel.MNT_DETACH)
+        os.chmod(directory.upper, stat.S_IMODE(os.stat(lowers[-1]).st_mode))
+        stacked = ":".join(place.name for place in reversed(places))
+        options = f"lowerdir={stacked},upperdir={directory.upper},workdir={directory.work}"
+        _mount_from(directory.lower, directory.rootfs, options)
+        for place in places:
+            kernel.umount(str(place), kernel.MNT_DETACH)
     except OSError as refused:
         raise MountFailed(
             f"mount the root of {directory.path.name}",
             evidence={"errno": errno.errorcode.get(refused.errno or 0, "?"), "at": str(refused.filename)},
         ) from refused
+    _check_mount_points(directory.rootfs, directory.path.name)
+
+
+def _attach_shifted(lower: Path, place: Path, userns_fd: int) -> None:
+    tree = kernel.open_tree_clone(str(lower))
+    try:
+        kernel.idmap_mount(tree, userns_fd)
+        kernel.move_mount(tree, str(place))
+    finally:
+        os.close(tree)
+
+
+def _mount_from(here: Path, target: Path, options: str) -> None:
+    """Mount an overlay whose lower layers are named from `here`: all options together may have 4095 bytes.
+
+    A thread can have a current directory of its own, and this one ends with its work.
+    """
+    done: Future[None] = Future()
+
+    def work() -> None:
+        try:
+            kernel.unshare(kernel.CLONE_FS)
+            os.chdir(here)
+            kernel.mount("overlay", str(target), "overlay", kernel.MS_NODEV, options)
+        except OSError as refused:
+            done.set_exception(refused)
+        else:
+            done.set_result(None)
+
+    thread = Thread(target=work, name="mount")
+    thread.start()
+    thread.join()
+    done.result()
 
 
 def unmount(directory: Directory) -> None:
     """Take away what `mount` made, all or parts of it. Idempotent. Raises MountFailed."""
-    for path in (directory.rootfs, directory.lower):
+    attached = []
+    with contextlib.suppress(FileNotFoundError):
+        attached = sorted(directory.lower.iterdir())
+    for path in (directory.rootfs, *attached):
         try:
             while True:
                 kernel.umount(str(path), kernel.MNT_DETACH)

@@ -8,6 +8,8 @@ from typing import Literal, NewType
 
 from attrs import Attribute, field, frozen
 
+from diego_py.secret import Secret
+
 Handle = NewType("Handle", str)
 """Names a container on its cell; also its directory, its runtime id and its log."""
 
@@ -58,14 +60,18 @@ class ContainerSpec:
 
     handle: str
     rootfs: str
-    """`preloaded:NAME`, a directory of the cell's image root."""
+    """`preloaded:NAME`, a directory of the cell's image root, or an image: `docker://…`, `oci:…`."""
     path: str
+    """Empty: the image's entry point and command."""
     args: tuple[str, ...] = ()
     env: Env = field(default=(), repr=False)
     cwd: str | None = None
-    """None: the user's home when the image has it, else `/`."""
-    user: str = "root"
-    """A name of the image's passwd, or `uid`, or `uid:gid`."""
+    """None: the image's, else the user's home when the image has it, else `/`."""
+    user: str = ""
+    """A name of the image's passwd, or `uid`, or `uid:gid`. Empty: the image's, else root."""
+    image_username: str = ""
+    image_password: Secret | None = None
+    """For the registry of the image."""
     hostname: str | None = None
     """None: the handle. At most the last 49 characters are used."""
     limits: Limits = Limits()
