@@ -18,6 +18,8 @@ from cells.garden.spec import ExecResult, ProcessSpec
 from diego_py.errors import RuntimeFailed
 
 READ_BYTES = 16 * 1024
+LOOK_S = 0.02
+"""Between two looks whether an extra process that has to be killed is there by now."""
 
 
 async def execute(host: Host, box: Box, process: ProcessSpec, timeout_s: float) -> ExecResult:
@@ -97,21 +99,34 @@ async def _drain(child: asyncio.subprocess.Process, output: bytearray) -> None:
 
 
 async def _kill(host: Host, box: Box, base: Path, child: asyncio.subprocess.Process) -> None:
-    """Kill the process and its children; they share its session. The runtime, which waits for it, ends by itself."""
-    with contextlib.suppress(OSError, ValueError):
+    """Kill the process and its children; they share its session. The runtime, which waits for it, ends by itself.
+
+    The runtime may still be about to start it: then we look again until there is something to kill.
+    """
+    try:
+        async with asyncio.timeout(host.config.runtime_timeout_s), asyncio.TaskGroup() as group:
+            ending = group.create_task(_end_of(child))
+            while not ending.done():
+                _kill_session(host, box, base)
+                await asyncio.wait([ending], timeout=LOOK_S)
+    except TimeoutError as stuck:
+        child.kill()
+        await child.wait()
+        raise RuntimeFailed("end an extra process that timed out") from stuck
+
+
+async def _end_of(child: asyncio.subprocess.Process) -> None:
+    await _drain(child, bytearray())
+    await child.wait()
+
+
+def _kill_session(host: Host, box: Box, base: Path) -> None:
+    with contextlib.suppress(OSError, ValueError):  # No pid yet, or half of one.
         pid = int(base.with_suffix(".pid").read_text())
         found = processes.stat(pid)
         # With runc it leads its session; with crun the session's leader was a process in between.
         session = found.session if found is not None else pid
         processes.kill_session(host.cgroups.processes(box.handle), session)
-    try:
-        async with asyncio.timeout(host.config.runtime_timeout_s):
-            await _drain(child, bytearray())
-            await child.wait()
-    except TimeoutError as stuck:
-        child.kill()
-        await child.wait()
-        raise RuntimeFailed("end an extra process that timed out") from stuck
 
 
 def _write(path: Path, described: object) -> None:

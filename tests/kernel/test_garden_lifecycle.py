@@ -224,6 +224,16 @@ async def test_exec_that_times_out_is_killed_with_its_children(garden: Garden) -
     assert "sleep 78" not in left.output
 
 
+@every_runtime
+async def test_exec_that_times_out_before_it_began_is_killed(garden: Garden) -> None:
+    await start(garden, spec("a", "/bin/sleep", "60"))
+    for timeout_s in (0.0, 0.005, 0.01, 0.02):
+        late = await garden.exec(call(), "a", ProcessSpec("/bin/sleep", ("77",)), timeout_s)
+        assert late.timed_out
+    left = await garden.exec(call(), "a", ProcessSpec("/bin/ps", ("-o", "args")), 20)
+    assert "sleep 77" not in left.output
+
+
 async def test_log_follows_until_the_end_and_keeps_its_limit(garden: Garden) -> None:
     await start(garden, shell("a", "i=0; while [ $i -lt 50 ]; do echo line $i; i=$((i+1)); done"))
     texts = [line.text async for line in garden.logs("a", follow=True)]
