@@ -137,7 +137,7 @@ def _listener(
         body_bytes_max=config.body_bytes_max,
         default_budget_ms=config.request_budget_ms,
     )
-    standard = StandardRoutes(metrics, {"bbs": counted_on}, RepFailed)
+    standard = StandardRoutes(metrics, {"bbs": counted_on}, RepFailed, api.garden.warnings)
     application = server.application([*api.routes(), *standard.routes()])
     return HttpListener(application, config.listen_host, config.listen_port)
 

@@ -65,6 +65,8 @@ class CellConfig:
     """Networks that containers may not connect to, as CIDR. Default: private, link-local, metadata and the like."""
     runtime_path: str = "runc"
     """OCI runtime: a path, or a name to be found in PATH."""
+    apparmor_profile: str = ""
+    """AppArmor profile of all containers, which must be loaded. Empty is none; without AppArmor it is a warning."""
     conmon_path: str = "conmon"
     """conmon: a path, or a name to be found in PATH."""
     placement_tags: tuple[str, ...] = ()
@@ -111,6 +113,7 @@ class CellConfig:
                 id_slots=self.id_slots,
                 cgroup_parent=self.cgroup_parent,
                 runtime_path=self.runtime_path,
+                apparmor_profile=self.apparmor_profile,
                 conmon_path=self.conmon_path,
                 interface_prefix=self.interface_prefix,
                 nft_table=self.nft_table,

@@ -51,5 +51,8 @@ class ContainerBackend(Protocol):
     def rootfs_names(self) -> Sequence[str]:
         """The names that `preloaded:` rootfs may have here."""
 
+    def warnings(self) -> Sequence[str]:
+        """What makes this host less safe than it should be, in words; known once it was started."""
+
     async def close(self) -> None:
         """Let go of everything; containers run on."""

@@ -84,6 +84,8 @@ class GardenConfig:
     """User and group ids of the host: so many ranges of 65,536, one a container, from `id_base` up."""
     cgroup_parent: str = field(default="/diego", validator=_parent)
     runtime_path: str = "runc"
+    apparmor_profile: str = ""
+    """Profile that processes of containers run under, if the host has AppArmor; loaded already. Empty: none."""
     conmon_path: str = "conmon"
     nft_path: str = "nft"
     interface_prefix: str = field(default="diego", validator=_prefix)

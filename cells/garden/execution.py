@@ -44,6 +44,7 @@ def describe(host: Host, box: Box, process: ProcessSpec) -> Path:
         (*_environment(box.directory), *process.env),
         working_directory(root, process.cwd, identity),
         rlimits.of(box.record.limits, host.nofile_max),
+        host.apparmor.profile,
     )
     if process.terminal is not None:
         described = process_rule.with_terminal(described, process.terminal)

@@ -279,6 +279,10 @@ class Garden:
         """The images this cell has."""
         return rootfs.names(self.config.image_root)
 
+    def warnings(self) -> list[str]:
+        """What makes this host less safe than it should be, in words; known after `start`."""
+        return self._host.warnings()
+
     async def close(self) -> None:
         """Stop watching, and end sessions. Containers, their logs and their network go on."""
         for box in self._boxes.values():

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from attrs import define, field
 
+from cells.garden import apparmor
+from cells.garden.apparmor import Confinement
 from cells.garden.box import Box
 from cells.garden.bundle import Plan
 from cells.garden.bundle.hostname import shorten
@@ -46,6 +48,7 @@ class Host:
     cgroups: Cgroups = field(init=False)
     extras: Extras = field(factory=Extras, init=False)
     nofile_max: int = field(init=False)
+    apparmor: Confinement = field(factory=Confinement, init=False)
     mtu: int = field(default=1500, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -72,9 +75,10 @@ class Host:
     def prepare(self) -> None:
         """Make what all containers share, but the firewall.
 
-        Raises OSError, GardenFailed, RuntimeMissing, CgroupFailed, NetworkFailed.
+        Raises OSError, GardenFailed, RuntimeMissing, AppArmorProfileMissing, CgroupFailed, NetworkFailed.
         """
         self.runtime.check()
+        self.apparmor = apparmor.choose(self.config.apparmor_profile)
         self.depot.prepare()
         self._check_passage()
         self.cgroups.prepare()
@@ -164,7 +168,12 @@ class Host:
             cgroup_path=self.cgroups.path(box.handle),
             limits=spec.limits,
             nofile_max=self.nofile_max,
+            apparmor_profile=self.apparmor.profile,
         )
+
+    def warnings(self) -> list[str]:
+        """What makes this host less safe than it should be."""
+        return [warning for warning in (self.runtime.version.shortcoming(), self.apparmor.warning) if warning]
 
 
 def working_directory(root: str, given: str | None, identity: Identity) -> str:

@@ -40,6 +40,8 @@ class Adoption:
         self.fence.load()
         self.books.ended.load()
         containers = await self.garden.start()
+        for warning in self.garden.warnings():
+            self.log.warning("host_less_safe", warning=warning)
         async with asyncio.TaskGroup() as group:
             for container in containers:
                 group.create_task(self._adopt(container))

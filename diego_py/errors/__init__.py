@@ -93,6 +93,7 @@ from diego_py.errors.images import (
     RegistryUnreachable,
 )
 from diego_py.errors.workload import (
+    AppArmorProfileMissing,
     BecameUnhealthy,
     CgroupFailed,
     ContainerVanished,
@@ -120,6 +121,7 @@ from diego_py.errors.workload import (
 __all__ = [
     "ActualLRPNotFound",
     "AlreadyExists",
+    "AppArmorProfileMissing",
     "ArchiveCorrupt",
     "ArchiveTooLarge",
     "ArchiveUnsafe",

@@ -197,6 +197,14 @@ class RuntimeMissing(DiegoError):
     next = (DOCTOR,)
 
 
+class AppArmorProfileMissing(DiegoError):
+    """The cell's host has AppArmor, and the profile that its configuration names is not loaded."""
+
+    code = "garden.apparmor_profile_missing"
+    title = "The AppArmor profile is not loaded"
+    next = (Next("Load it on the cell's host (apparmor_parser -r), or take apparmor_profile out of the settings"),)
+
+
 class RemoteError(DiegoError):
     """A code this version does not know, kept as it came."""
 

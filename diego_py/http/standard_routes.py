@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from aiohttp import web
 from attrs import asdict, define
@@ -23,6 +23,8 @@ class StandardRoutes:
     metrics: ServerMetrics
     checks: Mapping[str, Check]
     fails_as: type[DiegoError] = RequestFailed
+    warnings: Callable[[], Sequence[str]] = tuple
+    """What an operator should mend, though the process is ready."""
 
     def routes(self) -> list[Route]:
         return [
@@ -38,13 +40,15 @@ class StandardRoutes:
         return answer({"status": "ok"})
 
     async def readyz(self, request: web.Request, call: Call) -> web.StreamResponse:
-        """200 when every part is ready; 503 names those that are not. `?verbose` lists all."""
+        """200 when every part is ready; 503 names those that are not. `?verbose` lists all, and warnings."""
         found_wanting = {name: await check() for name, check in self.checks.items()}
         bad = {name: reason for name, reason in found_wanting.items() if reason}
         if bad:
             told = "; ".join(f"{name}: {reason}" for name, reason in bad.items())
             raise ShuttingDown(f"not ready: {told}", evidence={"checks": found_wanting})
-        return answer({"status": "ok", "checks": found_wanting} if "verbose" in request.query else {"status": "ok"})
+        if "verbose" not in request.query:
+            return answer({"status": "ok"})
+        return answer({"status": "ok", "checks": found_wanting, "warnings": list(self.warnings())})
 
     async def exposition(self, request: web.Request, call: Call) -> web.StreamResponse:
         """Prometheus text format."""

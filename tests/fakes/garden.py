@@ -71,6 +71,8 @@ class FakeGarden:
     clock: Clock = field(factory=SystemClock)
     address: str = "127.0.0.1"
     images: tuple[str, ...] = ("base",)
+    faults: tuple[str, ...] = ()
+    """What it warns of."""
     failures: dict[str, DiegoError] = field(factory=dict)
     holds: dict[str, asyncio.Event] = field(factory=dict)
     activities: dict[str, Activity] = field(factory=dict)
@@ -173,6 +175,9 @@ class FakeGarden:
 
     def rootfs_names(self) -> list[str]:
         return list(self.images)
+
+    def warnings(self) -> list[str]:
+        return list(self.faults)
 
     async def close(self) -> None:
         self.closed = True

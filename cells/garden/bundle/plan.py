@@ -32,3 +32,5 @@ class Plan:
     limits: Limits
     nofile_max: int
     """The cell's own hard limit: nobody below it can be given more."""
+    apparmor_profile: str | None = None
+    """None: the host has no AppArmor, or the cell names no profile."""

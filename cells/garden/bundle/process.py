@@ -12,15 +12,19 @@ PATH_USER = "/usr/local/bin:/usr/bin:/bin"
 
 
 def apply(config: Config, plan: Plan) -> Config:
-    described = describe(
-        plan.identity, (plan.path, *plan.args), plan.env, plan.cwd, rlimits.of(plan.limits, plan.nofile_max)
-    )
-    return {**config, "process": described}
+    limits = rlimits.of(plan.limits, plan.nofile_max)
+    argv = (plan.path, *plan.args)
+    return {**config, "process": describe(plan.identity, argv, plan.env, plan.cwd, limits, plan.apparmor_profile)}
 
 
-def describe(identity: Identity, argv: tuple[str, ...], env: Env, cwd: str, limits: list[Config]) -> Config:
+def describe(
+    identity: Identity, argv: tuple[str, ...], env: Env, cwd: str, limits: list[Config], apparmor_profile: str | None
+) -> Config:
     """The OCI `process` object. No terminal; no new privileges, ever."""
+    # Left out, not empty: crun would write an empty one to the kernel, which refuses it.
+    confined = {} if apparmor_profile is None else {"apparmorProfile": apparmor_profile}
     return {
+        **confined,
         "terminal": False,
         "user": {"uid": identity.uid, "gid": identity.gid, "additionalGids": list(identity.groups)},
         "args": list(argv),
