@@ -378,4 +378,4 @@ def _is_whiteout(status: os.stat_result) -> bool:
 
 
 def _printable(name: bytes) -> str:
-    return name[:100].decode("utf-8", "backslashreplace")
+    return repr(name[:100])[1:]
