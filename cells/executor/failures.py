@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from attrs import define, field
+from attrs import asdict, define, field
 
 from cells.executor.checks.result import CheckResult
 from cells.garden.spec import Exit
-from diego_py.errors import BecameUnhealthy, DiegoError, NeverHealthy, OutOfMemory, ProcessExited
+from diego_py.errors import (
+    BecameUnhealthy,
+    DiegoError,
+    DiskExceeded,
+    NeverHealthy,
+    OutOfMemory,
+    PidsExceeded,
+    ProcessExited,
+)
 
 APP_LOG_TAIL_LINES = 20
 
@@ -28,7 +36,10 @@ class CheckProgress:
 
 
 def exited(exit_: Exit) -> DiegoError:
-    """The process ended by itself; exit 0 too is a failure of something that shall run on, as in Diego."""
+    """The process ended by itself; exit 0 too is a failure of something that shall run on, as in Diego.
+
+    A limit that it met is named, if it failed: memory first, for there the kernel itself ended it.
+    """
     evidence = {
         "exit_status": exit_.status,
         "signal": exit_.signal,
@@ -36,9 +47,17 @@ def exited(exit_: Exit) -> DiegoError:
         "app_log_tail": list(exit_.log_tail),
         "cgroup": dict(exit_.cgroup),
     }
+    if exit_.disk is not None:
+        evidence["disk"] = asdict(exit_.disk)
     told = _told(exit_)
-    if exit_.oom_killed and exit_.status != 0:
+    if exit_.status == 0:
+        return ProcessExited(told, evidence=evidence)
+    if exit_.oom_killed:
         return OutOfMemory(f"{told} (out of memory)", evidence=evidence)
+    if exit_.disk is not None and exit_.disk.full:
+        return DiskExceeded(f"{told} (its disk was full)", evidence=evidence)
+    if exit_.cgroup.get("pids_refused", 0) > 0:
+        return PidsExceeded(f"{told} (refused a process beyond its limit)", evidence=evidence)
     return ProcessExited(told, evidence=evidence)
 
 

@@ -123,6 +123,16 @@ class Cgroups:
             limit = None
         return _present(memory_limit_bytes=limit, memory_peak_bytes=peak, oom_kill=killed)
 
+    def memory_bytes(self, handle: str) -> int | None:
+        """Memory in use, without file pages that the kernel would give up at once; None when the cgroup is gone."""
+        if "memory" in self._v1:
+            base = f"{self._v1['memory']}{self.path(handle)}/memory."
+            used, idle = _number(base + "usage_in_bytes"), _counter(base + "stat", "total_inactive_file")
+        else:
+            base = f"{self._v2}{self.path(handle)}/memory."
+            used, idle = _number(base + "current"), _counter(base + "stat", "inactive_file")
+        return None if used is None else max(0, used - (idle or 0))
+
     def _pids(self, handle: str) -> dict[str, int]:
         tree = self._v1.get("pids") or self._v2
         base = f"{tree}{self.path(handle)}/pids."

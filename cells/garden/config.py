@@ -6,7 +6,9 @@ import re
 from collections.abc import Mapping
 from ipaddress import IPv4Network
 
-from attrs import field, frozen
+from attrs import Attribute, field, frozen
+
+from cells.garden.quota.probe import DriverName
 
 PRIVATE_NETWORKS = (
     "0.0.0.0/8",
@@ -20,6 +22,8 @@ PRIVATE_NETWORKS = (
 )
 """Private, carrier, loopback, link-local (with the cloud metadata address), multicast and reserved networks."""
 
+STORE_MB_MIN = 256
+"""A smaller btrfs needs nearly all of it for itself."""
 INTERFACE_PREFIX_MAX = 8
 """The kernel gives an interface name 15 characters; we need room for the number of the address."""
 
@@ -37,6 +41,21 @@ def _table(_: object, __: object, value: str) -> None:
 def _parent(_: object, __: object, value: str) -> None:
     if not re.fullmatch(r"/?[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*", value) or ".." in value.split("/"):
         raise ValueError(f"cgroup_parent {value!r}: a path of plain names")
+
+
+def _store_size(_: object, __: object, value: int) -> None:
+    if 0 != value < STORE_MB_MIN:
+        raise ValueError(f"volumes_store_mb {value}: 0, or at least {STORE_MB_MIN}")
+
+
+def _not_negative(_: object, attribute: Attribute[int], value: int) -> None:
+    if value < 0:
+        raise ValueError(f"{attribute.name} {value}: 0 or more")
+
+
+def _cell_id(_: object, __: object, value: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", value):
+        raise ValueError(f"cell_id {value!r}: letters, digits and . _ -, for it names a directory")
 
 
 def _network(_: object, __: object, value: str) -> None:
@@ -67,7 +86,7 @@ class ImageSettings:
 class GardenConfig:
     """Names and ranges of one cell's garden."""
 
-    cell_id: str
+    cell_id: str = field(validator=_cell_id)
     state_dir: str
     """All state on disk; every user must be able to pass through (mode 0711 all the way up)."""
     image_root: str
@@ -97,6 +116,17 @@ class GardenConfig:
     """Logs of destroyed containers that are kept, the newest ones."""
     deny_networks: tuple[str, ...] = PRIVATE_NETWORKS
     """Where containers may not connect to; the host and all containers of all cells are closed in any case."""
+    volumes_dir: str = ""
+    """Where containers write, `volumes` in the state directory when empty. Its file system decides how disk is limited:
+    XFS or ext4 with prjquota, btrfs with quotas, or else an ext4 image for each container that has a limit."""
+    volumes_store_mb: int = field(default=0, validator=_store_size)
+    """Size of a btrfs in a sparse file of the state directory, made and mounted at `volumes_dir`; 0: none."""
+    disk_driver: DriverName = "auto"
+    """auto, project, btrfs, loop or none: one by name is insisted on."""
+    inodes_max: int = field(default=200_000, validator=_not_negative)
+    """Files of a container that names no limit, where the file system counts them by project."""
+    cpu_hard_limit_millis: int = field(default=0, validator=_not_negative)
+    """Thousandths of a processor that a container of full weight may use, others in proportion; 0: no hard limit."""
     runtime_timeout_s: float = 30.0
     """How long one call of the runtime may take before it is killed."""
     images: ImageSettings = ImageSettings()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from cells.garden import processes, rootfs, session
+from cells.garden import processes, session
 from cells.garden.box import Box
 from cells.garden.children import in_thread, together, uninterrupted
 from cells.garden.depot import Directory
@@ -89,7 +89,7 @@ async def _remove(host: Host, box: Box) -> None:
     half_built = box.record.init_pid == 0
     await together(
         host.runtime.delete(box.handle, box.directory, force=half_built),
-        in_thread(rootfs.unmount, box.directory),
+        in_thread(host.remove_root, box.directory),
         host.firewall.remove(box.elements),
         host.link_watch.gone(box.interface),
     )

@@ -1,6 +1,7 @@
 """What garden knows about each container, on disk, written before the side effect that it speaks of.
 
-Layout: STATE/containers/HANDLE/{state.json,bundle/,exit/,etc/,lower,upper,work,rootfs} and STATE/logs/HANDLE.log.
+Layout: STATE/containers/HANDLE/{state.json,bundle/,exit/,lower,rootfs} and STATE/logs/HANDLE.log. What the container
+itself may write is in its volume: upper, work and etc.
 
 A record is replaced by rename and never synced to the disk: it must survive the death of this process (then the page
 cache is still there), not that of the machine (then no container is left that it could speak of; a record that came
@@ -25,6 +26,7 @@ DIRECTORY_MODE = 0o711
 """The container's root enters its own directories as an id that owns nothing on the host: it may pass, not list."""
 
 LOG_SUFFIX = ".log"
+STATE = "state.json"
 
 
 @frozen
@@ -40,6 +42,8 @@ class Record:
     properties: dict[str, str]
     created_at: str
     rootfs: str
+    volume: str
+    """Its directory: where it was made, whatever the configuration says by now."""
     monitor_pid: int = 0
     monitor_started: int = 0
     """Start time of the monitor in clock ticks since boot: with the pid it names one process for ever."""
@@ -56,10 +60,12 @@ class Directory:
 
     path: Path
     log: Path
+    volume: Path
+    """All that the container can write to disk, its /etc/hosts included, so that all of it counts."""
 
     @property
     def state(self) -> Path:
-        return self.path / "state.json"
+        return self.path / STATE
 
     @property
     def bundle(self) -> Path:
@@ -71,7 +77,7 @@ class Directory:
 
     @property
     def etc(self) -> Path:
-        return self.path / "etc"
+        return self.volume / "etc"
 
     @property
     def lower(self) -> Path:
@@ -79,11 +85,11 @@ class Directory:
 
     @property
     def upper(self) -> Path:
-        return self.path / "upper"
+        return self.volume / "upper"
 
     @property
     def work(self) -> Path:
-        return self.path / "work"
+        return self.volume / "work"
 
     @property
     def rootfs(self) -> Path:
@@ -124,26 +130,35 @@ class Depot:
             path.mkdir(exist_ok=True)
             path.chmod(0o700)
 
-    def directory(self, handle: str) -> Directory:
-        return Directory(self.containers / handle, self.logs / (handle + LOG_SUFFIX))
+    def directory(self, handle: str, volume: str) -> Directory:
+        return Directory(self.containers / handle, self.log(handle), Path(volume))
+
+    def log(self, handle: str) -> Path:
+        return self.logs / (handle + LOG_SUFFIX)
 
     def make(self, record: Record) -> Directory:
         """Make a container's directory with its first record in it. Raises FileExistsError."""
-        directory = self.directory(record.handle)
+        directory = self.directory(record.handle, record.volume)
         directory.path.mkdir(mode=DIRECTORY_MODE)
         directory.path.chmod(DIRECTORY_MODE)
         self.save(record)
         directory.log.unlink(missing_ok=True)  # Of an earlier container of this handle.
         for path in (directory.bundle, directory.exit):
             path.mkdir(mode=0o700)
-        for path in (directory.etc, directory.lower, directory.upper, directory.work, directory.rootfs):
+        for path in (directory.lower, directory.rootfs):
             path.mkdir(mode=DIRECTORY_MODE)
             path.chmod(DIRECTORY_MODE)
         return directory
 
+    def furnish(self, directory: Directory) -> None:
+        """Make what belongs into a new volume. Raises OSError."""
+        for path in (directory.etc, directory.upper, directory.work):
+            path.mkdir(mode=DIRECTORY_MODE)
+            path.chmod(DIRECTORY_MODE)
+
     def save(self, record: Record) -> None:
         """Replace the record of a container as one step."""
-        path = self.directory(record.handle).state
+        path = self.containers / record.handle / STATE
         draft = path.with_suffix(".new")
         fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
@@ -155,7 +170,7 @@ class Depot:
     def load(self, handle: str) -> Record | None:
         """The record, or None when there is none that can be read: then the container is half-built."""
         try:
-            record = self._decoder.decode(self.directory(handle).state.read_bytes())
+            record = self._decoder.decode((self.containers / handle / STATE).read_bytes())
         except (FileNotFoundError, msgspec.DecodeError):
             return None
         return record if record.handle == handle else None
@@ -166,7 +181,7 @@ class Depot:
 
     def remove(self, handle: str) -> None:
         """Remove a container's directory; the log stays. The root must be unmounted. Idempotent."""
-        path = self.directory(handle).path
+        path = self.containers / handle
         if path.exists():
             shutil.rmtree(path)
 

@@ -6,20 +6,20 @@ from datetime import UTC, datetime
 
 from cells.garden import logs, oci
 from cells.garden.box import Box
-from cells.garden.cgroups import Cgroups
+from cells.garden.host import Host
 from cells.garden.processes import SIGNAL_BASE
 from cells.garden.spec import Exit
 
 SIGNALS_MAX = 64
 
 
-def read(box: Box, cgroups: Cgroups, status: int | None, now: datetime) -> Exit:
+def read(box: Box, host: Host, status: int | None, now: datetime) -> Exit:
     """The end of a container. `status` is used when its monitor left none (it was killed, say)."""
     found = oci.exit_status(box.directory, box.handle)
     if found is not None:
         status = found
         now = datetime.fromtimestamp((box.directory.exit / box.handle).stat().st_mtime, UTC)
-    usage = cgroups.usage(box.handle)
+    usage = host.cgroups.usage(box.handle)
     return Exit(
         status=status,
         signal=_signal(status),
@@ -28,6 +28,7 @@ def read(box: Box, cgroups: Cgroups, status: int | None, now: datetime) -> Exit:
         log_tail=logs.tail_text(box.directory.log),
         cgroup=usage,
         at=now,
+        disk=host.volumes.usage(box.directory.volume),
     )
 
 

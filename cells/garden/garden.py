@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -41,7 +41,7 @@ from cells.garden.images.unpack import UnpackLimits
 from cells.garden.monitor import Monitor
 from cells.garden.network import links
 from cells.garden.session import Session
-from cells.garden.spec import Activity, Container, ContainerSpec, ExecResult, Exit, LogLine, ProcessSpec
+from cells.garden.spec import Activity, Container, ContainerSpec, ExecResult, Exit, LogLine, ProcessSpec, Usage
 from diego_py.call import Call
 from diego_py.errors import (
     ContainerNotFound,
@@ -111,9 +111,10 @@ class Garden:
 
         Raises GardenFailed or, as its causes, RootfsNotFound, the kinds of ImageFailed, RegistryFailed and
         ArchiveUnsafe, NoSpace, UserNotFound, PoolExhausted, MountFailed, RuntimeFailed and its kinds, NetworkFailed,
-        BudgetSpent.
+        QuotaUnavailable, VolumeFailed, BudgetSpent.
         """
         with call.hop("garden", self.config.cell_id, "create", GardenFailed) as call:
+            self._host.volumes.check(spec.limits)
             wanted = provide.find(spec, self.config, self._store)
             async with call.within_budget("create container", Outcome.ROLLED_BACK), AsyncExitStack() as undo:
                 with call.step("allocate"):
@@ -135,6 +136,8 @@ class Garden:
         host, first_id = self._host, self._host.first_id(box)
         with call.step("depot"):
             host.depot.make(box.record)
+        with call.step("volume"):
+            await in_thread(host.make_volume, box)
         with call.step("rootfs"):
             namespace = await host.userns.get(box.record.id_slot)
             await in_thread(rootfs.mount, root.lowers, box.directory, namespace, first_id)
@@ -193,6 +196,14 @@ class Garden:
     def worked_s(self, handle: str) -> float:
         """Seconds of processor time that the container's processes have used; 0 for one that is not there."""
         return self._host.cgroups.worked_s(handle)
+
+    def usage(self, handle: str) -> Usage:
+        """What the container uses now. Some small files of the kernel are read. Raises ContainerNotFound."""
+        return self._host.usage(self._box(handle))
+
+    def disk_limits(self) -> Mapping[str, object]:
+        """How this host holds containers to disk limits: `driver`, `limits` (bytes, inodes), and `why` it is so."""
+        return self._host.volumes.about()
 
     async def exec(self, call: Call, handle: str, process: ProcessSpec, timeout_s: float) -> ExecResult:
         """Run one more process in a running container, and kill it and its children after `timeout_s`.
@@ -269,7 +280,7 @@ class Garden:
 
         Works after destroy, until the log makes room for newer ones. Raises ContainerNotFound.
         """
-        path = self._host.depot.directory(handle).log
+        path = self._host.depot.log(handle)
         box = self._boxes.get(handle)
         if "/" in handle or (box is None and not path.exists()):
             raise ContainerNotFound(f"read the log of {handle}")
@@ -292,6 +303,7 @@ class Garden:
         self._host.link_watch.close()
         self._host.firewall.close()
         self._host.userns.close()
+        await in_thread(self._host.volumes.close)
 
     def _allocate(self, spec: ContainerSpec) -> Box:
         recovery.check_handle(spec.handle)
@@ -331,7 +343,7 @@ class Garden:
             self._ended(box, None)
 
     def _ended(self, box: Box, status: int | None) -> None:
-        exit = ending.read(box, self._host.cgroups, status, self.clock.now())
+        exit = ending.read(box, self._host, status, self.clock.now())
         box.state = "exited"
         if box.record.phase != "destroying":
             box.record = evolve(box.record, exit=exit)

@@ -7,16 +7,17 @@ from datetime import datetime
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from attrs import define, field
+from attrs import define, evolve, field
 
-from cells.garden import apparmor
+from cells.garden import apparmor, rootfs
 from cells.garden.apparmor import Confinement
 from cells.garden.box import Box
 from cells.garden.bundle import Plan
 from cells.garden.bundle.hostname import shorten
+from cells.garden.bundle.limits import WEIGHT_MAX
 from cells.garden.cgroups import Cgroups
 from cells.garden.config import GardenConfig
-from cells.garden.depot import Depot, Record
+from cells.garden.depot import Depot, Directory, Record
 from cells.garden.extras import Extras
 from cells.garden.network import links
 from cells.garden.network.firewall import Firewall
@@ -24,12 +25,15 @@ from cells.garden.network.links import Link
 from cells.garden.network.watch import LinkWatch
 from cells.garden.oci import Runtime
 from cells.garden.pools import IDS_PER_SLOT, Addresses, Pool, port_pool
-from cells.garden.spec import ContainerSpec, Network, PortForward
+from cells.garden.quota.store import Store
+from cells.garden.quota.volumes import Volumes
+from cells.garden.spec import ContainerSpec, Limits, Network, PortForward, Usage
 from cells.garden.userns import UserNamespaces
 from cells.garden.users import Identity, is_directory
 from diego_py.errors import GardenFailed, PoolExhausted
 
 OTHERS_MAY_PASS = 0o001
+MEBIBYTE = 1024 * 1024
 
 
 @define
@@ -47,6 +51,7 @@ class Host:
     ports: Pool = field(init=False)
     cgroups: Cgroups = field(init=False)
     extras: Extras = field(factory=Extras, init=False)
+    volumes: Volumes = field(init=False)
     nofile_max: int = field(init=False)
     apparmor: Confinement = field(factory=Confinement, init=False)
     mtu: int = field(default=1500, init=False)
@@ -70,28 +75,24 @@ class Host:
         self.id_slots = Pool("id ranges", config.id_slots, goes_round=False)
         self.ports = port_pool(config.port_first, config.port_count)
         self.cgroups = Cgroups.of_host(config.cgroup_parent)
+        self.volumes = _volumes(config)
         self.nofile_max = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
     def prepare(self) -> None:
         """Make what all containers share, but the firewall.
 
-        Raises OSError, GardenFailed, RuntimeMissing, AppArmorProfileMissing, CgroupFailed, NetworkFailed.
+        Raises OSError, GardenFailed, RuntimeMissing, AppArmorProfileMissing, CgroupFailed, NetworkFailed,
+        QuotaUnavailable.
         """
         self.runtime.check()
         self.apparmor = apparmor.choose(self.config.apparmor_profile)
         self.depot.prepare()
-        self._check_passage()
+        self.volumes.prepare()
+        for directory in (self.depot.root, self.volumes.root):
+            _check_passage(directory)
         self.cgroups.prepare()
         links.forward_packets()
         self.mtu = links.mtu_towards(self.config.host_address)
-
-    def _check_passage(self) -> None:
-        """A container's root is nobody on the host and must get to its own root directory. Raises GardenFailed."""
-        for path in (self.depot.root.resolve(), *self.depot.root.resolve().parents):
-            if not path.stat().st_mode & OTHERS_MAY_PASS:
-                raise GardenFailed(
-                    f"pass through {path} as a container's root: it needs mode 0711", evidence={"path": str(path)}
-                )
 
     def allocate(self, spec: ContainerSpec, now: datetime) -> Box:
         """Take all numbers a container needs, or none. Raises PoolExhausted."""
@@ -111,10 +112,11 @@ class Host:
             id_slot=slot,
             address_number=number,
             ports=tuple(ports),
-            limits=spec.limits,
+            limits=self._limits(spec.limits),
             properties=dict(spec.properties),
             created_at=now.isoformat(),
             rootfs=spec.rootfs,
+            volume=str(self.volumes.path(spec.handle)),
         )
         return self.box(record)
 
@@ -140,10 +142,40 @@ class Host:
         address = self.addresses.address(record.address_number)
         return Box(
             record=record,
-            directory=self.depot.directory(record.handle),
+            directory=self.depot.directory(record.handle, record.volume),
             network=Network(address, self.config.host_address, record.ports),
             interface=f"{self.config.interface_prefix}{record.address_number}",
         )
+
+    def make_volume(self, box: Box) -> None:
+        """Make the place for all that the container writes. Raises OSError, VolumeFailed."""
+        self.volumes.make(box.directory.volume, box.record.limits, self.first_id(box))
+        self.depot.furnish(box.directory)
+
+    def remove_root(self, directory: Directory) -> None:
+        """Take the container's root away with all that it wrote. Idempotent. Raises MountFailed, VolumeFailed."""
+        rootfs.unmount(directory)
+        self.volumes.remove(directory.volume)
+
+    def usage(self, box: Box) -> Usage:
+        """What the container uses now. Reads some files of the kernel."""
+        figures = self.cgroups.usage(box.handle)
+        return Usage(
+            memory_bytes=self.cgroups.memory_bytes(box.handle),
+            memory_limit_bytes=figures.get("memory_limit_bytes"),
+            cpu_s=self.cgroups.worked_s(box.handle),
+            pids=figures.get("pids"),
+            pids_limit=figures.get("pids_limit"),
+            disk=self.volumes.usage(box.directory.volume),
+        )
+
+    def _limits(self, asked: Limits) -> Limits:
+        """What was asked, and the cell's own limit of the processor where none was."""
+        whole = self.config.cpu_hard_limit_millis
+        if asked.cpu_millis is not None or whole == 0:
+            return asked
+        weight = WEIGHT_MAX if asked.cpu_weight is None else asked.cpu_weight
+        return evolve(asked, cpu_millis=max(1, whole * weight // WEIGHT_MAX))
 
     def first_id(self, box: Box) -> int:
         """The host's id that is this container's root."""
@@ -166,7 +198,7 @@ class Host:
             etc=str(box.directory.etc),
             first_id=self.first_id(box),
             cgroup_path=self.cgroups.path(box.handle),
-            limits=spec.limits,
+            limits=box.record.limits,
             nofile_max=self.nofile_max,
             apparmor_profile=self.apparmor.profile,
         )
@@ -174,6 +206,23 @@ class Host:
     def warnings(self) -> list[str]:
         """What makes this host less safe than it should be."""
         return [warning for warning in (self.runtime.version.shortcoming(), self.apparmor.warning) if warning]
+
+
+def _volumes(config: GardenConfig) -> Volumes:
+    directory = Path(config.volumes_dir or Path(config.state_dir, "volumes"))
+    store = None
+    if config.volumes_store_mb:
+        store = Store(Path(config.state_dir, "volumes.btrfs"), directory, config.volumes_store_mb * MEBIBYTE)
+    return Volumes(directory, config.cell_id, store, config.disk_driver, config.inodes_max)
+
+
+def _check_passage(directory: Path) -> None:
+    """A container's root is nobody on the host and must get to its own root directory. Raises GardenFailed."""
+    for path in (directory.resolve(), *directory.resolve().parents):
+        if not path.stat().st_mode & OTHERS_MAY_PASS:
+            raise GardenFailed(
+                f"pass through {path} as a container's root: it needs mode 0711", evidence={"path": str(path)}
+            )
 
 
 def working_directory(root: str, given: str | None, identity: Identity) -> str:

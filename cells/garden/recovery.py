@@ -8,7 +8,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from cells.garden import demolition, processes, rootfs
+from cells.garden import demolition, processes
 from cells.garden.box import Box
 from cells.garden.children import in_thread
 from cells.garden.depot import Record
@@ -58,7 +58,8 @@ def look(host: Host) -> Recovery:
 def _traces(host: Host) -> set[str]:
     """Every handle of which anything is left anywhere."""
     runtime = {entry.name for entry in os.scandir(host.depot.runtime) if entry.is_dir()}
-    return {handle for handle in {*host.depot.handles(), *host.cgroups.handles(), *runtime} if HANDLE.fullmatch(handle)}
+    found = {*host.depot.handles(), *host.cgroups.handles(), *runtime, *host.volumes.handles()}
+    return {handle for handle in found if HANDLE.fullmatch(handle)}
 
 
 def _reclaim(host: Host, record: Record) -> bool:
@@ -85,12 +86,14 @@ async def end_strangers(host: Host, box: Box) -> None:
 
 async def demolish(host: Host, handle: str) -> None:
     """Remove what is left of a half-built container, of which nothing may be assumed. Raises DestroyFailed."""
-    directory = host.depot.directory(handle)
+    record = host.depot.load(handle)
+    volume = record.volume if record is not None else str(host.volumes.path(handle))
+    directory = host.depot.directory(handle, volume)
     await demolition.kill_half_built(host, handle, directory)
     try:
         directory.path.mkdir(exist_ok=True)
         await host.runtime.delete(handle, directory, force=True)
-        await in_thread(rootfs.unmount, directory)
+        await in_thread(host.remove_root, directory)
         host.cgroups.remove(handle)
         await in_thread(host.depot.remove, handle)
     except (DiegoError, OSError) as cause:

@@ -21,6 +21,9 @@ Activity = Literal["busy", "waiting", "ended"]
 PIDS_DEFAULT = 1024
 CELLS_MAX = 65_535
 """What the kernel can count of a terminal's columns or rows."""
+DISK_LEFT_BYTES = 128 * 1024
+DISK_LEFT_FRACTION = 100
+"""File systems refuse before the last byte: a write takes whole blocks, and some for where they are written down."""
 
 
 @frozen
@@ -35,6 +38,46 @@ class Limits:
     """Processes and threads together."""
     nofile: int | None = None
     """Open files a process; never above the cell's own hard limit."""
+    disk_bytes: int | None = None
+    """What the container has written and not removed; its image does not count."""
+    disk_inodes: int | None = None
+    """Files and directories that the container has made; not every cell can count them."""
+    cpu_millis: int | None = None
+    """Thousandths of a processor that it may use at most, however idle the host is."""
+
+
+@frozen
+class DiskUsage:
+    """What a container has on disk of what it may have. A limit of None is none; inodes of None are not counted."""
+
+    used_bytes: int
+    limit_bytes: int | None = None
+    used_inodes: int | None = None
+    limit_inodes: int | None = None
+
+    @property
+    def full(self) -> bool:
+        """So near to a limit that writing fails."""
+        inodes_left = None if self.limit_inodes is None else self.limit_inodes - (self.used_inodes or 0)
+        if inodes_left is not None and inodes_left <= 0:
+            return True
+        if self.limit_bytes is None:
+            return False
+        return self.limit_bytes - self.used_bytes <= max(DISK_LEFT_BYTES, self.limit_bytes // DISK_LEFT_FRACTION)
+
+
+@frozen
+class Usage:
+    """What a container uses now; figures that the kernel does not give are None."""
+
+    memory_bytes: int | None
+    """Without what the kernel would give up at once: pages of files that nobody has used for a while."""
+    memory_limit_bytes: int | None
+    cpu_s: float
+    """Seconds of processor time since it was created."""
+    pids: int | None
+    pids_limit: int | None
+    disk: DiskUsage | None
 
 
 @frozen
@@ -136,6 +179,8 @@ class Exit:
     cgroup: Mapping[str, int]
     """memory_limit_bytes, memory_peak_bytes, oom_kill, pids_limit, pids_peak: those that the kernel gave."""
     at: datetime
+    disk: DiskUsage | None = None
+    """What was on its disk then; None when that is not counted."""
 
 
 @frozen

@@ -92,6 +92,7 @@ from diego_py.errors.images import (
     RegistryRateLimited,
     RegistryUnreachable,
 )
+from diego_py.errors.limits import DiskExceeded, PidsExceeded, QuotaUnavailable, VolumeFailed
 from diego_py.errors.workload import (
     AppArmorProfileMissing,
     BecameUnhealthy,
@@ -149,6 +150,7 @@ __all__ = [
     "DesiredLRPNotFound",
     "DestroyFailed",
     "DiegoError",
+    "DiskExceeded",
     "E",
     "ExecNotExecutable",
     "ExecNotFound",
@@ -185,10 +187,12 @@ __all__ = [
     "NotLeader",
     "OutOfMemory",
     "Outcome",
+    "PidsExceeded",
     "PlacementFailed",
     "PoolExhausted",
     "PreconditionFailed",
     "ProcessExited",
+    "QuotaUnavailable",
     "RegistryDenied",
     "RegistryFailed",
     "RegistryRateLimited",
@@ -214,6 +218,7 @@ __all__ = [
     "UnsupportedMediaType",
     "UpdateFailed",
     "UserNotFound",
+    "VolumeFailed",
     "WorkingDirectoryInvalid",
     "registry",
 ]

@@ -23,6 +23,7 @@ RECORD = Record(
     properties={"owner": "me"},
     created_at=NOW.isoformat(),
     rootfs="preloaded:x",
+    volume="/nowhere/a",
 )
 EXIT = Exit(137, 9, True, ("last",), {"oom_kill": 1}, NOW)
 
@@ -50,7 +51,7 @@ def test_torn_records_read_as_none(depot: Depot, text: str) -> None:
 
 
 def test_a_record_of_another_container_is_none(depot: Depot) -> None:
-    depot.make(RECORD).state.write_bytes(depot.directory("a").state.read_bytes().replace(b'"a"', b'"b"'))
+    depot.make(RECORD).state.write_bytes(depot.directory("a", "").state.read_bytes().replace(b'"a"', b'"b"'))
     assert depot.load("a") is None
 
 
@@ -87,7 +88,7 @@ def test_removal_keeps_the_log_and_a_new_one_begins_afresh(depot: Depot) -> None
 def test_oldest_logs_of_gone_containers_make_room(depot: Depot) -> None:
     depot.make(RECORD).log.write_text("")
     for age, handle in enumerate(("newest", "middle", "oldest")):
-        path = depot.directory(handle).log
+        path = depot.log(handle)
         path.write_text("")
         os.utime(path, (1_000_000 - age, 1_000_000 - age))
     depot.prune_logs(keep=1)
