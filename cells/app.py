@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from random import Random
 
 import structlog
@@ -75,6 +76,7 @@ def build(
 ) -> Cell:
     """Wire a cell around a container backend. Nothing runs yet."""
     config.rep_state.mkdir(parents=True, exist_ok=True)
+    Path(config.volumes_dir or config.state_dir).mkdir(parents=True, exist_ok=True)
     boot_id = uuid.uuid4().hex
     capacity = config.capacity()
     books = Books(Reservations(capacity), Instances(), EndedBook(config.rep_state / "ended", log))
@@ -137,7 +139,8 @@ def _listener(
         body_bytes_max=config.body_bytes_max,
         default_budget_ms=config.request_budget_ms,
     )
-    standard = StandardRoutes(metrics, {"bbs": counted_on}, RepFailed, api.garden.warnings)
+    about = {"disk_limits": api.garden.disk_limits}
+    standard = StandardRoutes(metrics, {"bbs": counted_on}, RepFailed, api.garden.warnings, about)
     application = server.application([*api.routes(), *standard.routes()])
     return HttpListener(application, config.listen_host, config.listen_port)
 

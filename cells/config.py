@@ -10,6 +10,7 @@ from typing import Final
 from attrs import field, frozen
 
 from cells.garden.config import PRIVATE_NETWORKS, GardenConfig
+from cells.garden.quota.probe import DriverName
 from diego_py.models.cell import CellCapacity
 from diego_py.models.identifiers import CellId
 from diego_py.service.config import ConfigError
@@ -42,7 +43,21 @@ class CellConfig:
     memory_mb: int = 0
     """Megabytes to give to containers. 0 is all memory of the host."""
     disk_mb: int = 0
-    """Megabytes to give to containers. 0 is the size of the file system of `state_dir`."""
+    """Megabytes to give to containers. 0 is `volumes_store_mb`, or else the size of the file system they write to."""
+    volumes_dir: str = ""
+    """Directory that containers write to; empty is `volumes` in `state_dir`. Its file system limits their disk: XFS or
+    ext4 mounted with prjquota, btrfs with quotas on, or else an ext4 image for each container that has a limit."""
+    volumes_store_mb: int = 0
+    """Megabytes of a btrfs that the cell makes in a file of `state_dir` and mounts at `volumes_dir`; sparse, so keep it
+    below what is free. 0 makes none. An existing one keeps its size."""
+    disk_driver: DriverName = "auto"
+    """How disk is limited: auto, project, btrfs, loop or none. auto takes the first that works, and is told by
+    `/readyz?verbose`; another one that does not work keeps the cell from starting."""
+    inodes_max: int = 200_000
+    """Files of a container, where XFS or ext4 count them."""
+    cpu_hard_limit_millis: int = 0
+    """Thousandths of a processor that an LRP with `cpu_weight` 100 may use at most, others in proportion. 0: as much
+    as nobody else uses."""
     containers_max: int = 250
     """Number of containers."""
     network: str = "10.254.0.0/22"
@@ -119,15 +134,21 @@ class CellConfig:
                 nft_table=self.nft_table,
                 containers_max=self.containers_max,
                 log_bytes_max=self.log_bytes_max,
+                volumes_dir=self.volumes_dir,
+                volumes_store_mb=self.volumes_store_mb,
+                disk_driver=self.disk_driver,
+                inodes_max=self.inodes_max,
+                cpu_hard_limit_millis=self.cpu_hard_limit_millis,
                 deny_networks=self.deny_networks,
             )
         except ValueError as refused:
             raise ConfigError(str(refused)) from refused
 
     def capacity(self) -> CellCapacity:
-        """What the cell has for containers; looks at the host for what is 0. Needs `state_dir` to exist."""
+        """What the cell has for containers; looks at the host for what is 0. Needs the directories to exist."""
         memory_mb = self.memory_mb or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // MEBIBYTE
-        disk_mb = self.disk_mb or shutil.disk_usage(self.state_dir).total // MEBIBYTE
+        place = self.volumes_dir or self.state_dir
+        disk_mb = self.disk_mb or self.volumes_store_mb or shutil.disk_usage(place).total // MEBIBYTE
         return CellCapacity(memory_mb=memory_mb, disk_mb=disk_mb, containers=self.containers_max)
 
     @property

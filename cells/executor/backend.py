@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
-from cells.garden.spec import Activity, Container, ContainerSpec, ExecResult, Exit, LogLine, ProcessSpec
+from cells.garden.spec import Activity, Container, ContainerSpec, ExecResult, Exit, LogLine, ProcessSpec, Usage
 from diego_py.call import Call
 
 
@@ -29,6 +29,12 @@ class ContainerBackend(Protocol):
 
     def worked_s(self, handle: str) -> float:
         """Seconds of processor time that the container's processes have used; 0 for one that is not there."""
+
+    def usage(self, handle: str) -> Usage:
+        """What the container uses now. Cheap. Raises ContainerNotFound."""
+
+    def disk_limits(self) -> Mapping[str, object]:
+        """How containers are held to disk limits here: `driver`, `limits` (bytes, inodes), and `why` it is so."""
 
     async def exec(self, call: Call, handle: str, process: ProcessSpec, timeout_s: float) -> ExecResult:
         """Run one more process inside to its end or its timeout."""

@@ -46,6 +46,7 @@ class Adoption:
             for container in containers:
                 group.create_task(self._adopt(container))
         found, told = len(self.books.instances), len(self.books.ended)
+        self.log.info("disk_limits", **self.garden.disk_limits())
         self.log.info("adopted", containers=len(containers), instances=found, ended=told)
 
     async def stop(self) -> None:

@@ -81,8 +81,9 @@ class RepApi:
         return answer(await self.work.stop_instance(call, _guid(request)))
 
     async def containers(self, request: web.Request, call: Call) -> web.StreamResponse:
-        """Every container, as garden has it."""
-        return answer({"items": [translate.describe(container) for container in self.garden.containers()]})
+        """Every container, as garden has it, with what it uses."""
+        found = self.garden.containers()
+        return answer({"items": [translate.describe(one, self.garden.usage(one.handle)) for one in found]})
 
     async def drain(self, request: web.Request, call: Call) -> web.StreamResponse:
         """Take no new work, or take it again. Instances that run are left alone."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import attrs
 
 from cells.executor.plan import HealthPlan, Plan
-from cells.garden.spec import PIDS_DEFAULT, Container, ContainerSpec, Limits, Network
+from cells.garden.spec import PIDS_DEFAULT, Container, ContainerSpec, Limits, Network, Usage
 from cells.rep.environment import container_env, network_env
 from cells.rep.instances import Identity
 from diego_py import wire
@@ -107,7 +107,7 @@ def net_info_of(network: Network) -> NetInfo:
     return NetInfo(address=network.host_address, ports=ports, instance_address=network.address)
 
 
-def describe(container: Container) -> dict[str, object]:
+def describe(container: Container, usage: Usage) -> dict[str, object]:
     """A container for `GET /v1/containers`."""
     return {
         "handle": container.handle,
@@ -115,6 +115,7 @@ def describe(container: Container) -> dict[str, object]:
         "created_at": container.created_at,
         "network": net_info_of(container.network),
         "memory_bytes": container.limits.memory_bytes,
+        "usage": usage,
         "properties": dict(container.properties),
     }
 
@@ -127,6 +128,7 @@ def _limits(definition: DesiredLRPDefinition, run: RunAction) -> Limits:
         cpu_weight=definition.cpu_weight or CPU_WEIGHT_DEFAULT,
         pids=definition.max_pids or PIDS_DEFAULT,
         nofile=nofile,
+        disk_bytes=definition.disk_mb * MEBIBYTE or None,
     )
 
 

@@ -31,7 +31,7 @@ class Megabytes(click.ParamType[int]):
         text = str(value).upper()
         digits = text.rstrip("MGB")
         if not digits.isdigit() or text[len(digits) :] not in UNITS:
-            self.fail(f"{value!r} is no amount of memory; write 64, 64M or 2G", param, ctx)
+            self.fail(f"{value!r} is no number of megabytes; write 64, 64M or 2G", param, ctx)
         return int(digits) * UNITS[text[len(digits) :]]
 
 
@@ -45,6 +45,7 @@ def definition_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--rootfs", metavar="NAME", help="A root file system that the cells have: busybox."),
             click.option("--instances", type=click.IntRange(0), default=1, show_default=True),
             click.option("--memory", type=Megabytes(), default=0, help="Limit of one instance: 64, 64M, 2G."),
+            click.option("--disk", type=Megabytes(), default=0, help="What one instance may write: 64, 64M, 2G."),
             click.option("--cpu-weight", type=click.IntRange(0, 10_000), default=0, metavar="N"),
             click.option("--port", "ports", type=click.IntRange(1, 65_535), multiple=True, metavar="PORT"),
             click.option("--env", multiple=True, metavar="NAME=VALUE", help="NAME alone takes our own value of it."),
@@ -80,7 +81,7 @@ def definition(options: dict[str, Any]) -> DesiredLRPDefinition:
 
 
 _FLAGS = (
-    *("rootfs", "instances", "memory", "cpu_weight", "ports", "env", "user", "directory"),
+    *("rootfs", "instances", "memory", "disk", "cpu_weight", "ports", "env", "user", "directory"),
     *("http_check", "tcp_check", "command_check", "start_timeout", "tags", "domain"),
 )
 
@@ -101,6 +102,7 @@ def _from_flags(given: Mapping[str, Any]) -> DesiredLRPDefinition:
         ),
         start_timeout_ms=round(given["start_timeout"] * 1000),
         memory_mb=given["memory"],
+        disk_mb=given["disk"],
         cpu_weight=given["cpu_weight"],
         ports=tuple(given["ports"]),
         placement_tags=tuple(given["tags"]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from aiohttp import web
-from attrs import asdict, define
+from attrs import asdict, define, field
 
 from diego_py.call import Call
 from diego_py.errors import CodeNotFound, DiegoError, RequestFailed, ShuttingDown, registry
@@ -14,6 +14,8 @@ from diego_py.http.server import Route, answer, found
 
 Check = Callable[[], Awaitable[str | None]]
 """Says what keeps a part from being ready, or None."""
+About = Callable[[], Mapping[str, object]]
+"""Says what a part found and decided; it changes nothing of being ready."""
 
 
 @define
@@ -25,6 +27,7 @@ class StandardRoutes:
     fails_as: type[DiegoError] = RequestFailed
     warnings: Callable[[], Sequence[str]] = tuple
     """What an operator should mend, though the process is ready."""
+    about: Mapping[str, About] = field(factory=dict)
 
     def routes(self) -> list[Route]:
         return [
@@ -40,7 +43,7 @@ class StandardRoutes:
         return answer({"status": "ok"})
 
     async def readyz(self, request: web.Request, call: Call) -> web.StreamResponse:
-        """200 when every part is ready; 503 names those that are not. `?verbose` lists all, and warnings."""
+        """200 when every part is ready; 503 names those that are not. `?verbose` tells all, and warnings."""
         found_wanting = {name: await check() for name, check in self.checks.items()}
         bad = {name: reason for name, reason in found_wanting.items() if reason}
         if bad:
@@ -48,7 +51,9 @@ class StandardRoutes:
             raise ShuttingDown(f"not ready: {told}", evidence={"checks": found_wanting})
         if "verbose" not in request.query:
             return answer({"status": "ok"})
-        return answer({"status": "ok", "checks": found_wanting, "warnings": list(self.warnings())})
+        told_of = {name: about() for name, about in self.about.items()}
+        all_of_it = {"status": "ok", "checks": found_wanting, "warnings": list(self.warnings())}
+        return answer({**all_of_it, **({"about": told_of} if told_of else {})})
 
     async def exposition(self, request: web.Request, call: Call) -> web.StreamResponse:
         """Prometheus text format."""

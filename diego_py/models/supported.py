@@ -21,7 +21,6 @@ ACTION_KINDS: Final = frozenset({"run"})
 ONLY_DEFAULT: Final[Mapping[str, str]] = {
     "setup": "do the setup in the process of `action`",
     "monitor": "use `check_definition`",
-    "disk_mb": "leave it at 0; disk is not limited yet",
     "privileged": "leave it false",
     "metrics_guid": 'use `metric_tags["source_id"]`',
     "egress_rules": "leave it empty; the cell's own network rules apply",

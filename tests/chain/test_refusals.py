@@ -14,7 +14,7 @@ from tests.chain.installation import Installation
 pytestmark = [pytest.mark.chain, pytest.mark.kernel]
 
 BAD_FIELDS = {"process_guid": "", "domain": "", "rootfs": "no scheme", "instances": -1, "memory_mb": -5, "ports": [0]}
-UNSUPPORTED = {"privileged": True, "disk_mb": 100, "sidecars": [{"action": {"run": {"path": "/a", "user": "b"}}}]}
+UNSUPPORTED = {"privileged": True, "metrics_guid": "m", "sidecars": [{"action": {"run": {"path": "/a", "user": "b"}}}]}
 
 REFUSED: dict[str, tuple[Any, int, str, set[str]]] = {
     "bad fields": (lrp(**BAD_FIELDS), 422, "invalid_spec", {f"/{name}" for name in BAD_FIELDS} | {"/ports/0"}),
@@ -27,7 +27,7 @@ REFUSED: dict[str, tuple[Any, int, str, set[str]]] = {
         "invalid_spec",
         {"/action", "/action/try"},
     ),
-    "unsupported": (lrp(**UNSUPPORTED), 422, "unsupported_field", {"/privileged", "/disk_mb", "/sidecars"}),
+    "unsupported": (lrp(**UNSUPPORTED), 422, "unsupported_field", {"/privileged", "/metrics_guid", "/sidecars"}),
     "no object": ([1, 2], 422, "invalid_spec", {""}),
 }
 

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from cells.executor.backend import ContainerBackend
-from cells.garden.spec import ContainerSpec, Network, ProcessSpec
+from cells.garden.spec import ContainerSpec, Limits, Network, ProcessSpec
 from diego_py.call import Call
 from diego_py.errors import ContainerNotFound, DiegoError, HandleTaken, IllegalTransition, RootfsNotFound
 from diego_py.service.clock import SystemClock
@@ -124,6 +124,26 @@ async def executes_more_processes(backend: ContainerBackend, handle: str, rootfs
     await backend.destroy(call(), handle)
 
 
+async def tells_what_a_container_uses(backend: ContainerBackend, handle: str, rootfs: str) -> None:
+    limits = Limits(memory_bytes=64 << 20, disk_bytes=16 << 20, pids=77)
+    assert "bytes" in backend.disk_limits()["limits"]  # type: ignore[operator]
+    await backend.create(call(), shell(handle, rootfs, "echo up; sleep 1000", limits=limits))
+    await backend.run(call(), handle)
+    async for _ in backend.logs(handle, 1, True):
+        break
+    used = backend.usage(handle)
+    assert used.memory_bytes is not None
+    assert used.memory_limit_bytes == 64 << 20
+    assert 0 < used.memory_bytes <= used.memory_limit_bytes
+    assert (used.pids or 0, used.pids_limit) >= (1, 77)
+    assert used.disk is not None
+    assert used.disk.used_bytes < (used.disk.limit_bytes or 0)
+    assert not used.disk.full
+    await backend.destroy(call(), handle)
+    with pytest.raises(ContainerNotFound):
+        backend.usage(handle)
+
+
 async def refuses_what_makes_no_sense(backend: ContainerBackend, handle: str, rootfs: str) -> None:
     spec = shell(handle, rootfs, "sleep 1000")
     await backend.create(call(), spec)
@@ -158,6 +178,7 @@ CONTRACTS: tuple[Contract, ...] = (
     wakes_those_who_wait_when_it_destroys,
     keeps_logs_after_destroy,
     executes_more_processes,
+    tells_what_a_container_uses,
     refuses_what_makes_no_sense,
 )
 """Each is one test: `await contract(backend, handle, rootfs)`."""

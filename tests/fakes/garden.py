@@ -18,12 +18,14 @@ from cells.garden.spec import (
     Activity,
     Container,
     ContainerSpec,
+    DiskUsage,
     ExecResult,
     Exit,
     LogLine,
     Network,
     PortForward,
     ProcessSpec,
+    Usage,
 )
 from diego_py.call import Call
 from diego_py.errors import (
@@ -136,6 +138,14 @@ class FakeGarden:
     def worked_s(self, handle: str) -> float:
         """A busy one has a processor of its own, unless it is `starved`."""
         return self.clock.monotonic() if handle not in self.starved else 0.0
+
+    def usage(self, handle: str) -> Usage:
+        limits = self._box(handle).container.limits
+        disk = None if limits.disk_bytes is None else DiskUsage(0, limits.disk_bytes)
+        return Usage(1, limits.memory_bytes, self.worked_s(handle), 1, limits.pids, disk)
+
+    def disk_limits(self) -> dict[str, object]:
+        return {"driver": "fake", "limits": ["bytes", "inodes"], "why": ["fake: it is one"]}
 
     async def exec(self, call: Call, handle: str, process: ProcessSpec, timeout_s: float) -> ExecResult:
         with call.hop("garden", self.cell_id, "exec", GardenFailed):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,10 +26,10 @@ FILL = "dd if=/dev/zero of=/big bs=64k count=1000 2>&1 | tail -3"
 
 
 @pytest.fixture(params=PLACES)
-def where(request: pytest.FixtureRequest, host_sweep: None) -> Iterator[str]:
+def where(request: pytest.FixtureRequest, host_sweep: None) -> str:
     """The name of a place; its settings are in `settings`."""
     name: str = request.param
-    yield name
+    return name
 
 
 @pytest.fixture
@@ -99,7 +97,8 @@ async def test_the_image_does_not_count(limited: Garden) -> None:
 
 
 async def test_usage_while_it_runs(limited: Garden) -> None:
-    await start(limited, shell("a", "dd if=/dev/zero of=/f bs=1M count=5; sync; echo done; exec sleep 60", limits=LIMITED))
+    script = "dd if=/dev/zero of=/f bs=1M count=5; sync; echo done; exec sleep 60"
+    await start(limited, shell("a", script, limits=LIMITED))
     await until_printed(limited, "a", "done")
     used = limited.usage("a")
     assert used.disk is not None
@@ -185,7 +184,7 @@ async def test_the_store_is_kept_while_it_is_needed(
     made = image.stat().st_ino
     await second.close()
     assert not at.is_mount()
-    third: Garden = await new_garden(config)
+    await new_garden(config)
     assert (image.stat().st_ino, at.is_mount()) == (made, True)
     first._boxes.clear()
 

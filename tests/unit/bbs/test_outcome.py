@@ -24,7 +24,10 @@ from diego_py.models.identifiers import CellId, Domain, InstanceGuid, ProcessGui
 from diego_py.models.workload import ModificationTag
 from tests.unit.diego_py.service.hand_clock import HandClock
 
-CRASHES = {"app.exited", "app.out_of_memory", "app.never_healthy", "app.became_unhealthy"}
+CRASHES = {
+    *("app.exited", "app.out_of_memory", "app.disk_exceeded", "app.pids_exceeded"),
+    *("app.never_healthy", "app.became_unhealthy"),
+}
 
 
 def row(index: int, state: ActualLRPState = ActualLRPState.UNCLAIMED) -> ActualLRP:

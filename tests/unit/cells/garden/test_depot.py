@@ -69,7 +69,7 @@ def test_a_handle_is_made_once(depot: Depot) -> None:
 
 def test_containers_may_pass_and_others_may_not_read(depot: Depot) -> None:
     directory = depot.make(RECORD)
-    for path in (depot.root, depot.containers, directory.path, directory.rootfs, directory.etc):
+    for path in (depot.root, depot.containers, directory.path, directory.rootfs):
         assert path.stat().st_mode & 0o777 == 0o711
     for path in (directory.bundle, depot.logs, depot.runtime):
         assert path.stat().st_mode & 0o777 == 0o700

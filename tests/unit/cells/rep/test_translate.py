@@ -10,8 +10,9 @@ CHECK = Check(http=HTTPCheck(port=8080, path="/health"))
 
 
 def test_zero_is_not_limited() -> None:
-    plan = plan_of(work(memory_mb=0), 60.0)
+    plan = plan_of(work(memory_mb=0, disk_mb=0), 60.0)
     assert plan.spec.limits.memory_bytes is None
+    assert plan.spec.limits.disk_bytes is None
     assert plan.spec.limits.pids == PIDS_DEFAULT
     assert plan.spec.limits.cpu_weight == 100
     assert plan.spec.limits.nofile is None
@@ -21,10 +22,12 @@ def test_zero_is_not_limited() -> None:
 
 def test_limits() -> None:
     run = RunAction(path="/bin/a", args=("b",), user="app", dir="/srv", resource_limits=ResourceLimits(nofile=99))
-    asked = work(memory_mb=64, max_pids=7, cpu_weight=20, start_timeout_ms=1500, action=Action(run=run), ports=(1, 2))
+    sizes = {"memory_mb": 64, "disk_mb": 9, "max_pids": 7, "cpu_weight": 20}
+    asked = work(**sizes, start_timeout_ms=1500, action=Action(run=run), ports=(1, 2))
     plan = plan_of(asked, 60.0)
     limits = plan.spec.limits
     assert (limits.memory_bytes, limits.pids, limits.cpu_weight, limits.nofile) == (64 * 1024 * 1024, 7, 20, 99)
+    assert (limits.disk_bytes, limits.disk_inodes) == (9 * 1024 * 1024, None)
     assert (plan.spec.handle, plan.spec.path, plan.spec.args, plan.spec.user) == ("i-1", "/bin/a", ("b",), "app")
     assert (plan.spec.cwd, plan.spec.ports, plan.health.start_timeout_s) == ("/srv", (1, 2), 1.5)
 

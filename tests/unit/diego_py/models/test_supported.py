@@ -59,7 +59,6 @@ TASK = TaskDefinition(rootfs="preloaded:x", action=ACTION, memory_mb=1)
 USED: dict[str, Any] = {
     "setup": ACTION,
     "monitor": ACTION,
-    "disk_mb": 1,
     "privileged": True,
     "metrics_guid": "m",
     "egress_rules": (SecurityGroupRule(protocol=EgressProtocol.ALL, destinations=("1.1.1.1",)),),
@@ -119,7 +118,7 @@ def test_each_field_of_the_table_is_refused_by_name(name: str) -> None:
             {"action": Action(run=attrs.evolve(RUN, resource_limits=ResourceLimits(nproc=1)))},
             ["/action/run/resource_limits/nproc"],
         ),
-        ({"privileged": True, "disk_mb": 5, "rootfs": "docker:x"}, ["/disk_mb", "/privileged", "/rootfs"]),
+        ({"privileged": True, "metrics_guid": "m", "rootfs": "docker:x"}, ["/privileged", "/metrics_guid", "/rootfs"]),
     ],
 )
 def test_each_other_rule_is_refused_by_pointer(fields: dict[str, Any], pointers: list[str]) -> None:
