@@ -10,7 +10,7 @@ from typing import Final
 from attrs import field, frozen
 
 from cells.garden.config import PRIVATE_NETWORKS, GardenConfig
-from cells.garden.quota.probe import DriverName
+from cells.garden.quota.probe import ANY
 from diego_py.models.cell import CellCapacity
 from diego_py.models.identifiers import CellId
 from diego_py.service.config import ConfigError
@@ -50,7 +50,7 @@ class CellConfig:
     volumes_store_mb: int = 0
     """Megabytes of a btrfs that the cell makes in a file of `state_dir` and mounts at `volumes_dir`; sparse, so keep it
     below what is free. 0 makes none. An existing one keeps its size."""
-    disk_driver: DriverName = "auto"
+    disk_driver: str = ANY
     """How disk is limited: auto, project, btrfs, loop or none. auto takes the first that works, and is told by
     `/readyz?verbose`; another one that does not work keeps the cell from starting."""
     inodes_max: int = 200_000

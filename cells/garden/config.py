@@ -8,7 +8,7 @@ from ipaddress import IPv4Network
 
 from attrs import Attribute, field, frozen
 
-from cells.garden.quota.probe import DriverName
+from cells.garden.quota.probe import ANY, DRIVERS
 
 PRIVATE_NETWORKS = (
     "0.0.0.0/8",
@@ -46,6 +46,11 @@ def _parent(_: object, __: object, value: str) -> None:
 def _store_size(_: object, __: object, value: int) -> None:
     if 0 != value < STORE_MB_MIN:
         raise ValueError(f"volumes_store_mb {value}: 0, or at least {STORE_MB_MIN}")
+
+
+def _driver(_: object, __: object, value: str) -> None:
+    if value not in (ANY, *DRIVERS):
+        raise ValueError(f"disk_driver {value!r}: one of {', '.join((ANY, *DRIVERS))}")
 
 
 def _not_negative(_: object, attribute: Attribute[int], value: int) -> None:
@@ -121,7 +126,7 @@ class GardenConfig:
     XFS or ext4 with prjquota, btrfs with quotas, or else an ext4 image for each container that has a limit."""
     volumes_store_mb: int = field(default=0, validator=_store_size)
     """Size of a btrfs in a sparse file of the state directory, made and mounted at `volumes_dir`; 0: none."""
-    disk_driver: DriverName = "auto"
+    disk_driver: str = field(default=ANY, validator=_driver)
     """auto, project, btrfs, loop or none: one by name is insisted on."""
     inodes_max: int = field(default=200_000, validator=_not_negative)
     """Files of a container that names no limit, where the file system counts them by project."""

@@ -45,6 +45,8 @@ READY_TIMEOUT_S = 60.0
 READY_POLL_S = 0.02
 STOP_TIMEOUT_S = 30.0
 LOG_TAIL_BYTES = 4 * 1024
+STORE_MB_MIN = 256
+"""A smaller btrfs has no room for anything."""
 BBS = "bbs"
 
 
@@ -234,7 +236,9 @@ class Cluster:
             layout.state_dir.chmod(0o711)
 
     def _cell_config(self, layout: CellLayout, port: int) -> dict[str, Any]:
-        disk_mb = shutil.disk_usage(self.state_dir).total // 2**20 // max(1, self.cells)
+        # A store that promises more than there is would fail all of a cell's containers at once.
+        free_mb = shutil.disk_usage(self.state_dir).free // 2**20
+        disk_mb = max(STORE_MB_MIN, free_mb * 3 // 4 // max(1, self.cells))
         return {
             "cell_id": layout.cell_id,
             "listen_port": port,
@@ -244,6 +248,7 @@ class Cluster:
             "image_root": str(self.image_root),
             "memory_mb": self.memory_mb or memory_mb_of_each(self.cells),
             "disk_mb": disk_mb,
+            "volumes_store_mb": disk_mb,
             "containers_max": CONTAINERS_MAX,
             "network": layout.network,
             "port_first": layout.port_first,

@@ -34,7 +34,10 @@ class CellNames:
 
 @frozen
 class Thing:
-    """Something on the host: `process`, `mount`, `link`, `element`, `cgroup`, `directory`, `table` or `parent`."""
+    """Something on the host.
+
+    Its kind: `process`, `mount`, `link`, `element`, `cgroup`, `directory`, `table`, `parent`, `store`.
+    """
 
     kind: str
     name: str
@@ -47,7 +50,7 @@ def of_containers(names: CellNames) -> list[Thing]:
     """All that is there only because of a container. Nothing of this is left when the last one is gone."""
     return [
         *(Thing("process", f"{pid} {_command(pid)}") for pid in _processes(names)),
-        *(Thing("mount", path) for path in _mounts(names)),
+        *(Thing("mount", path) for path in _mounts(names) if path != str(_store(names))),
         *(Thing("link", name) for name in _links(names)),
         *(Thing("element", element) for element in _elements(names)),
         *(Thing("cgroup", str(path)) for parent in _cgroup_parents(names) for path in _below(parent)),
@@ -56,16 +59,21 @@ def of_containers(names: CellNames) -> list[Thing]:
 
 
 def of_cell(names: CellNames) -> list[Thing]:
-    """What a cell keeps while it has no containers: its firewall table and its cgroup parents."""
+    """What a cell keeps while it has no containers: its firewall table, its cgroup parents, its store when it runs."""
+    stores = [Thing("store", path) for path in _mounts(names) if path == str(_store(names))]
     tables = [Thing("table", names.nft_table)] if _table(names) is not None else []
-    return [*tables, *(Thing("parent", str(path)) for path in _cgroup_parents(names))]
+    return [*stores, *tables, *(Thing("parent", str(path)) for path in _cgroup_parents(names))]
 
 
 def remove(names: CellNames) -> list[Thing]:
-    """Take away everything of a cell that is not running, and return what would not go. The state directory stays."""
+    """Take away everything of a cell that is not running, and return what would not go. The state directory stays.
+
+    What its containers wrote goes as well, so the store goes with its file.
+    """
     _kill(_processes(names))
     for mount_point in reversed(_mounts(names)):
         _run("umount", "--lazy", "--no-canonicalize", mount_point)
+    _store_image(names).unlink(missing_ok=True)
     for name in _links(names):
         _run("ip", "link", "delete", name)
     if _table(names) is not None:
@@ -171,12 +179,17 @@ def _below(directory: Path) -> list[Path]:
 
 
 def _container_directories(names: CellNames) -> list[Path]:
-    return [
-        entry
-        for kind in ("containers", "runtime")
-        if (names.state_dir / kind).is_dir()
-        for entry in sorted((names.state_dir / kind).iterdir())
-    ]
+    places = (names.state_dir / "containers", names.state_dir / "runtime", *_store(names).glob("*/"))
+    return [entry for place in places if place.is_dir() for entry in sorted(place.iterdir())]
+
+
+def _store(names: CellNames) -> Path:
+    """Where a cell's containers write, by the cell's id; a store of its own is mounted there."""
+    return names.state_dir / "volumes"
+
+
+def _store_image(names: CellNames) -> Path:
+    return names.state_dir / "volumes.btrfs"
 
 
 def _remove_empty_parents(parent: Path) -> None:

@@ -150,3 +150,32 @@ async def test_an_app_that_runs_out_of_memory(one_cell: Installation) -> None:
     assert document["evidence"]["oom_killed"] is True
     assert document["evidence"]["signal"] == 9
     assert document["evidence"]["app_log_tail"] == ["eating"]
+
+
+LIMITS: dict[str, tuple[dict[str, int], str, str, str]] = {
+    "disk": (
+        {"disk_mb": 4},
+        "cat /dev/zero > /big || exit 9",
+        "app.disk_exceeded",
+        "exited with status 9 (its disk was full)",
+    ),
+    "pids": (
+        {"max_pids": 6},
+        "for i in 1 2 3 4 5 6 7 8; do sleep 60 & done; exit 9",
+        "app.pids_exceeded",
+        "(refused a process beyond its limit)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LIMITS)
+async def test_an_app_that_fails_at_a_limit(one_cell: Installation, name: str) -> None:
+    limit, script, code, told = LIMITS[name]
+    definition = lrp(script=script, ports=[8080], check_definition=checked_by(tcp={"port": 8080}), **limit)
+    evidence = ("exit_status", "cgroup", "app_log_tail", *(["disk"] if name == "disk" else []))
+    expected = Expected(code=code, hops=TO_APP, evidence=evidence, state="CRASHED")
+    document = await failed(one_cell, await one_cell.desire(definition), expected)
+    assert told in document["detail"]
+    assert any("Raise" in str(step) for step in document["next"])
+    if name == "disk":
+        assert document["evidence"]["disk"]["limit_bytes"] >= 4 << 20

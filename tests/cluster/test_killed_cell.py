@@ -16,7 +16,7 @@ from tests.cluster.site import Site, Visitor
 
 pytestmark = pytest.mark.cluster
 
-WEB = lrp(script=SERVE, ports=[8080], check_definition=HTTP)
+WEB = lrp(script=SERVE, ports=[8080], check_definition=HTTP, disk_mb=32)
 GAP_S = 1.0
 MOVED_WITHIN_S = 45.0
 
@@ -59,7 +59,7 @@ async def test_containers_are_served_while_their_cell_is_replaced(site: Site) ->
 
 async def test_what_ended_while_the_cell_was_away_is_told(site: Site) -> None:
     """The exit that nobody watched is in a document, and the instance runs again."""
-    definition = lrp(script="echo here; exec sleep 734531", memory_mb=16)
+    definition = lrp(script="echo here; exec sleep 734531", memory_mb=16, disk_mb=32)
     (before,) = await site.desired(definition)
     cell_id = before["cell_id"]
     pid = await process_of("sleep", "734531")
@@ -76,6 +76,7 @@ async def test_what_ended_while_the_cell_was_away_is_told(site: Site) -> None:
     evidence = failure["document"]["evidence"]
     assert (evidence["exit_status"], evidence["signal"]) == (137, 9)
     assert evidence["app_log_tail"] == ["here"]
+    assert evidence["disk"]["limit_bytes"] == 32 << 20, "the cell's own store was there again"
     assert failure["instance_guid"] == before["instance_guid"]
 
 

@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 from attrs import frozen
 
@@ -15,13 +14,15 @@ from cells.garden.quota.driver import Driver
 from cells.garden.quota.none import Unlimited
 from cells.garden.quota.project import ProjectQuota
 
-DriverName = Literal["auto", "project", "btrfs", "loop", "none"]
+ANY = "auto"
+DRIVERS = ("project", "btrfs", "loop", "none")
+"""In order of preference."""
 NAMES = {kernel.XFS: "XFS", kernel.EXT4: "ext4", kernel.BTRFS: "btrfs"}
 
 
 @frozen
 class Verdict:
-    """One way to limit disk: whether this host can go it, and why; what is missing if not."""
+    """One way to limit disk: whether this host can go it, and why or what is missing."""
 
     driver: str
     usable: bool
@@ -44,25 +45,24 @@ class Choice:
         }
 
 
-def choose(directory: Path, wanted: DriverName, inodes_max: int) -> Choice | Verdict:
+def choose(directory: Path, wanted: str, inodes_max: int) -> Choice | Verdict:
     """The first driver that volumes in `directory` can have; the verdict when that one cannot be `wanted`.
 
     Raises OSError when the file system cannot be looked at.
     """
-    makers: dict[str, Callable[[], Driver]] = {
-        "project": lambda: ProjectQuota(inodes_max),
-        "btrfs": btrfs.BtrfsQuota,
-        "loop": loop.LoopImages,
-        "none": Unlimited,
-    }
-    looks = {"project": _project, "btrfs": _btrfs, "loop": _loop, "none": _none}
+    ways: tuple[tuple[Callable[[Path], Verdict], Callable[[], Driver]], ...] = (
+        (_project, lambda: ProjectQuota(inodes_max)),
+        (_btrfs, btrfs.BtrfsQuota),
+        (_loop, loop.LoopImages),
+        (_none, Unlimited),
+    )
     verdicts = []
-    for name, look in looks.items():
-        if wanted not in ("auto", name):
+    for name, (look, make) in zip(DRIVERS, ways, strict=True):
+        if wanted not in (ANY, name):
             continue
         verdicts.append(look(directory))
         if verdicts[-1].usable:
-            return Choice(makers[name](), tuple(verdicts))
+            return Choice(make(), tuple(verdicts))
     return verdicts[-1]
 
 

@@ -10,7 +10,7 @@ from attrs import define, field
 
 from cells.garden.quota import btrfs, loop, none, probe, project
 from cells.garden.quota.driver import VOLUME_MODE, Driver, Request
-from cells.garden.quota.probe import Choice, DriverName, Verdict
+from cells.garden.quota.probe import Choice, Verdict
 from cells.garden.quota.store import Store
 from cells.garden.spec import DiskUsage, Limits
 from diego_py.errors import Outcome, QuotaUnavailable, VolumeFailed
@@ -23,7 +23,7 @@ class Volumes:
     directory: Path
     cell_id: str
     store: Store | None
-    wanted: DriverName
+    wanted: str
     inodes_max: int
     _choice: Choice = field(factory=lambda: Choice(none.Unlimited(), ()), init=False)
 
