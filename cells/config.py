@@ -78,6 +78,12 @@ class CellConfig:
     """Name of the firewall table. *Host-wide*."""
     deny_networks: tuple[str, ...] = PRIVATE_NETWORKS
     """Networks that containers may not connect to, as CIDR. Default: private, link-local, metadata and the like."""
+    image_store_bytes_max: int = 32 * 1024 * MEBIBYTE
+    """Bytes of disk for unpacked layers of images; those used least recently go, never those that a container uses."""
+    layer_bytes_max: int = 16 * 1024 * MEBIBYTE
+    """Bytes of one layer, unpacked."""
+    layer_entries_max: int = 1_000_000
+    """Files and directories of one layer."""
     runtime_path: str = "runc"
     """OCI runtime: a path, or a name to be found in PATH."""
     apparmor_profile: str = ""
@@ -140,6 +146,9 @@ class CellConfig:
                 inodes_max=self.inodes_max,
                 cpu_hard_limit_millis=self.cpu_hard_limit_millis,
                 deny_networks=self.deny_networks,
+                image_store_bytes_max=self.image_store_bytes_max,
+                layer_bytes_max=self.layer_bytes_max,
+                layer_entries_max=self.layer_entries_max,
             )
         except ValueError as refused:
             raise ConfigError(str(refused)) from refused
