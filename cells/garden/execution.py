@@ -69,10 +69,12 @@ async def _run(host: Host, box: Box, base: Path, timeout_s: float) -> ExecResult
     argv = children.bound_to_us(host.runtime.exec_argv(box.handle, box.directory, base.name))
     child = await children.spawn(
         argv,
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE,  # Not /dev/null, which is the host's: see null_device.
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
+    assert child.stdin is not None
+    child.stdin.close()
     output = bytearray()
     timed_out = False
     try:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from datetime import datetime
+from glob import glob
 from ipaddress import IPv4Network
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from attrs import define, evolve, field
 
-from cells.garden import apparmor, rootfs
+from cells.garden import apparmor, null_device, rootfs, watch_limits
 from cells.garden.apparmor import Confinement
 from cells.garden.box import Box
 from cells.garden.bundle import Plan
@@ -30,10 +32,11 @@ from cells.garden.quota.volumes import Volumes
 from cells.garden.spec import ContainerSpec, Limits, Network, PortForward, Usage
 from cells.garden.userns import UserNamespaces
 from cells.garden.users import Identity, is_directory
-from diego_py.errors import GardenFailed, PoolExhausted
+from diego_py.errors import GardenFailed, PoolExhausted, WorkingDirectoryInvalid
 
 OTHERS_MAY_PASS = 0o001
 MEBIBYTE = 1024 * 1024
+THERMAL_COUNTERS = "/sys/devices/system/cpu/cpu*/thermal_throttle"
 
 
 @define
@@ -55,6 +58,7 @@ class Host:
     nofile_max: int = field(init=False)
     apparmor: Confinement = field(factory=Confinement, init=False)
     mtu: int = field(default=1500, init=False)
+    counters: tuple[str, ...] = field(default=(), init=False)
 
     def __attrs_post_init__(self) -> None:
         config = self.config
@@ -91,7 +95,10 @@ class Host:
         for directory in (self.depot.root, self.volumes.root):
             _check_passage(directory)
         self.cgroups.prepare()
+        self.counters = tuple(sorted(glob(THERMAL_COUNTERS)))
+        null_device.take_back()
         links.forward_packets()
+        watch_limits.make_room(self.config.containers_max)
         self.mtu = links.mtu_towards(self.config.host_address)
 
     def allocate(self, spec: ContainerSpec, now: datetime) -> Box:
@@ -197,7 +204,9 @@ class Host:
             rootfs=str(box.directory.rootfs),
             etc=str(box.directory.etc),
             first_id=self.first_id(box),
+            userns=self.userns.path(box.record.id_slot),
             cgroup_path=self.cgroups.path(box.handle),
+            counters=self.counters,
             limits=box.record.limits,
             nofile_max=self.nofile_max,
             apparmor_profile=self.apparmor.profile,
@@ -226,7 +235,12 @@ def _check_passage(directory: Path) -> None:
 
 
 def working_directory(root: str, given: str | None, identity: Identity) -> str:
-    """Where a process starts: as given, else the user's home when the image has it, else the root directory."""
+    """Where a process starts: as given, else the user's home when the image has it, else the root directory.
+
+    Raises WorkingDirectoryInvalid for one in /proc: descriptors of the runtime are there (CVE-2024-21626).
+    """
     if given:
+        if PurePosixPath(os.path.normpath("/" + given)).parts[:2] == ("/", "proc"):
+            raise WorkingDirectoryInvalid("start a process in /proc", evidence={"cwd": given})
         return given
     return identity.home if is_directory(root, identity.home) else "/"

@@ -18,7 +18,7 @@ from typing import Any
 
 from attrs import define, field
 
-from cells.garden import children, runtimes
+from cells.garden import children, null_device, runtimes
 from cells.garden.bundle.plan import Config
 from cells.garden.depot import Directory
 from cells.garden.monitor import gone
@@ -100,6 +100,7 @@ class Runtime:
             os.close(send)
         said = await self._receive(receive, directory)
         await parent.wait()
+        null_device.take_back()
         pid = said.get("data", said.get("pid", -1))
         if not isinstance(pid, int) or pid <= 0:
             await gone(_monitor(directory))

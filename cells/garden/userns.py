@@ -1,4 +1,4 @@
-"""User namespaces that carry an id mapping and nothing else: the kernel wants one to shift the ids of a mount."""
+"""User namespaces by id range: the kernel wants one to shift the ids of a mount, and the container lives in it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from attrs import define, field
 
+from cells.garden import watch_limits
 from cells.garden.children import spawn, uninterrupted
 from cells.garden.pools import IDS_PER_SLOT
 
@@ -31,6 +32,10 @@ class UserNamespaces:
             del self._making[slot]
         return self._fds[slot]
 
+    def path(self, slot: int) -> str:
+        """Where a runtime finds the namespace of a slot, for as long as this process lives. After `get`."""
+        return f"/proc/{os.getpid()}/fd/{self._fds[slot]}"
+
     async def prewarm(self, slots: int = PREWARMED) -> None:
         """Make the first so many ahead of need. Raises OSError, RuntimeMissing."""
         for slot in range(slots):
@@ -45,11 +50,13 @@ class UserNamespaces:
 async def make(first_id: int) -> int:
     """A user namespace whose 65,536 ids begin at `first_id` of the host.
 
-    Somebody must be in it while its maps are written: `cat` in a new namespace. Its answer to our first byte says that
-    it is there; it ends with its input, and the descriptor keeps the namespace.
+    Somebody must be in it while its maps are written: `cat` in a new namespace, which it limits before. Its answer to
+    our first byte says that it is there; it ends with its input, and the descriptor keeps the namespace.
     """
     pipe = asyncio.subprocess.PIPE
-    holder = await spawn(["unshare", "--user", "cat"], stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.DEVNULL)
+    limit_then_wait = f"{watch_limits.script()} && exec cat"
+    argv = ["unshare", "--user", "--keep-caps", "sh", "-c", limit_then_wait]
+    holder = await spawn(argv, stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.DEVNULL)
     assert holder.stdin is not None
     assert holder.stdout is not None
     try:

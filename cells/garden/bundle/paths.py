@@ -7,7 +7,7 @@ from cells.garden.bundle.plan import Config, Plan
 MASKED = (
     "/proc/acpi",
     "/proc/asound",
-    # Together with the thermal counters a side channel: key strokes and other containers' activity show in it.
+    # Together with the thermal counters (plan.counters) a side channel: key strokes and others' activity show in it.
     "/proc/interrupts",
     "/proc/kcore",
     "/proc/keys",
@@ -31,5 +31,5 @@ READONLY = (
 
 
 def apply(config: Config, plan: Plan) -> Config:
-    linux = {**config["linux"], "maskedPaths": list(MASKED), "readonlyPaths": list(READONLY)}
+    linux = {**config["linux"], "maskedPaths": [*MASKED, *plan.counters], "readonlyPaths": list(READONLY)}
     return {**config, "linux": linux}

@@ -28,7 +28,11 @@ class Plan:
     """Directory of the host with the container's own hosts, hostname and resolv.conf."""
     first_id: int
     """The host's id that is the container's root."""
+    userns: str
+    """The user namespace whose ids begin there."""
     cgroup_path: str
+    counters: tuple[str, ...]
+    """Where this host's processors count how often they were too hot: others' work shows in it."""
     limits: Limits
     nofile_max: int
     """The cell's own hard limit: nobody below it can be given more."""

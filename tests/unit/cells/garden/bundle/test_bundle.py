@@ -27,7 +27,9 @@ PLAN = Plan(
     rootfs="/state/rootfs",
     etc="/state/etc",
     first_id=1_048_576,
+    userns="/proc/1/fd/9",
     cgroup_path="/diego/h",
+    counters=("/sys/devices/system/cpu/cpu0/thermal_throttle",),
     limits=Limits(),
     nofile_max=20_000,
 )
@@ -73,7 +75,7 @@ def test_open_files_never_exceed_what_we_have(wanted: int, ours: int) -> None:
     assert nofile["soft"] == nofile["hard"] == min(wanted, ours)
 
 
-def test_every_namespace_is_new_and_ids_are_mapped() -> None:
+def test_every_namespace_is_its_own_and_ids_are_mapped() -> None:
     linux = build(PLAN)["linux"]
     assert {entry["type"] for entry in linux["namespaces"]} == {
         "pid",
@@ -84,7 +86,8 @@ def test_every_namespace_is_new_and_ids_are_mapped() -> None:
         "cgroup",
         "user",
     }
-    assert all(list(entry) == ["type"] for entry in linux["namespaces"])
+    joined = [entry for entry in linux["namespaces"] if "path" in entry]
+    assert joined == [{"type": "user", "path": PLAN.userns}]
     mapping = [{"containerID": 0, "hostID": 1_048_576, "size": 65_536}]
     assert linux["uidMappings"] == linux["gidMappings"] == mapping
 
