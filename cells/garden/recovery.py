@@ -11,13 +11,14 @@ from attrs import frozen
 from cells.garden import demolition, processes
 from cells.garden.box import Box
 from cells.garden.children import in_thread
-from cells.garden.depot import Record
+from cells.garden.depot import Directory, Record
 from cells.garden.host import Host
 from cells.garden.monitor import gone
 from cells.garden.network import links
 from diego_py.errors import DestroyFailed, DiegoError, InvalidSpec
 
 HANDLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+DEMOLITIONS_MAX = 3
 WHOLE = ("created", "running")
 
 
@@ -85,19 +86,28 @@ async def end_strangers(host: Host, box: Box) -> None:
 
 
 async def demolish(host: Host, handle: str) -> None:
-    """Remove what is left of a half-built container, of which nothing may be assumed. Raises DestroyFailed."""
+    """Remove what is left of a half-built container, of which nothing may be assumed. Raises DestroyFailed.
+
+    More than once if need be: a helper that the last garden was just starting when it died shows in no list of
+    processes until it is itself, and may then still put something into the directory.
+    """
+    for attempt in range(1, DEMOLITIONS_MAX + 1):
+        try:
+            return await _demolish(host, handle, host.depot.directory(handle))
+        except (DiegoError, OSError) as cause:
+            if attempt == DEMOLITIONS_MAX:
+                raise DestroyFailed(f"remove the parts of half-built {handle}") from cause
+
+
+async def _demolish(host: Host, handle: str, directory: Directory) -> None:
     record = host.depot.load(handle)
     volume = record.volume if record is not None else str(host.volumes.path(handle))
-    directory = host.depot.directory(handle, volume)
     await demolition.kill_half_built(host, handle, directory)
-    try:
-        directory.path.mkdir(exist_ok=True)
-        await host.runtime.delete(handle, directory, force=True)
-        await in_thread(host.remove_root, directory)
-        host.cgroups.remove(handle)
-        await in_thread(host.depot.remove, handle)
-    except (DiegoError, OSError) as cause:
-        raise DestroyFailed(f"remove the parts of half-built {handle}") from cause
+    directory.path.mkdir(exist_ok=True)
+    await host.runtime.delete(handle, directory, force=True)
+    await in_thread(host.remove_root, directory)
+    host.cgroups.remove(handle)
+    await in_thread(host.depot.remove, handle)
 
 
 async def sweep_links(host: Host, keep: set[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -135,10 +136,9 @@ def inventory() -> dict[str, set[str]]:
     trees = list(Path("/sys/fs/cgroup").iterdir())
     return {
         "mounts": {line for line in Path("/proc/self/mountinfo").read_text().splitlines() if STATE_PREFIX in line},
+        # The kernel's own list: an entry in /sys/class/net goes a moment after its link.
         "links": {
-            entry.name
-            for entry in os.scandir("/sys/class/net")
-            if entry.name.startswith((LINK_PREFIX, HOST_LINK, OUTSIDE_LINK))
+            name for _, name in socket.if_nameindex() if name.startswith((LINK_PREFIX, HOST_LINK, OUTSIDE_LINK))
         },
         "descriptors of namespaces": {link for link in _descriptors() if link.startswith(("net:", "user:", "pid:"))},
         "tables": lines("nft", "list", "tables", about=TABLE_PREFIX),
