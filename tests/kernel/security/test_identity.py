@@ -66,14 +66,6 @@ async def test_setuid_program_gives_nothing(each_way: Ways) -> None:
         assert lines[2].split() == ["CapEff:", NONE]
 
 
-async def test_apparmor_profile(each_way: Ways) -> None:
-    enabled = Path("/sys/module/apparmor/parameters/enabled")
-    if not enabled.exists() or enabled.read_text().strip() != "Y":
-        pytest.skip("this host has no AppArmor")
-    for lines in (await each_way("cat /proc/self/attr/current")).values():
-        assert lines == ["unconfined"], "garden sets no profile; say so in docs/security.md when it does"
-
-
 async def test_users_come_from_the_container_only(garden: Garden, probed: Path, image_root: Path) -> None:
     """An /etc/passwd that leads out of the image, by any kind of symlink, is looked for inside of it."""
     outside = image_root / "passwd-of-the-host"
