@@ -91,17 +91,17 @@ async def demolish(host: Host, handle: str) -> None:
     More than once if need be: a helper that the last garden was just starting when it died shows in no list of
     processes until it is itself, and may then still put something into the directory.
     """
+    record = host.depot.load(handle)
+    directory = host.depot.directory(handle, record.volume if record is not None else str(host.volumes.path(handle)))
     for attempt in range(1, DEMOLITIONS_MAX + 1):
         try:
-            return await _demolish(host, handle, host.depot.directory(handle))
+            return await _demolish(host, handle, directory)
         except (DiegoError, OSError) as cause:
             if attempt == DEMOLITIONS_MAX:
                 raise DestroyFailed(f"remove the parts of half-built {handle}") from cause
 
 
 async def _demolish(host: Host, handle: str, directory: Directory) -> None:
-    record = host.depot.load(handle)
-    volume = record.volume if record is not None else str(host.volumes.path(handle))
     await demolition.kill_half_built(host, handle, directory)
     directory.path.mkdir(exist_ok=True)
     await host.runtime.delete(handle, directory, force=True)
