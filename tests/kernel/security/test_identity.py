@@ -93,7 +93,7 @@ async def test_root_of_a_container_is_nobody_on_the_host(garden: Garden, probed:
     """What it makes belongs, on the host, to an id without a name; a file of the host's root is nobody's inside."""
     await start(garden, inside("a", "echo x > /made; stat -c '%u %g' /made; exec sleep 600"))
     await until_printed(garden, "a", "0 0")
-    made = Path(garden.config.state_dir, "containers/a/upper/made").stat()
+    made = (garden._boxes["a"].directory.upper / "made").stat()
     assert made.st_uid == made.st_gid >= garden.config.id_base
     seen = await garden.exec(call(), "a", process("stat -c '%u %g' /dev/null"), 20)
     assert seen.output == "65534 65534\n"
