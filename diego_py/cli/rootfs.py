@@ -34,7 +34,7 @@ def rootfs() -> None:
 def add(session: Session, name: str, source: Path | None, replace: bool, image_root: Path) -> None:
     """Import a directory or a tar archive; `add busybox` builds one from this machine's static busybox.
 
-    An archive with absolute names, `..`, devices or links out of the tree is refused, and nothing is left of it.
+    An archive with absolute names, `..`, devices or names through links is refused, and nothing is left of it.
     """
     if source is None and name != rootfs_busybox.NAME:
         raise click.UsageError(f"name a directory or a tar archive; only `add {rootfs_busybox.NAME}` needs none")

@@ -28,8 +28,9 @@ from diego_py.errors import (
     UnpackFailed,
 )
 
-Kind = Literal["tar", "tgz", "zip", "layer"]
-"""`tar` in any compression of ours; `tgz` gzip only; `layer` of an image: whiteouts, set-user-id bits, attributes."""
+Kind = Literal["tar", "tgz", "zip", "rootfs", "layer"]
+"""`tar` in any compression of ours, `tgz` with gzip only. `rootfs` is a tar of a whole system: it keeps set-user-id
+bits and attributes. So does a `layer` of an image, which may also hide what is below it."""
 
 ANSWER_BYTES_MAX = 128 * 1024 * 1024
 READ_BYTES = 64 * 1024

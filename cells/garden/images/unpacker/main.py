@@ -25,6 +25,7 @@ FILES_MAX = 64
 COMPRESSIONS = {
     "tar": ("none", "gzip", "bzip2", "xz"),
     "tgz": ("gzip",),
+    "rootfs": ("none", "gzip", "bzip2", "xz"),
     "layer": ("none", "gzip"),
 }
 
@@ -54,7 +55,7 @@ def _unpack(options: dict[str, str], limits: Limits) -> list[bytes]:
         digest = hashlib.sha256()
     reader = _reader(kind, limits, digest)
     _confine(target, limits)
-    tree = Tree(limits, kind == "layer", _owner(options), int(options["first_id"]))
+    tree = Tree(limits, kind, _owner(options), int(options["first_id"]))
     try:
         for entry in reader.entries():
             try:

@@ -34,6 +34,8 @@ DISK_BLOCK = 4096
 WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
 AUFS = b".wh..wh."
+SYSTEMS = ("layer", "rootfs")
+"""Kinds that make root file systems: they keep attributes and set-user-id bits."""
 MOUNT_POINTS = (b"dev", b"proc", b"sys")
 XATTRS_KEPT = (b"user.", b"security.capability")
 XATTRS_NEVER = (b"user.overlay.",)
@@ -46,9 +48,10 @@ Owner = tuple[int, int] | None
 class Tree:
     """What was made, and what the cell must be told of it."""
 
-    def __init__(self, limits: Limits, layer: bool, owner: Owner, first_id: int) -> None:
+    def __init__(self, limits: Limits, kind: str, owner: Owner, first_id: int) -> None:
         self._limits = limits
-        self._layer = layer
+        self._layer = layer = kind == "layer"
+        self._system = kind in SYSTEMS
         self._owner = owner
         self._first_id = first_id
         self._root = os.open("/", HERE)
@@ -97,7 +100,7 @@ class Tree:
                 os.utime(b"/" + name, (mtime, mtime), follow_symlinks=False)
             except FileNotFoundError:
                 continue  # Replaced by a later entry.
-        if self._layer:
+        if self._system:
             for name in MOUNT_POINTS:
                 status = self._look(self._root, name)
                 if status is not None and not (stat.S_ISDIR(status.st_mode) or _is_whiteout(status)):
@@ -287,7 +290,7 @@ class Tree:
     def _dress_directory(self, entry: Entry, name: bytes, here: int, last: bytes) -> None:
         fd = os.open(last, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
         try:
-            if self._layer or name:  # The root of any other archive is the target's own, which was there before.
+            if self._system or name:  # The root of any other archive is the target's own, which was there before.
                 uid, gid = self._ids(entry.uid, entry.gid)
                 os.fchown(fd, uid, gid)
                 os.fchmod(fd, self._mode(entry))
@@ -349,7 +352,7 @@ class Tree:
 
     def _set_xattrs(self, fd: int, entry: Entry) -> None:
         for key, value in entry.xattrs.items():
-            if not self._layer or not key.startswith(XATTRS_KEPT) or key.startswith(XATTRS_NEVER):
+            if not self._system or not key.startswith(XATTRS_KEPT) or key.startswith(XATTRS_NEVER):
                 continue
             try:
                 os.setxattr(fd, key, value)
@@ -369,8 +372,8 @@ class Tree:
         return self._owner or (self._first_id + uid, self._first_id + gid)
 
     def _mode(self, entry: Entry) -> int:
-        """A layer keeps the bits that make a program somebody else's; no other archive has a say in that."""
-        return entry.mode & (0o7777 if self._layer else 0o1777)
+        """A root file system has programs that run as somebody else; no other archive has a say in that."""
+        return entry.mode & (0o7777 if self._system else 0o1777)
 
 
 def _is_whiteout(status: os.stat_result) -> bool:
