@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from attrs import field, frozen
 
-from cells.garden.config import PRIVATE_NETWORKS, GardenConfig
+from cells.garden.config import PRIVATE_NETWORKS, GardenConfig, ImageSettings
 from cells.garden.quota.probe import ANY
 from diego_py.models.cell import CellCapacity
 from diego_py.models.identifiers import CellId
@@ -84,6 +85,16 @@ class CellConfig:
     """Bytes of one layer, unpacked."""
     layer_entries_max: int = 1_000_000
     """Files and directories of one layer."""
+    default_registry: str = ""
+    """HOST[:PORT] of the registry of `docker:///repository`. Empty: a rootfs has to name its registry."""
+    registry_mirrors: Mapping[str, tuple[str, ...]] = field(factory=dict)
+    """HOST[:PORT] of a registry to those that are asked first, without credentials; the registry itself is the last."""
+    registry_ca_file: str = ""
+    """PEM file of certificate authorities to trust for registries, besides the system's."""
+    insecure_registries: tuple[str, ...] = ()
+    """HOST[:PORT] of registries to speak plain HTTP to; it gets no passwords. Loopback needs no entry."""
+    image_dirs: tuple[str, ...] = ()
+    """Directories in which `oci:` rootfses may lie. Empty: such a rootfs is refused."""
     runtime_path: str = "runc"
     """OCI runtime: a path, or a name to be found in PATH."""
     apparmor_profile: str = ""
@@ -149,9 +160,19 @@ class CellConfig:
                 image_store_bytes_max=self.image_store_bytes_max,
                 layer_bytes_max=self.layer_bytes_max,
                 layer_entries_max=self.layer_entries_max,
+                images=self._images(),
             )
         except ValueError as refused:
             raise ConfigError(str(refused)) from refused
+
+    def _images(self) -> ImageSettings:
+        return ImageSettings(
+            default_registry=self.default_registry,
+            mirrors=self.registry_mirrors,
+            ca_file=self.registry_ca_file,
+            insecure_registries=self.insecure_registries,
+            image_dirs=self.image_dirs,
+        )
 
     def capacity(self) -> CellCapacity:
         """What the cell has for containers; looks at the host for what is 0. Needs the directories to exist."""

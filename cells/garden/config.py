@@ -10,6 +10,8 @@ from attrs import Attribute, field, frozen
 
 from cells.garden.quota.probe import ANY, DRIVERS
 
+from diego_py.image_reference import StoredImage, host_of, parse
+
 PRIVATE_NETWORKS = (
     "0.0.0.0/8",
     "10.0.0.0/8",
@@ -80,11 +82,21 @@ class ImageSettings:
     insecure_registries: tuple[str, ...] = ()
     """HOST[:PORT] of registries that are spoken to over plain HTTP; loopback addresses always are."""
     image_dirs: tuple[str, ...] = ()
-    """Directories in which `oci:` and `oci-archive:` references may point."""
+    """Directories in which `oci:` references may point."""
     attempts_max: int = 5
     """Connections for one layer; another one is only tried after the last one brought it forward."""
     silence_s: float = 20.0
     """How long a registry may send nothing before the connection counts as broken."""
+
+    def __attrs_post_init__(self) -> None:
+        """Raises ValueError for what names no host or is no absolute directory."""
+        mirrored = [host for pair in self.mirrors.items() for host in (pair[0], *pair[1])]
+        for host in (*filter(None, [self.default_registry]), *self.insecure_registries, *mirrored):
+            if host_of(host) != host:
+                raise ValueError(f"registry {host!r}: HOST[:PORT] in lower case")
+        for directory in self.image_dirs:
+            if parse(f"oci:{directory}") != StoredImage(directory):
+                raise ValueError(f"image_dirs {directory!r}: absolute paths of plain names")
 
 
 @frozen

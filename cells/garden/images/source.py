@@ -1,15 +1,28 @@
-"""Where an image comes from: the one interface of registries, OCI layouts and archives."""
+"""Where an image comes from: the one interface of registries and of images on the cell itself."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Protocol
 
-from cells.garden.images.image import Image, ImageConfig, Layer
-from diego_py.call import Call
+from yarl import URL
 
-PARTIAL = ".part"
-"""Suffix of a blob while it is fetched. One that was left behind is continued by the next fetch into the same path."""
+from cells.garden.config import ImageSettings
+from cells.garden.images import challenge, partial
+from cells.garden.images.challenge import Credentials
+from cells.garden.images.documents import architecture_of
+from cells.garden.images.image import Image, ImageConfig, Layer
+from cells.garden.images.layout import LayoutSource
+from cells.garden.images.registry import RegistrySource
+from cells.garden.images.registry_client import Endpoint
+from diego_py.call import Call
+from diego_py.errors import ImageNotAllowed, InvalidSpec
+from diego_py.image_reference import BadReference, RegistryImage, StoredImage, parse
+from diego_py.secret import Secret
+
+PARTIAL = partial.SUFFIX
+"""Of a blob while it is fetched. One that was left behind is continued by the next fetch into the same path."""
 
 
 class Source(Protocol):
@@ -31,4 +44,41 @@ class Source(Protocol):
         """
 
 
-__all__ = ["PARTIAL", "Image", "ImageConfig", "Layer", "Source"]
+def source_of(rootfs: str, username: str, password: Secret | None, settings: ImageSettings) -> Source:
+    """Where the image of a `docker:` or `oci:` rootfs comes from. Raises InvalidSpec, ImageNotAllowed."""
+    try:
+        reference = parse(rootfs)
+    except BadReference as bad:
+        raise _invalid(str(bad)) from bad
+    architecture = architecture_of(os.uname().machine)
+    match reference:
+        case RegistryImage():
+            credentials = Credentials(username, password) if username and password else None
+            return RegistrySource(reference, _endpoints(reference, credentials, settings), architecture, settings)
+        case StoredImage():
+            return LayoutSource(reference, architecture, settings)
+        case _:
+            raise _invalid("names no image")
+
+
+def _endpoints(
+    reference: RegistryImage, credentials: Credentials | None, settings: ImageSettings
+) -> tuple[Endpoint, ...]:
+    host = reference.host or settings.default_registry
+    if not host:
+        told = "the rootfs names no registry, and the cell's config has no default_registry"
+        raise ImageNotAllowed(told)
+    mirrors = [Endpoint(mirror, None, _is_plain(mirror, settings)) for mirror in settings.mirrors.get(host, ())]
+    return (*mirrors, Endpoint(host, credentials, _is_plain(host, settings)))
+
+
+def _is_plain(host: str, settings: ImageSettings) -> bool:
+    return host in settings.insecure_registries or challenge.is_loopback(URL(f"http://{host}").host)
+
+
+def _invalid(told: str) -> InvalidSpec:
+    error = {"pointer": "/rootfs", "code": "invalid", "detail": told}
+    return InvalidSpec("the rootfs names no image", errors=[error])
+
+
+__all__ = ["PARTIAL", "Image", "ImageConfig", "Layer", "Source", "source_of"]

@@ -1,0 +1,283 @@
+"""Images on the cell's own disk, and paths that lead elsewhere."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from cells.garden.config import ImageSettings
+from cells.garden.images.documents import OCI_INDEX, REF_NAME
+from cells.garden.images.image import Image
+from cells.garden.images.source import source_of
+from diego_py.call import Call
+from diego_py.errors import BudgetSpent, DiegoError, ImageCorrupt, ImageNotAllowed, ImageNotFound, ImageUnsupported
+from diego_py.service.clock import SystemClock
+from tests.fakes.registry import ARCHITECTURE, BuiltImage, build, digest_of
+
+Files = dict[str, bytes]
+Write = Callable[[Path, Files], Path]
+
+IMAGE = build([b"lower" * 100, b"upper" * 100], {"User": "alice"})
+OTHER = build([b"other"])
+
+
+def call(budget_ms: float = 10_000) -> Call:
+    return Call.begin(SystemClock(), budget_ms)
+
+
+def layout(*named: tuple[BuiltImage, str]) -> Files:
+    """The files of an OCI layout."""
+    entries = [
+        {
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "digest": digest_of(image.manifest),
+            "size": len(image.manifest),
+            **({"annotations": {REF_NAME: tag}} if tag else {}),
+        }
+        for image, tag in named
+    ]
+    files = {"oci-layout": b'{"imageLayoutVersion": "1.0.0"}'}
+    files["index.json"] = msgspec.json.encode({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries})
+    for image, _ in named:
+        for blob in (image.manifest, *image.blobs.values()):
+            files["blobs/" + digest_of(blob).replace(":", "/")] = blob
+    return files
+
+
+def saved(image: BuiltImage, tag: str) -> Files:
+    """The files of `docker save`, as it wrote them before it knew OCI: layers are not compressed."""
+    config = next(blob for blob in image.blobs.values() if blob not in image.layers)
+    layers = {f"{number}/layer.tar": gzip.decompress(layer) for number, layer in enumerate(image.layers)}
+    told = [{"Config": "config.json", "RepoTags": [f"docker.example/app:{tag}"], "Layers": list(layers)}]
+    return {"config.json": config, "manifest.json": msgspec.json.encode(told), **layers}
+
+
+def as_directory(path: Path, files: Files) -> Path:
+    for name, content in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(content)
+    return path
+
+
+def as_tar(path: Path, files: Files) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(f"./{name}")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+both = pytest.mark.parametrize("write", [as_directory, as_tar])
+
+
+async def resolved(path: Path, tag: str = "") -> Image:
+    settings = ImageSettings(image_dirs=(str(path.parent),))
+    return await source_of(f"oci:{path}{tag}", "", None, settings).resolve(call())
+
+
+async def fetched(path: Path, directory: Path, tag: str = "") -> list[bytes]:
+    pull = source_of(f"oci:{path}{tag}", "", None, ImageSettings(image_dirs=(str(path.parent),)))
+    image = await pull.resolve(call())
+    for number, layer in enumerate(image.layers):
+        await pull.fetch(call(), layer, directory / str(number))
+    return [(directory / name).read_bytes() for name in sorted(os.listdir(directory))]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A path for an image; its directory is the allowed one."""
+    return tmp_path / "images" / "app"
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> Path:
+    directory = tmp_path / "blobs"
+    directory.mkdir()
+    return directory
+
+
+@both
+@pytest.mark.parametrize("tag", ["", "v1", "latest"])
+async def test_the_only_image_of_a_layout(write: Write, place: Path, blobs: Path, tag: str) -> None:
+    write(place, layout((IMAGE, tag)))
+    found = await resolved(place)
+    assert (found.digest, found.config.user) == (digest_of(IMAGE.manifest), "alice")
+    assert await fetched(place, blobs) == IMAGE.layers
+
+
+@both
+async def test_one_of_several(write: Write, place: Path, blobs: Path) -> None:
+    write(place, layout((OTHER, "v1"), (IMAGE, "v2")))
+    assert (await resolved(place, ":v2")).digest == digest_of(IMAGE.manifest)
+    assert await fetched(place, blobs, ":v2") == IMAGE.layers
+    with pytest.raises(ImageNotFound) as missing:
+        await resolved(place, ":v3")
+    assert missing.value.evidence == {"tags": ["v1", "v2"]}
+    with pytest.raises(ImageNotFound):
+        await resolved(place)
+
+
+@both
+async def test_latest_is_the_default_of_several(write: Write, place: Path) -> None:
+    write(place, layout((OTHER, "v1"), (IMAGE, "latest")))
+    assert (await resolved(place)).digest == digest_of(IMAGE.manifest)
+
+
+@both
+@pytest.mark.parametrize("tag", ["", ":v1"])
+async def test_docker_save(write: Write, place: Path, blobs: Path, tag: str) -> None:
+    write(place, saved(IMAGE, "v1"))
+    assert (await resolved(place, tag)).config.architecture == ARCHITECTURE
+    assert await fetched(place, blobs, tag) == [gzip.decompress(layer) for layer in IMAGE.layers]
+    with pytest.raises(ImageNotFound):
+        await resolved(place, ":v2")
+
+
+async def test_layers_that_docker_wrote_as_links(place: Path, blobs: Path) -> None:
+    content = b"same" * 100
+    files = saved(build([content, content]), "v1")
+    del files["1/layer.tar"]
+    as_tar(place, files)
+    with tarfile.open(place, "a") as tar:
+        info = tarfile.TarInfo("1/layer.tar")
+        info.type, info.linkname = tarfile.SYMTYPE, "../0/layer.tar"
+        tar.addfile(info)
+    assert await fetched(place, blobs) == [content, content]
+
+
+@both
+async def test_a_layer_that_is_not_what_it_says(write: Write, place: Path, blobs: Path) -> None:
+    files = layout((IMAGE, ""))
+    name = "blobs/" + digest_of(IMAGE.layers[0]).replace(":", "/")
+    for content, told in ((bytes(len(files[name])), "another digest"), (b"short", "another length")):
+        path = write(place.with_name(told.replace(" ", "-")), {**files, name: content})
+        with pytest.raises(ImageCorrupt, match=told):
+            await fetched(path, blobs)
+        assert list(blobs.iterdir()) == []
+
+
+@both
+@pytest.mark.parametrize(
+    ("changed", "error"),
+    [
+        ({"index.json": b"{"}, ImageCorrupt),
+        ({"index.json": IMAGE.manifest}, ImageCorrupt),
+        ({"index.json": bytes(5_000_000)}, ImageCorrupt),
+        ({"blobs/" + digest_of(IMAGE.manifest).replace(":", "/"): b"{}"}, ImageCorrupt),
+    ],
+)
+async def test_damaged_documents(write: Write, place: Path, changed: Files, error: type[DiegoError]) -> None:
+    write(place, {**layout((IMAGE, "")), **changed})
+    with pytest.raises(error):
+        await resolved(place)
+
+
+@both
+async def test_what_is_no_image(write: Write, place: Path) -> None:
+    write(place, {"readme": b"hello"})
+    with pytest.raises(ImageNotFound, match="holds no image"):
+        await resolved(place)
+    with pytest.raises(ImageNotFound, match="there is no"):
+        await resolved(place.with_name("missing"))
+
+
+async def test_files_that_are_no_archives(place: Path) -> None:
+    place.parent.mkdir()
+    whole = as_tar(place.with_name("whole"), layout((IMAGE, ""))).read_bytes()
+    for content in (b"", b"no archive" * 100, gzip.compress(whole)):
+        place.write_bytes(content)
+        with pytest.raises((ImageUnsupported, ImageNotFound)):
+            await resolved(place)
+    place.write_bytes(whole[:2000])
+    with pytest.raises((ImageCorrupt, ImageUnsupported, ImageNotFound)):
+        await resolved(place)
+
+
+async def test_a_pipe_does_not_hold_us(place: Path) -> None:
+    place.parent.mkdir()
+    os.mkfifo(place)
+    with pytest.raises(ImageUnsupported, match="no directory and no file"):
+        await resolved(place)
+    place.unlink()
+    as_directory(place, layout((IMAGE, "")))
+    (place / "index.json").unlink()
+    os.mkfifo(place / "index.json")
+    with pytest.raises(ImageNotFound):
+        await resolved(place)
+
+
+# Paths that lead elsewhere
+
+
+async def test_only_allowed_directories(tmp_path: Path) -> None:
+    path = as_directory(tmp_path / "elsewhere" / "app", layout((IMAGE, "")))
+    for allowed in ((), (str(tmp_path / "images"),), (str(tmp_path / "else"),)):
+        with pytest.raises(ImageNotAllowed):
+            await source_of(f"oci:{path}", "", None, ImageSettings(image_dirs=allowed)).resolve(call())
+    found = await source_of(f"oci:{path}", "", None, ImageSettings(image_dirs=(str(path.parent),))).resolve(call())
+    assert found.digest == digest_of(IMAGE.manifest)
+
+
+async def test_no_link_leads_out_of_them(tmp_path: Path, place: Path) -> None:
+    outside = as_directory(tmp_path / "outside", layout((IMAGE, "")))
+    place.parent.mkdir()
+    for target in (str(outside), "../outside"):
+        place.symlink_to(target)
+        with pytest.raises(ImageNotFound):
+            await resolved(place)
+        place.unlink()
+
+
+async def test_no_link_leads_out_of_a_layout(tmp_path: Path, place: Path, blobs: Path) -> None:
+    as_directory(place, layout((IMAGE, "")))
+    layer = place / ("blobs/" + digest_of(IMAGE.layers[0]).replace(":", "/"))
+    outside = tmp_path / "outside"
+    layer.rename(outside)
+    for target in (str(outside), os.path.relpath(outside, layer.parent)):
+        layer.symlink_to(target)
+        with pytest.raises(ImageNotFound):
+            await fetched(place, blobs)
+        layer.unlink()
+    assert list(blobs.iterdir()) == []
+
+
+async def test_names_in_a_saved_archive_stay_in_it(tmp_path: Path, place: Path, blobs: Path) -> None:
+    files = saved(build([b"content"]), "v1")
+    files["manifest.json"] = files["manifest.json"].replace(b"0/layer.tar", b"../secret")
+    as_directory(place, files)
+    (place.parent / "secret").write_bytes(b"content")
+    with pytest.raises(ImageCorrupt):
+        await resolved(place)
+
+
+async def test_the_budget_holds_here_too(place: Path) -> None:
+    as_directory(place, layout((IMAGE, "")))
+    pull = source_of(f"oci:{place}", "", None, ImageSettings(image_dirs=(str(place.parent),)))
+    with pytest.raises(BudgetSpent):
+        await pull.resolve(call(1))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"image_dirs": ("relative",)},
+        {"image_dirs": ("/a/../b",)},
+        {"image_dirs": ("/a:b",)},
+        {"default_registry": "UPPER"},
+        {"insecure_registries": ("h/path",)},
+        {"mirrors": {"h": ("http://mirror",)}},
+        {"mirrors": {"user@h": ()}},
+    ],
+)
+def test_settings_that_name_nothing(settings: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"host|path|lower"):
+        ImageSettings(**settings)  # type: ignore[arg-type]
