@@ -9,7 +9,6 @@ from ipaddress import IPv4Network
 from attrs import Attribute, field, frozen
 
 from cells.garden.quota.probe import ANY, DRIVERS
-
 from diego_py.image_reference import StoredImage, host_of, parse
 
 PRIVATE_NETWORKS = (
