@@ -100,7 +100,7 @@ def build(
         watcher=watcher,
         owned=owned,
     )
-    presence = Presence(_fixed_presence(config, boot_id, capacity), garden)
+    presence = Presence(_fixed_presence(config, boot_id, capacity), garden, config.image_schemes)
     interval_s, random = config.report_interval_s, random or Random()
     sync = Sync(interval_s, books, admission, bbs, work, presence, owned, clock, random, log)
     listener = _listener(config, RepApi(work, sync, admission, books, garden, log), lease, clock, log)

@@ -182,6 +182,11 @@ class CellConfig:
         return CellCapacity(memory_mb=memory_mb, disk_mb=disk_mb, containers=self.containers_max)
 
     @property
+    def image_schemes(self) -> tuple[str, ...]:
+        """Kinds of images that the cell can be asked for."""
+        return ("docker", "oci") if self.image_dirs else ("docker",)
+
+    @property
     def rep_state(self) -> Path:
         """Where the rep keeps what must survive it."""
         return Path(self.state_dir) / "rep"

@@ -7,7 +7,7 @@ from attrs import define, evolve
 from cells.executor.backend import ContainerBackend
 from diego_py.models.cell import CellPresence, RootfsProvider
 
-ROOTFS_SCHEME = "preloaded"
+PRELOADED = "preloaded"
 
 
 @define
@@ -16,6 +16,8 @@ class Presence:
 
     fixed: CellPresence
     garden: ContainerBackend
+    image_schemes: tuple[str, ...] = ()
+    """Kinds of images that the cell fetches, whatever their names."""
 
     def reached_at(self, url: str) -> None:
         """Say where the rep answers, once that is known."""
@@ -23,5 +25,6 @@ class Presence:
 
     def now(self, draining: bool) -> CellPresence:
         """As of now: rootfses may be added while the cell runs."""
-        provider = RootfsProvider(name=ROOTFS_SCHEME, properties=tuple(self.garden.rootfs_names()))
-        return evolve(self.fixed, rootfs_provider_list=(provider,), draining=draining)
+        preloaded = RootfsProvider(name=PRELOADED, properties=tuple(self.garden.rootfs_names()))
+        others = [RootfsProvider(name=scheme) for scheme in self.image_schemes]
+        return evolve(self.fixed, rootfs_provider_list=(preloaded, *others), draining=draining)

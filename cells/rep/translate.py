@@ -79,6 +79,8 @@ def plan_of(work: Work, start_timeout_default_s: float) -> Plan:
         env=container_env(work.instance_guid, work.index, definition.environment_variables, run.env),
         cwd=run.dir or None,
         user=run.user,
+        image_username=definition.image_username,
+        image_password=definition.image_password or None,
         limits=_limits(definition, run),
         ports=definition.ports,
         properties=_properties(work, health),

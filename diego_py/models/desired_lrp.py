@@ -80,7 +80,7 @@ class DesiredLRPDefinition:
     process_guid: ProcessGuidField
     domain: DomainField
     rootfs: Url
-    """`preloaded:<stack>`, `docker://registry/repo#tag` or another scheme that cells provide."""
+    """`preloaded:STACK`, `docker://HOST/REPOSITORY:TAG`, `oci:/DIR:TAG`, or another scheme that cells provide."""
     instances: Instances = 1
     environment_variables: Environment = ()
     """For every process of the container; a process's own `env` wins."""

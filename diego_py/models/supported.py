@@ -8,6 +8,7 @@ from typing import Any, Final, TypeAlias
 
 import attrs
 
+from diego_py.image_reference import IMAGE_SCHEMES
 from diego_py.models.actions import Action, RunAction
 from diego_py.models.desired_lrp import DesiredLRPDefinition, DesiredLRPUpdate
 from diego_py.models.fields import UNSUPPORTED_FIELD, FieldError
@@ -15,7 +16,7 @@ from diego_py.models.task import TaskDefinition
 
 Definition: TypeAlias = DesiredLRPDefinition | TaskDefinition
 
-ROOTFS_SCHEMES: Final = frozenset({"preloaded"})
+ROOTFS_SCHEMES: Final = frozenset({"preloaded", *IMAGE_SCHEMES})
 ACTION_KINDS: Final = frozenset({"run"})
 
 ONLY_DEFAULT: Final[Mapping[str, str]] = {
@@ -30,8 +31,6 @@ ONLY_DEFAULT: Final[Mapping[str, str]] = {
     "volume_mounts": "keep data in a service that the process reaches over the network",
     "network": "leave it out",
     "certificate_properties": "leave it out; instances get no identity certificate yet",
-    "image_username": "use a `preloaded:` rootfs, which needs no credentials",
-    "image_password": "use a `preloaded:` rootfs, which needs no credentials",
     "image_layers": "put the files into the rootfs",
     "sidecars": "start the process from `action`'s own process",
     "volume_mounted_files": "pass the content in `environment_variables`",
@@ -45,7 +44,7 @@ Rule: TypeAlias = tuple[str, Callable[[Any], bool], str]
 """A JSON pointer, whether the definition uses what is not supported there, and what to do instead."""
 
 RULES: Final[tuple[Rule, ...]] = (
-    ("/rootfs", lambda definition: _scheme(definition) not in ROOTFS_SCHEMES, "use `preloaded:<stack>`"),
+    ("/rootfs", lambda definition: _scheme(definition) not in ROOTFS_SCHEMES, "use `preloaded:`, `docker:` or `oci:`"),
     ("/log_rate_limit", lambda definition: _has_log_limit(definition), "leave it out, or set -1"),
     (
         "/check_definition/readiness_checks",

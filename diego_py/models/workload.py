@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Final, Protocol, TypeAlias
 
 import attrs
 
+from diego_py import image_reference
 from diego_py.models.actions import EnvironmentVariable, duplicate_names
 from diego_py.models.fields import (
     DUPLICATE,
@@ -107,6 +108,8 @@ class Workload(Protocol):
     """The fields that the rules below read."""
 
     @property
+    def rootfs(self) -> str: ...
+    @property
     def environment_variables(self) -> tuple[EnvironmentVariable, ...]: ...
     @property
     def image_username(self) -> str: ...
@@ -127,10 +130,20 @@ class Workload(Protocol):
 def workload_rules(workload: Workload) -> Iterator[FieldError]:
     """Every rule that looks at several fields of a definition. Diego: models/{desired_lrp,task}.go Validate."""
     yield from duplicate_names(workload.environment_variables, "/environment_variables")
+    yield from _rootfs_rules(workload.rootfs)
     yield from image_credential_rules(workload.image_username, workload.image_password)
     yield from _layer_rules(workload)
     yield from _metric_rules(workload)
     yield from _mounted_file_rules(workload.volume_mounted_files)
+
+
+def _rootfs_rules(rootfs: str) -> Iterator[FieldError]:
+    """A reference to an image has the form of one. Whether a cell has what it names is the auction's to say."""
+    if rootfs.partition(":")[0] in image_reference.IMAGE_SCHEMES:
+        try:
+            image_reference.parse(rootfs)
+        except image_reference.BadReference as bad:
+            yield FieldError("/rootfs", INVALID, str(bad))
 
 
 def image_credential_rules(username: str | None, password: Secret | None) -> Iterator[FieldError]:

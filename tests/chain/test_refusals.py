@@ -66,11 +66,7 @@ CHANGES: dict[str, tuple[dict[str, Any], str, set[str]]] = {
     "wrong types": ({"instances": "two", "routes": 5}, "invalid_spec", {"/instances", "/routes"}),
     "out of range": ({"instances": -1}, "invalid_spec", {"/instances"}),
     "unknown field": ({"memory_mb": 5}, "invalid_spec", {"/memory_mb"}),
-    "unsupported": (
-        {"image_username": "a", "image_password": "b"},
-        "unsupported_field",
-        {"/image_username", "/image_password"},
-    ),
+    "half of the credentials": ({"image_username": "a"}, "invalid_spec", {"/image_password"}),
 }
 
 

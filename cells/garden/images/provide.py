@@ -8,11 +8,12 @@ from attrs import evolve, field, frozen
 
 from cells.garden import rootfs
 from cells.garden.config import GardenConfig
+from cells.garden.images import source
 from cells.garden.images.source import ImageConfig, Source
 from cells.garden.images.store import Store
 from cells.garden.spec import ContainerSpec
 from diego_py.call import Call
-from diego_py.errors import ImageNotAllowed, InvalidSpec
+from diego_py.errors import InvalidSpec
 
 USER_DEFAULT = "root"
 
@@ -60,8 +61,8 @@ def find(spec: ContainerSpec, config: GardenConfig, store: Store) -> Wanted:
 
 
 def source_of(spec: ContainerSpec, config: GardenConfig) -> Source:
-    """Where the image of this reference comes from. Raises ImageNotAllowed."""
-    raise ImageNotAllowed(f"use rootfs {spec.rootfs!r}: this cell takes no images")
+    """Where the spec's image comes from. Raises InvalidSpec, ImageNotAllowed."""
+    return source.source_of(spec.rootfs, spec.image_username, spec.image_password, config.images)
 
 
 def completed(spec: ContainerSpec, config: ImageConfig) -> ContainerSpec:

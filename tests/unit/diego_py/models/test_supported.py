@@ -70,8 +70,6 @@ USED: dict[str, Any] = {
     ),
     "network": Network(),
     "certificate_properties": CertificateProperties(),
-    "image_username": "u",
-    "image_password": Secret("p"),
     "image_layers": (
         ImageLayer(url="http://a", destination_path="/", layer_type=LayerType.SHARED, media_type=MediaType.TAR),
     ),
@@ -108,7 +106,7 @@ def test_each_field_of_the_table_is_refused_by_name(name: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "pointers"),
     [
-        ({"rootfs": "docker://a/b"}, ["/rootfs"]),
+        ({"rootfs": "https://a/b"}, ["/rootfs"]),
         ({"rootfs": "preloaded+layer:x?layer=y"}, ["/rootfs"]),
         ({"log_rate_limit": LogRateLimit(bytes_per_second=0)}, ["/log_rate_limit"]),
         ({"check_definition": CheckDefinition(readiness_checks=CHECKS)}, ["/check_definition/readiness_checks"]),
@@ -118,7 +116,7 @@ def test_each_field_of_the_table_is_refused_by_name(name: str) -> None:
             {"action": Action(run=attrs.evolve(RUN, resource_limits=ResourceLimits(nproc=1)))},
             ["/action/run/resource_limits/nproc"],
         ),
-        ({"privileged": True, "metrics_guid": "m", "rootfs": "docker:x"}, ["/privileged", "/metrics_guid", "/rootfs"]),
+        ({"privileged": True, "metrics_guid": "m", "rootfs": "zip:x"}, ["/privileged", "/metrics_guid", "/rootfs"]),
     ],
 )
 def test_each_other_rule_is_refused_by_pointer(fields: dict[str, Any], pointers: list[str]) -> None:
