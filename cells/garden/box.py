@@ -15,6 +15,7 @@ from cells.garden.processes import Process
 from cells.garden.spec import Container, Exit, Network, State
 
 if TYPE_CHECKING:
+    from cells.garden.files.copying import Copy
     from cells.garden.session import Session
 
 
@@ -36,6 +37,8 @@ class Box:
     sessions: set[Session] = field(factory=set)
     """Extra processes that somebody talks to."""
     runtimes: Runtimes = field(factory=Runtimes)
+    copies: set[Copy] = field(factory=set)
+    """Children that move files in or out."""
 
     @property
     def handle(self) -> str:

@@ -151,3 +151,7 @@ class GardenConfig:
     layer_bytes_max: int = 16 * 1024**3
     """Of one layer, unpacked."""
     layer_entries_max: int = 1_000_000
+    copy_bytes_max: int = 8 * 1024**3
+    """Contents of all files that one copy in or out of a container may have."""
+    copy_entries_max: int = 1_000_000
+    """Files, directories and links of one copy."""

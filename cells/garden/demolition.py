@@ -9,6 +9,7 @@ from cells.garden import processes, session
 from cells.garden.box import Box
 from cells.garden.children import in_thread, together, uninterrupted
 from cells.garden.depot import Directory
+from cells.garden.files import copying
 from cells.garden.host import Host
 from cells.garden.monitor import gone
 from diego_py.call import Call
@@ -26,6 +27,7 @@ async def kill(host: Host, box: Box) -> None:
 
 
 async def _kill(host: Host, box: Box) -> None:
+    await copying.end_all(box)
     if box.record.init_pid == 0:
         await kill_half_built(host, box.handle, box.directory)
         return

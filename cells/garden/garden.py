@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +33,7 @@ from cells.garden import (
 from cells.garden.box import Box
 from cells.garden.children import in_thread, together, uninterrupted
 from cells.garden.config import GardenConfig
+from cells.garden.files import copying
 from cells.garden.host import Host
 from cells.garden.images import provide
 from cells.garden.images.layer_files import LayerFiles
@@ -224,6 +225,32 @@ class Garden:
             box = self._running(handle)
             with call.hop(self._host.runtime.name, self.config.cell_id, "exec", RuntimeFailed):
                 return await session.begin(self._host, box, process)
+
+    async def stream_in(
+        self, call: Call, handle: str, path: str, archive: AsyncIterable[bytes], user: str = "root"
+    ) -> None:
+        """Unpack a tar stream below `path` as a user of the container, running or not; missing directories are made.
+
+        Everything unpacked is that user's. Raises ContainerNotFound, UserNotFound, FilesFailed and its kinds.
+        """
+        with call.hop("garden", self.config.cell_id, "stream in", GardenFailed):
+            box = self._box(handle)
+            identity = users.look_up(str(box.directory.rootfs), user)
+            await copying.send(self._host, box, path, archive, identity)
+
+    async def stream_out(self, call: Call, handle: str, path: str, user: str = "root") -> AsyncGenerator[bytes, None]:
+        """The tar stream of `path` (with a slash at its end: of what is in it), as a user of the container may read it.
+
+        Raises ContainerNotFound, UserNotFound, FilesFailed and its kinds. Close it when it is not read to its end.
+        """
+        with call.hop("garden", self.config.cell_id, "stream out", GardenFailed):
+            box = self._box(handle)
+            identity = users.look_up(str(box.directory.rootfs), user)
+            async with contextlib.aclosing(
+                copying.fetch(self._host, box, path, identity)
+            ) as chunks:
+                async for chunk in chunks:
+                    yield chunk
 
     async def stop(self, call: Call, handle: str, grace_s: float) -> Exit:
         """End the user process: SIGTERM to all, then SIGKILL to what is left after `grace_s`. The container stays.

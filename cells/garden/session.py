@@ -128,8 +128,7 @@ class Session:
             self._release()
 
     def _release(self) -> None:
-        if not self._stdin.transport.is_closing() or self._stdin.transport.get_write_buffer_size():
-            self._stdin.transport.abort()  # Not `close`: it would wait for ever for somebody who takes the rest.
+        streams.drop(self._stdin)
         for transport in self._outputs:
             transport.close()
         if self._master is not None:
@@ -174,20 +173,16 @@ async def _begin(host: Host, box: Box, process: ProcessSpec) -> Session:
 
 
 async def _with_pipes(host: Host, box: Box, base: Path) -> Session:
-    pairs = [os.pipe2(os.O_CLOEXEC) for _ in range(3)]
-    given = (pairs[0][0], pairs[1][1], pairs[2][1])
-    kept = (pairs[0][1], pairs[1][0], pairs[2][0])
+    kept, given = streams.pipes()
     try:
         for fd in given:  # The runtime then gives them to the user, who may want to open /dev/stdout by its name.
             os.fchown(fd, host.first_id(box), host.first_id(box))
         process = await _start(host, box, base, given)
     except BaseException:
-        for fd in kept:
-            os.close(fd)
+        streams.close(kept)
         raise
     finally:
-        for fd in given:
-            os.close(fd)
+        streams.close(given)
     stdin = await streams.writer(kept[0])
     (stdout, out), (stderr, err) = await streams.reader(kept[1]), await streams.reader(kept[2])
     return Session(process, stdout, stderr, host, box, base, stdin, [out, err], None)

@@ -33,3 +33,20 @@ async def writer(fd: int) -> asyncio.StreamWriter:
         lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), os.fdopen(fd, "wb", buffering=0)
     )
     return asyncio.StreamWriter(transport, protocol, None, loop)
+
+
+def pipes() -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """Standard input, output and error of a child: our ends and its ends, in this order."""
+    (stdin, to_stdin), (from_stdout, stdout), (from_stderr, stderr) = (os.pipe2(os.O_CLOEXEC) for _ in range(3))
+    return (to_stdin, from_stdout, from_stderr), (stdin, stdout, stderr)
+
+
+def close(fds: tuple[int, ...]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+def drop(stream: asyncio.StreamWriter) -> None:
+    """Close at once. `close` alone would wait for ever for somebody who takes what is still held."""
+    if not stream.transport.is_closing() or stream.transport.get_write_buffer_size():
+        stream.transport.abort()

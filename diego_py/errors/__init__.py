@@ -60,6 +60,15 @@ from diego_py.errors.cascade import (
     Saturated,
     ShuttingDown,
 )
+from diego_py.errors.files import (
+    ArchiveRefused,
+    FileDenied,
+    FileKindWrong,
+    FileMissing,
+    FilesFailed,
+    FilesNoSpace,
+    FilesTooLarge,
+)
 from diego_py.errors.hops import (
     CellDraining,
     CellLost,
@@ -124,6 +133,7 @@ __all__ = [
     "AlreadyExists",
     "AppArmorProfileMissing",
     "ArchiveCorrupt",
+    "ArchiveRefused",
     "ArchiveTooLarge",
     "ArchiveUnsafe",
     "ArchiveUnsupported",
@@ -157,6 +167,12 @@ __all__ = [
     "ExecutorFailed",
     "FailureNotFound",
     "Fault",
+    "FileDenied",
+    "FileKindWrong",
+    "FileMissing",
+    "FilesFailed",
+    "FilesNoSpace",
+    "FilesTooLarge",
     "Frame",
     "GardenFailed",
     "HandleTaken",
