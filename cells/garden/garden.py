@@ -13,7 +13,6 @@ import signal
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
-from types import TracebackType
 
 from attrs import define, evolve, field
 
@@ -43,10 +42,10 @@ from cells.garden.monitor import Monitor
 from cells.garden.network import links
 from cells.garden.session import Session
 from cells.garden.spec import Activity, Container, ContainerSpec, ExecResult, Exit, LogLine, ProcessSpec, Usage
+from cells.garden.undo import Undo
 from diego_py.call import Call
 from diego_py.errors import (
     ContainerNotFound,
-    DiegoError,
     GardenFailed,
     HandleTaken,
     IllegalTransition,
@@ -120,7 +119,7 @@ class Garden:
             async with call.within_budget("create container", Outcome.ROLLED_BACK), AsyncExitStack() as undo:
                 with call.step("allocate"):
                     box = self._allocate(spec)
-                undo.push_async_exit(_Undo(self, box))
+                undo.push_async_exit(Undo(box, self._demolish))
                 async with box.lock:
                     with call.step("image"):
                         root = await wanted.provide(call)
@@ -382,26 +381,3 @@ class Garden:
         """The end of a container that was just killed. Its monitor is a moment behind it."""
         async with asyncio.timeout(self.config.runtime_timeout_s):
             return await asyncio.shield(box.ended)
-
-
-@define
-class _Undo:
-    """Leaving `create` by an error: remove all that was made, and say in the error whether that worked."""
-
-    garden: Garden
-    box: Box
-
-    async def __call__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        outcome = Outcome.ROLLED_BACK
-        try:
-            await self.garden._demolish(None, self.box)
-        except DiegoError as leftover:
-            # Stays listed, so that destroy (or the next start) tries again.
-            outcome = Outcome.PARTIAL
-            self.box.complete = True
-            if error is not None:
-                error.add_note(f"undo failed: {leftover.message}")
-        if isinstance(error, DiegoError) and error.outcome is None:
-            error.outcome = outcome

@@ -40,7 +40,7 @@ class FileDenied(FilesFailed):
 
     code = "files.denied"
     title = "The container's user may not do this"
-    status = 403
+    status = 409
     fault = Fault.CALLER
     elsewhere = False
     next = (Next("Copy as another user of the container, or to a path that this one may write"),)
@@ -62,7 +62,6 @@ class FilesNoSpace(FilesFailed):
 
     code = "files.no_space"
     title = "The container's disk is full"
-    status = 507
     fault = Fault.APP
     elsewhere = False
     next = (Next("Remove files in the container, or give it more disk"),)
