@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from attrs import field, frozen
 
@@ -78,7 +78,20 @@ class CellConfig:
     nft_table: str = "diego"
     """Name of the firewall table. *Host-wide*."""
     deny_networks: tuple[str, ...] = PRIVATE_NETWORKS
-    """Networks that containers may not connect to, as CIDR. Default: private, link-local, metadata and the like."""
+    """Networks that containers may not connect to unless an egress rule of theirs names it, as CIDR. Default: private,
+    link-local, metadata and the like. The host and other containers are closed in any case."""
+    egress_default: Literal["open", "closed"] = "open"
+    """Whether containers reach the rest of the world without an egress rule. `closed`: only what rules name, and the
+    name servers."""
+    dns_servers: tuple[str, ...] = ()
+    """Name servers of containers; port 53 of them is open to all, also at a private address or on the host. Empty:
+    those of the host that are not on its loopback, read when the cell starts."""
+    dns_search: tuple[str, ...] = ()
+    """Domains that containers search. Empty: the host's."""
+    dns_options: tuple[str, ...] = ()
+    """Words for `options` in resolv.conf. Empty: the host's."""
+    extra_hosts: tuple[str, ...] = ()
+    """Lines for /etc/hosts of every container: an address and its names."""
     image_store_bytes_max: int = 32 * 1024 * MEBIBYTE
     """Bytes of disk for unpacked layers of images; those used least recently go, never those that a container uses."""
     layer_bytes_max: int = 16 * 1024 * MEBIBYTE
@@ -161,6 +174,11 @@ class CellConfig:
                 layer_bytes_max=self.layer_bytes_max,
                 layer_entries_max=self.layer_entries_max,
                 images=self._images(),
+                egress_default=self.egress_default,
+                dns_servers=self.dns_servers,
+                dns_search=self.dns_search,
+                dns_options=self.dns_options,
+                extra_hosts=self.extra_hosts,
             )
         except ValueError as refused:
             raise ConfigError(str(refused)) from refused

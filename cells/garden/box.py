@@ -54,7 +54,7 @@ class Box:
 
     @property
     def elements(self) -> Elements:
-        return Elements(self.interface, self.network)
+        return Elements(self.interface, self.network, self.handle, self.record.egress)
 
     def container(self) -> Container:
         """What others may see of it."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, ip_address, ip_network
+from typing import Literal
 
 from attrs import Attribute, field, frozen
 
@@ -66,6 +67,24 @@ def _cell_id(_: object, __: object, value: str) -> None:
 
 def _network(_: object, __: object, value: str) -> None:
     IPv4Network(value)
+
+
+def _networks(_: object, __: object, value: tuple[str, ...]) -> None:
+    for network in value:
+        ip_network(network)
+
+
+def _addresses(_: object, __: object, value: tuple[str, ...]) -> None:
+    for address in value:
+        ip_address(address)
+
+
+def _hosts(_: object, __: object, value: tuple[str, ...]) -> None:
+    for line in value:
+        address, *names = line.split()
+        ip_address(address)
+        if not names or "\n" in line:
+            raise ValueError(f"extra_hosts {line!r}: an address and at least one name")
 
 
 @frozen
@@ -130,8 +149,6 @@ class GardenConfig:
     """A container's log starts afresh when it has grown to this."""
     logs_kept_max: int = 1000
     """Logs of destroyed containers that are kept, the newest ones."""
-    deny_networks: tuple[str, ...] = PRIVATE_NETWORKS
-    """Where containers may not connect to; the host and all containers of all cells are closed in any case."""
     volumes_dir: str = ""
     """Where containers write, `volumes` in the state directory when empty. Its file system decides how disk is limited:
     XFS or ext4 with prjquota, btrfs with quotas, or else an ext4 image for each container that has a limit."""
@@ -143,6 +160,18 @@ class GardenConfig:
     """Files of a container that names no limit, where the file system counts them by project."""
     cpu_hard_limit_millis: int = field(default=0, validator=_not_negative)
     """Thousandths of a processor that a container of full weight may use, others in proportion; 0: no hard limit."""
+    deny_networks: tuple[str, ...] = field(default=PRIVATE_NETWORKS, validator=_networks)
+    """Where containers may not connect to, IPv4 or IPv6, unless a rule of theirs names it; the host and all containers
+    of all cells are closed in any case."""
+    egress_default: Literal["open", "closed"] = "open"
+    """Whether the rest of the world is open to containers without a rule that names it."""
+    dns_servers: tuple[str, ...] = field(default=(), validator=_addresses)
+    """Name servers of containers, which may reach them wherever they are. Empty: the host's own, but for loopback."""
+    dns_search: tuple[str, ...] = ()
+    """Domains that containers search. Empty: the host's, and so for the next one."""
+    dns_options: tuple[str, ...] = ()
+    extra_hosts: tuple[str, ...] = field(default=(), validator=_hosts)
+    """Lines for /etc/hosts of every container: an address and its names."""
     runtime_timeout_s: float = 30.0
     """How long one call of the runtime may take before it is killed."""
     images: ImageSettings = ImageSettings()

@@ -18,7 +18,7 @@ from typing import Literal
 import msgspec
 from attrs import define, field, frozen
 
-from cells.garden.spec import Exit, Limits, PortForward
+from cells.garden.spec import EgressRule, Exit, Limits, PortForward
 
 Phase = Literal["creating", "created", "running", "destroying"]
 
@@ -52,6 +52,7 @@ class Record:
     exit: Exit | None = None
     layer: str = ""
     """Chain id of the highest layer of the store that it is mounted from; while it exists, the store keeps that."""
+    egress: tuple[EgressRule, ...] = ()
 
 
 @frozen

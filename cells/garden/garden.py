@@ -39,7 +39,7 @@ from cells.garden.images.layer_files import LayerFiles
 from cells.garden.images.store import Store
 from cells.garden.images.unpack import UnpackLimits
 from cells.garden.monitor import Monitor
-from cells.garden.network import links
+from cells.garden.network import egress, links, live
 from cells.garden.session import Session
 from cells.garden.spec import Activity, Container, ContainerSpec, ExecResult, Exit, LogLine, ProcessSpec, Usage
 from cells.garden.undo import Undo
@@ -114,6 +114,7 @@ class Garden:
         QuotaUnavailable, VolumeFailed, BudgetSpent.
         """
         with call.hop("garden", self.config.cell_id, "create", GardenFailed) as call:
+            egress.check(spec.egress)
             self._host.volumes.check(spec.limits)
             wanted = provide.find(spec, self.config, self._store)
             async with call.within_budget("create container", Outcome.ROLLED_BACK), AsyncExitStack() as undo:
@@ -144,7 +145,8 @@ class Garden:
             identity = users.look_up(str(box.directory.rootfs), spec.user)
         with call.step("bundle"):
             plan = host.plan(spec, box, identity)
-            rootfs.write_etc(box.directory, first_id, plan.hostname, box.network.address)
+            hosts = host.hosts(box, plan.hostname)
+            rootfs.write_etc(box.directory, first_id, plan.hostname, hosts, host.resolver.text())
             config = bundle.build(plan)
         await together(self._create_process(call, box, config), self._open_firewall(call, box))
         with call.step("network"):
@@ -250,6 +252,14 @@ class Garden:
             ) as chunks:
                 async for chunk in chunks:
                     yield chunk
+
+    async def set_egress(self, call: Call, handle: str, rules: live.Rules) -> None:
+        """Change what a container may reach, in one step. Connections that it has open stay open.
+
+        Raises ContainerNotFound, InvalidSpec, NetworkFailed; after the last one the old rules hold.
+        """
+        with call.hop("garden", self.config.cell_id, "set egress", GardenFailed):
+            await live.set_egress(self._host, self._box(handle), rules)
 
     async def stop(self, call: Call, handle: str, grace_s: float) -> Exit:
         """End the user process: SIGTERM to all, then SIGKILL to what is left after `grace_s`. The container stays.

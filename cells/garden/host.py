@@ -21,9 +21,11 @@ from cells.garden.cgroups import Cgroups
 from cells.garden.config import GardenConfig
 from cells.garden.depot import Depot, Directory, Record
 from cells.garden.extras import Extras
-from cells.garden.network import links
+from cells.garden.network import links, resolver
 from cells.garden.network.firewall import Firewall
 from cells.garden.network.links import Link
+from cells.garden.network.resolver import Resolver
+from cells.garden.network.ruleset import Policy
 from cells.garden.network.watch import LinkWatch
 from cells.garden.oci import Runtime
 from cells.garden.pools import IDS_PER_SLOT, Addresses, Pool, port_pool
@@ -59,6 +61,7 @@ class Host:
     apparmor: Confinement = field(factory=Confinement, init=False)
     mtu: int = field(default=1500, init=False)
     counters: tuple[str, ...] = field(default=(), init=False)
+    resolver: Resolver = field(factory=Resolver, init=False)
 
     def __attrs_post_init__(self) -> None:
         config = self.config
@@ -70,9 +73,7 @@ class Host:
             config.log_bytes_max,
             config.runtime_timeout_s,
         )
-        self.firewall = Firewall(
-            config.nft_table, config.nft_path, config.interface_prefix, config.network, config.deny_networks
-        )
+        self.firewall = Firewall(_policy(config), config.nft_path)
         self.userns = UserNamespaces(config.id_base)
         self.addresses = Addresses(IPv4Network(config.network))
         # The lowest: its user namespace is likely to be there already, and to make one takes milliseconds.
@@ -100,6 +101,9 @@ class Host:
         links.forward_packets()
         watch_limits.make_room(self.config.containers_max)
         self.mtu = links.mtu_towards(self.config.host_address)
+        configured = Resolver(self.config.dns_servers, self.config.dns_search, self.config.dns_options)
+        self.resolver = resolver.chosen(configured, has_ipv6=False)
+        self.firewall.policy = evolve(self.firewall.policy, resolvers=self.resolver.servers)
 
     def allocate(self, spec: ContainerSpec, now: datetime) -> Box:
         """Take all numbers a container needs, or none. Raises PoolExhausted."""
@@ -124,6 +128,7 @@ class Host:
             created_at=now.isoformat(),
             rootfs=spec.rootfs,
             volume=str(self.volumes.path(spec.handle)),
+            egress=spec.egress,
         )
         return self.box(record)
 
@@ -191,6 +196,10 @@ class Host:
     def link(self, box: Box) -> Link:
         return Link(box.interface, box.network.address, self.addresses.gateway, self.mtu)
 
+    def hosts(self, box: Box, hostname: str) -> list[str]:
+        """Lines of a container's /etc/hosts: its own name, and those that all containers of the cell know."""
+        return [f"{box.network.address} {hostname}", *self.config.extra_hosts]
+
     def plan(self, spec: ContainerSpec, box: Box, identity: Identity) -> Plan:
         """Every choice the bundle needs, made. The root is mounted."""
         extra = spec.network_env(box.network) if spec.network_env is not None else ()
@@ -244,3 +253,14 @@ def working_directory(root: str, given: str | None, identity: Identity) -> str:
             raise WorkingDirectoryInvalid("start a process in /proc", evidence={"cwd": given})
         return given
     return identity.home if is_directory(root, identity.home) else "/"
+
+
+def _policy(config: GardenConfig) -> Policy:
+    return Policy(
+        table=config.nft_table,
+        prefix=config.interface_prefix,
+        networks=(IPv4Network(config.network),),
+        host_address=config.host_address,
+        deny_networks=config.deny_networks,
+        closed=config.egress_default == "closed",
+    )

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from threading import Thread
@@ -126,23 +126,19 @@ def unmount(directory: Directory) -> None:
                 raise MountFailed(f"unmount {path}") from refused
 
 
-def write_etc(directory: Directory, first_id: int, hostname: str, address: str) -> None:
-    """The files that are the container's own whatever the image has: hosts, hostname, resolv.conf. Raises OSError."""
+def write_etc(directory: Directory, first_id: int, hostname: str, hosts: Iterable[str], resolver: str) -> None:
+    """The files that are the container's own whatever the image has: hosts, hostname, resolv.conf. Raises OSError.
+
+    `hosts` are lines beside those for localhost.
+    """
+    lines = ("127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback", *hosts)
     files = {
-        "hosts": f"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n{address} {hostname}\n",
+        "hosts": "".join(line + "\n" for line in lines),
         "hostname": hostname + "\n",
-        "resolv.conf": resolv_conf(),
+        "resolv.conf": resolver,
     }
     for name, text in files.items():
         path = directory.etc / name
         path.write_text(text)
         path.chmod(0o644)
         os.chown(path, first_id, first_id)
-
-
-def resolv_conf() -> str:
-    """The host's resolver configuration without servers on loopback, which a container could not reach."""
-    lines: list[str] = []
-    with contextlib.suppress(OSError):
-        lines = Path("/etc/resolv.conf").read_text().splitlines()
-    return "".join(line + "\n" for line in lines if not line.split("#")[0].strip().startswith("nameserver 127."))

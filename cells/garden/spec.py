@@ -95,6 +95,27 @@ class Network:
     address: str
     host_address: str
     ports: tuple[PortForward, ...] = ()
+    address6: str | None = None
+    """Its own IPv6 address, on cells that give one."""
+
+
+EgressProtocol = Literal["tcp", "udp", "icmp", "icmpv6", "all"]
+
+
+@frozen
+class EgressRule:
+    """Let a container open connections, or send messages, that would be refused otherwise."""
+
+    protocol: EgressProtocol
+    destinations: tuple[str, ...]
+    """Each an IP address, a CIDR, or a range `first-last`."""
+    ports: tuple[tuple[int, int], ...] = ()
+    """For tcp and udp: ranges, first and last included. None at all is every port."""
+    icmp_type: int | None = None
+    """For icmp and icmpv6; None is any, and so for the next."""
+    icmp_code: int | None = None
+    log: bool = False
+    """Tell of what it lets through."""
 
 
 @frozen
@@ -120,6 +141,8 @@ class ContainerSpec:
     limits: Limits = Limits()
     ports: tuple[int, ...] = ()
     """Container ports to publish on the host."""
+    egress: tuple[EgressRule, ...] = ()
+    """What it may reach beside what the cell lets every container reach."""
     properties: Mapping[str, str] = field(factory=dict)
     """Opaque to garden: stored, and given back when the container is adopted."""
     network_env: Callable[[Network], Env] | None = field(default=None, repr=False)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import attrs
 
 from cells.executor.plan import HealthPlan, Plan
-from cells.garden.spec import PIDS_DEFAULT, Container, ContainerSpec, Limits, Network, Usage
+from cells.garden.spec import PIDS_DEFAULT, Container, ContainerSpec, EgressRule, Limits, Network, Usage
 from cells.rep.environment import container_env, network_env
 from cells.rep.instances import Identity
 from diego_py import wire
@@ -16,11 +16,14 @@ from diego_py.models import supported, validation
 from diego_py.models.actions import RunAction
 from diego_py.models.actual_lrp import NetInfo, PortMapping
 from diego_py.models.desired_lrp import DesiredLRPDefinition
+from diego_py.models.egress import ICMPInfo, SecurityGroupRule
 from diego_py.models.work import Work
 from diego_py.models.workload import Resources
 
 MEBIBYTE = 1024 * 1024
 CPU_WEIGHT_DEFAULT = 100
+ANY = -1
+"""Diego's type or code of any ICMP message."""
 LRP_PROPERTY = "diego.lrp"
 """The one property of an LRP's container: all that adoption needs, as JSON. It has no secrets in it."""
 
@@ -83,6 +86,7 @@ def plan_of(work: Work, start_timeout_default_s: float) -> Plan:
         image_password=definition.image_password or None,
         limits=_limits(definition, run),
         ports=definition.ports,
+        egress=tuple(egress_of(rule) for rule in definition.egress_rules),
         properties=_properties(work, health),
         network_env=network_env,
     )
@@ -120,6 +124,22 @@ def describe(container: Container, usage: Usage) -> dict[str, object]:
         "usage": usage,
         "properties": dict(container.properties),
     }
+
+
+def egress_of(rule: SecurityGroupRule) -> EgressRule:
+    """A rule in garden's words: lists with commas taken apart, and Diego's -1, which is any, as None."""
+    ports = tuple((port, port) for port in rule.ports)
+    if rule.port_range is not None:
+        ports = ((rule.port_range.start, rule.port_range.end),)
+    icmp = rule.icmp_info or ICMPInfo(type=ANY, code=ANY)
+    return EgressRule(
+        protocol=rule.protocol.value,
+        destinations=tuple(part.strip() for entry in rule.destinations for part in entry.split(",")),
+        ports=ports,
+        icmp_type=None if icmp.type == ANY else icmp.type,
+        icmp_code=None if icmp.code == ANY else icmp.code,
+        log=rule.log,
+    )
 
 
 def _limits(definition: DesiredLRPDefinition, run: RunAction) -> Limits:

@@ -24,7 +24,6 @@ ONLY_DEFAULT: Final[Mapping[str, str]] = {
     "monitor": "use `check_definition`",
     "privileged": "leave it false",
     "metrics_guid": 'use `metric_tags["source_id"]`',
-    "egress_rules": "leave it empty; the cell's own network rules apply",
     "cached_dependencies": "put the files into the rootfs",
     "legacy_download_user": "leave it empty; nothing is downloaded",
     "trusted_system_certificates_path": "put the certificates into the rootfs",

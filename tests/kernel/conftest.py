@@ -20,6 +20,7 @@ from cells.garden.garden import Garden
 from cells.garden.processes import stat
 from diego_py.service.clock import SystemClock
 from tests.kernel.containers import CRUN_ON_HYBRID, call, make_busybox
+from tests.kernel.outside import Outside, machine
 from tests.kernel.slot import (
     CGROUP_PREFIX,
     HOST_ADDRESS,
@@ -114,6 +115,13 @@ def new_config(image_root: Path, host_address: str, runtime_path: str) -> Iterat
             if parent.is_dir():
                 parent.rmdir()
         shutil.rmtree(config.state_dir, ignore_errors=True)
+
+
+@pytest.fixture
+def outside(host_sweep: None) -> Iterator[Outside]:
+    """Another machine, which reaches the host by one of its links."""
+    with machine() as made:
+        yield made
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 
 from cells.garden import kernel
 from cells.garden.garden import Garden
-from cells.garden.network import links
+from cells.garden.network import links, nft_elements
 from cells.garden.network.links import Link
 from cells.garden.spec import ContainerSpec, Limits
 from diego_py.chain import problem
@@ -109,14 +109,18 @@ async def test_network_failing_after_the_process_exists(garden: Garden, monkeypa
     assert (await fails(garden, spec("a", "/bin/true"))).root.code == "internal"
 
 
-async def test_firewall_failing(garden: Garden) -> None:
-    table, garden._host.firewall.table = garden._host.firewall.table, "kernel_test_none"
+async def test_firewall_failing(garden: Garden, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(nft_elements, "transact", refuse)
+    monkeypatch.setattr(garden._host.firewall, "nft_path", "/bin/false")
     with pytest.raises(DiegoError) as failed:
         await garden.create(call(), spec("a", "/bin/true"))
     # Removing the elements fails as well: the container stays listed, and the error says so.
     assert (failed.value.root.code, failed.value.outcome) == ("garden.network_failed", Outcome.PARTIAL)
     assert [container.handle for container in garden.containers()] == ["a"]
-    garden._host.firewall.table = table
+    monkeypatch.undo()
     await garden.destroy(call(), "a")
     assert garden.containers() == []
 

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cells.garden.garden import Garden
 from tests.kernel.containers import call, output, shell, spec, start, until_printed
-from tests.kernel.slot import OUTSIDE_LINK, OUTSIDE_NETWORK
+from tests.kernel.outside import NAMESPACE, Outside, inside
+from tests.kernel.slot import OUTSIDE_NETWORK
 
 pytestmark = pytest.mark.kernel
 
 PORT = 8080
-OUTSIDE_NAMESPACE = f"{OUTSIDE_LINK}-outside"
 METADATA = "169.254.169.254"
 
 
@@ -54,34 +52,6 @@ def listening(address: str) -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-@pytest.fixture
-def outside(garden: Garden, host_address: str) -> Iterator[Callable[[str, int], str]]:
-    """Another machine, which reaches the host by one of its links: connect to an address from there."""
-
-    def ip(*argv: str) -> None:
-        subprocess.run(["ip", *argv], check=True)
-
-    ip("netns", "add", OUTSIDE_NAMESPACE)
-    ip("link", "add", OUTSIDE_LINK, "type", "veth", "peer", "name", OUTSIDE_LINK + "p", "netns", OUTSIDE_NAMESPACE)
-    ip("address", "add", OUTSIDE_NETWORK + ".1/24", "dev", OUTSIDE_LINK)
-    ip("link", "set", OUTSIDE_LINK, "up")
-    ip("-n", OUTSIDE_NAMESPACE, "address", "add", OUTSIDE_NETWORK + ".2/24", "dev", OUTSIDE_LINK + "p")
-    ip("-n", OUTSIDE_NAMESPACE, "link", "set", OUTSIDE_LINK + "p", "up")
-    ip("-n", OUTSIDE_NAMESPACE, "route", "add", "default", "via", OUTSIDE_NETWORK + ".1")
-
-    def connect(address: str, port: int) -> str:
-        url = f"http://{address}:{port}/index.html"
-        argv = ["ip", "netns", "exec", OUTSIDE_NAMESPACE, "busybox", "wget", "-qO-", url]
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return subprocess.run(argv, capture_output=True, text=True, timeout=2).stdout
-        return ""
-
-    yield connect
-    ip("netns", "del", OUTSIDE_NAMESPACE)
-    Path("/run/netns").joinpath(OUTSIDE_NAMESPACE).unlink(missing_ok=True)
-    subprocess.run(["ip", "link", "del", OUTSIDE_LINK], capture_output=True)
-
-
 @pytest.mark.parametrize("address", ["127.0.0.1", "host", "container"])
 async def test_published_port_is_reached_from_the_host(garden: Garden, host_address: str, address: str) -> None:
     host_port = await serve(garden, "a")
@@ -91,17 +61,17 @@ async def test_published_port_is_reached_from_the_host(garden: Garden, host_addr
 
 
 async def test_published_port_is_reached_from_elsewhere(
-    garden: Garden, host_address: str, outside: Callable[[str, int], str]
+    garden: Garden, host_address: str, outside: Outside
 ) -> None:
     host_port = await serve(garden, "a")
-    assert outside(host_address, host_port) == "hello\n"
+    assert outside.connect(host_address, host_port) == "hello\n"
 
 
 async def test_container_address_is_not_reached_from_elsewhere(
-    garden: Garden, outside: Callable[[str, int], str]
+    garden: Garden, outside: Outside
 ) -> None:
     await serve(garden, "a")
-    assert outside(garden.containers()[0].network.address, PORT) == ""
+    assert outside.connect(garden.containers()[0].network.address, PORT) == ""
 
 
 ACCEPT_ONE = """
@@ -112,8 +82,8 @@ with socket.create_server(("0.0.0.0", 7777)) as server:
 """
 
 
-async def test_containers_reach_what_is_not_denied(garden: Garden, outside: Callable[[str, int], str]) -> None:
-    argv = ["ip", "netns", "exec", OUTSIDE_NAMESPACE, "/usr/bin/python3", "-c", ACCEPT_ONE]
+async def test_containers_reach_what_is_not_denied(garden: Garden, outside: Outside) -> None:
+    argv = ["ip", "netns", "exec", NAMESPACE, "/usr/bin/python3", "-c", ACCEPT_ONE]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as listener:
         assert listener.stdout is not None
         assert listener.stdout.readline() == "ready\n"
@@ -149,8 +119,8 @@ async def test_containers_cannot_reach_each_other(new_garden: Callable[..., Any]
     """Not of the same cell nor of another one on the host, not by address nor by published port."""
     one, two = await new_garden(), await new_garden(deny_networks=())
     own, other = await serve(one, "own"), await serve(two, "other")
-    inside = [one.containers()[0].network.address, two.containers()[0].network.address]
-    tried = [(address, PORT) for address in inside]
+    addresses = [one.containers()[0].network.address, two.containers()[0].network.address]
+    tried = [(address, PORT) for address in addresses]
     tried += [(host_address, own), (host_address, other), (one._host.addresses.gateway, own)]
     script = "".join(attempt(*each) for each in tried) + "echo done"
     assert await output(one, shell("a", script)) == ["done"]
@@ -171,9 +141,8 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
 async def test_spoofed_source_is_dropped(garden: Garden) -> None:
     """A packet with a foreign source address, sent on the container's own link by somebody with more rights."""
     await start(garden, spec("a", "/bin/sleep", "60"))
-    init = Path(garden.config.state_dir, "containers/a/init.pid").read_text().strip()
-    inside = ["nsenter", "-t", init, "-n"]
-    subprocess.run([*inside, "ip", "address", "add", "198.18.9.9/32", "dev", "eth0"], check=True)
+    on_link = inside(garden, "a")
+    subprocess.run([*on_link, "ip", "address", "add", "198.18.9.9/32", "dev", "eth0"], check=True)
     own, gateway = garden.containers()[0].network.address, garden._host.addresses.gateway
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
         receiver.bind(("0.0.0.0", 0))
@@ -183,7 +152,7 @@ async def test_spoofed_source_is_dropped(garden: Garden) -> None:
         subprocess.run(["nft", "insert", "rule", *opening], check=True)
         receiver.settimeout(5)
         for source in ("198.18.9.9", own):
-            subprocess.run([*inside, "/usr/bin/python3", "-c", SEND_FROM, source, gateway, port], check=True)
+            subprocess.run([*on_link, "/usr/bin/python3", "-c", SEND_FROM, source, gateway, port], check=True)
         # Sent second, received first and alone: the spoofed one was dropped.
         assert receiver.recvfrom(10)[1][0] == own
         receiver.setblocking(False)

@@ -21,7 +21,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from cells.garden import kernel
 from cells.garden.network import netlink
-from cells.garden.network.firewall import LINK_GROUP
+from cells.garden.network.ruleset import LINK_GROUP
 from diego_py.errors import NetworkFailed
 
 INSIDE_NAME = "eth0"

@@ -20,6 +20,8 @@ ACK = 0x4
 EXCLUSIVE = 0x200
 CREATE = 0x400
 
+SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
+
 NESTED = 0x8000
 ERROR = 2
 ANSWER_BYTES_MAX = 64 * 1024
@@ -53,6 +55,12 @@ def message(kind: int, body: bytes, flags: int = ACK) -> Message:
 def connection(protocol: int) -> socket.socket:
     """A socket to the network namespace that the calling thread is in, for as long as it is open."""
     return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+
+
+def have_room(connected: socket.socket, bytes_max: int = 8 * 1024 * 1024) -> None:
+    """Let much be sent, or be waiting to be read, at once; beyond the limit for those without rights."""
+    for option in (SO_SNDBUFFORCE, SO_RCVBUFFORCE):
+        connected.setsockopt(socket.SOL_SOCKET, option, bytes_max)
 
 
 def send(connected: socket.socket, *messages: Message) -> None:

@@ -1,9 +1,12 @@
 """The BBS's words become garden's, and come back after a restart."""
 
-from cells.garden.spec import PIDS_DEFAULT, Network, PortForward
+from typing import Any
+
+from cells.garden.spec import PIDS_DEFAULT, EgressRule, Network, PortForward
 from cells.rep.translate import identity_of, kept_of, net_info_of, plan_of
 from diego_py.models.actions import Action, ResourceLimits, RunAction
 from diego_py.models.checks import Check, HTTPCheck
+from diego_py.models.egress import EgressProtocol, ICMPInfo, PortRange, SecurityGroupRule
 from tests.fakes.cell import work
 
 CHECK = Check(http=HTTPCheck(port=8080, path="/health"))
@@ -49,3 +52,22 @@ def test_net_info() -> None:
     info = net_info_of(Network("10.254.0.2", "192.0.2.1", (PortForward(8080, 61001),)))
     assert (info.address, info.instance_address) == ("192.0.2.1", "10.254.0.2")
     assert [(port.container_port, port.host_port) for port in info.ports] == [(8080, 61001)]
+
+
+def rule(protocol: EgressProtocol, *destinations: str, **more: Any) -> SecurityGroupRule:
+    return SecurityGroupRule(protocol=protocol, destinations=destinations, **more)
+
+
+def test_egress_rules() -> None:
+    rules = (
+        rule(EgressProtocol.TCP, "10.0.0.1, 10.0.0.8/29", "fd00::1", ports=(80, 443)),
+        rule(EgressProtocol.UDP, "10.0.0.1-10.0.0.9", port_range=PortRange(start=53, end=60), log=True),
+        rule(EgressProtocol.ICMP, "0.0.0.0/0", icmp_info=ICMPInfo(type=8, code=-1)),
+        rule(EgressProtocol.ALL, "::/0"),
+    )
+    assert plan_of(work(egress_rules=rules), 60.0).spec.egress == (
+        EgressRule("tcp", ("10.0.0.1", "10.0.0.8/29", "fd00::1"), ((80, 80), (443, 443))),
+        EgressRule("udp", ("10.0.0.1-10.0.0.9",), ((53, 60),), log=True),
+        EgressRule("icmp", ("0.0.0.0/0",), icmp_type=8),
+        EgressRule("all", ("::/0",)),
+    )

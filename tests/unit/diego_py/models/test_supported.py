@@ -6,7 +6,6 @@ import pytest
 from diego_py.models.actions import Action, EnvironmentVariable, ResourceLimits, RunAction, TryAction
 from diego_py.models.checks import Check, CheckDefinition, CommandCheck, HTTPCheck, TCPCheck
 from diego_py.models.desired_lrp import DesiredLRPDefinition, Sidecar, UpdateStrategy
-from diego_py.models.egress import EgressProtocol, SecurityGroupRule
 from diego_py.models.identifiers import Domain, ProcessGuid
 from diego_py.models.image import (
     CachedDependency,
@@ -61,7 +60,6 @@ USED: dict[str, Any] = {
     "monitor": ACTION,
     "privileged": True,
     "metrics_guid": "m",
-    "egress_rules": (SecurityGroupRule(protocol=EgressProtocol.ALL, destinations=("1.1.1.1",)),),
     "cached_dependencies": (CachedDependency(from_="http://a/b", to="/"),),
     "legacy_download_user": "u",
     "trusted_system_certificates_path": "/c",

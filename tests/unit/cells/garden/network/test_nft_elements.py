@@ -9,9 +9,11 @@ import struct
 import pytest
 
 from cells.garden.network import netlink, nft_elements
-from cells.garden.network.nft_elements import Elements
+from cells.garden.network.egress import Openings
+from cells.garden.network.nft_elements import Elements, Table
 from cells.garden.spec import Network, PortForward
 
+TABLE = Table("t", 0)
 ELEMENTS = Elements("cl7", Network("10.1.0.9", "192.0.2.1", (PortForward(80, 61001),)))
 
 
@@ -22,21 +24,22 @@ def test_attributes_are_filled_up_to_four_bytes() -> None:
 
 
 def test_added_elements_name_source_and_destination() -> None:
-    (kind, flags, source), (_, _, published) = nft_elements.added("t", ELEMENTS)
-    assert (kind, flags) == (0x0A0C, netlink.REQUEST | netlink.ACK | netlink.CREATE)
+    (kind, flags, source), (_, _, published) = nft_elements.added(TABLE, ELEMENTS, Openings())
+    assert (kind, flags) == (0x0A0C, netlink.REQUEST | netlink.CREATE)
     assert b"cl7".ljust(16, b"\0") + bytes([10, 1, 0, 9]) in source
     assert struct.pack(">H", 61001) in published
     assert bytes([10, 1, 0, 9, 0, 80, 0, 0]) in published
 
 
 def test_deleted_elements_are_named_by_their_keys() -> None:
-    bodies = [body for _, _, body in nft_elements.deleted("t", ELEMENTS)]
-    assert len(bodies) == 2
-    assert bytes([10, 1, 0, 9, 0, 80, 0, 0]) not in bodies[1]
+    bodies = [body for _, _, body in nft_elements.deleted(TABLE, ELEMENTS, Openings())]
+    assert len(bodies) == 4
+    assert bytes([10, 1, 0, 9, 0, 80, 0, 0]) in bodies[1]
+    assert bytes([10, 1, 0, 9, 0, 80, 0, 0]) not in bodies[3]
 
 
 def test_without_ports_there_is_one_request() -> None:
-    assert len(nft_elements.added("t", Elements("cl7", Network("10.1.0.9", "192.0.2.1")))) == 1
+    assert len(nft_elements.added(TABLE, Elements("cl7", Network("10.1.0.9", "192.0.2.1")), Openings())) == 1
 
 
 def answer(code: int) -> bytes:
