@@ -19,7 +19,7 @@ from cells.garden.config import GardenConfig
 from cells.garden.garden import Garden
 from cells.garden.processes import stat
 from diego_py.service.clock import SystemClock
-from tests.kernel.containers import CRUN_ON_HYBRID, call, make_busybox
+from tests.kernel.containers import CRUN_ON_HYBRID, call, cgroup_trees, make_busybox
 from tests.kernel.outside import Outside, machine
 from tests.kernel.slot import (
     CGROUP_PREFIX,
@@ -110,7 +110,7 @@ def new_config(image_root: Path, host_address: str, runtime_path: str) -> Iterat
     yield make
     for config in made:
         subprocess.run(["nft", "delete", "table", "inet", config.nft_table], capture_output=True)
-        for tree in Path("/sys/fs/cgroup").iterdir():
+        for tree in cgroup_trees():
             parent = Path(f"{tree}{config.cgroup_parent}")
             if parent.is_dir():
                 parent.rmdir()
@@ -141,7 +141,7 @@ def inventory() -> dict[str, set[str]]:
         out = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
         return {line for line in out.splitlines() if about in line}
 
-    trees = list(Path("/sys/fs/cgroup").iterdir())
+    trees = cgroup_trees()
     return {
         "mounts": {line for line in Path("/proc/self/mountinfo").read_text().splitlines() if STATE_PREFIX in line},
         # The kernel's own list: an entry in /sys/class/net goes a moment after its link.

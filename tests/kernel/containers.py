@@ -61,6 +61,12 @@ async def until_printed(garden: Garden, handle: str, text: str) -> None:
     raise AssertionError(f"{handle} ended without printing {text!r}")
 
 
+def cgroup_trees() -> list[Path]:
+    """Where cgroups are mounted: one directory on v2, one for each hierarchy on v1 and hybrid hosts."""
+    top = Path("/sys/fs/cgroup")
+    return [top] if (top / "cgroup.controllers").exists() else list(top.iterdir())
+
+
 def make_busybox(image: Path) -> None:
     for name in ("bin", "etc", "tmp", "root", "home/vcap", "dev", "proc", "sys", "srv/www"):
         (image / name).mkdir(parents=True)
