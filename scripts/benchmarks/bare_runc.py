@@ -48,14 +48,18 @@ class Begun:
 
 @define
 class BareRunc:
-    """runc with a state directory of its own, and bundles made after the configuration that garden wrote."""
+    """A runtime with a state directory of its own, and bundles made after the configuration that garden wrote."""
 
     home: Path
     image: Path
+    name: str = "runc"
+    """What its figures are called."""
+    program: str = "runc"
     cgroups: Cgroups = field(factory=lambda: Cgroups.of_host(CGROUP_PARENT), init=False)
     confined: str = field(default="", init=False)
     """The configuration that garden wrote for the same workload, as text."""
-    _garden_home: str = field(default="", init=False)
+    _garden_homes: tuple[str, ...] = field(default=(), init=False)
+    """The directories of that container: its own, and its volume."""
     _userns_fd: int = field(default=-1, init=False)
     _made: int = field(default=0, init=False)
 
@@ -69,13 +73,13 @@ class BareRunc:
     def adopt_configuration(self, directory: Path) -> None:
         """Take over the confinement of a container of garden while it exists."""
         self.confined = (directory / "bundle" / "config.json").read_text()
-        self._garden_home = str(directory)
+        volume = json.loads((directory / "state.json").read_text())["volume"]
+        self._garden_homes = (str(directory), volume)
 
     def confined_bundle(self, command: tuple[str, ...] = COMMAND) -> Bundle:
         """garden's configuration, whole: only paths, ids, cgroup and command are this bundle's own."""
         bundle = self._bundle()
-        text = self.confined.replace(self._garden_home, str(bundle.directory.path))
-        config: dict[str, Any] = json.loads(text)
+        config = self._config(bundle)
         config["process"]["args"] = list(command)
         mapping = [{"containerID": 0, "hostID": FIRST_ID, "size": 65536}]
         config["linux"] |= {"uidMappings": mapping, "gidMappings": mapping}
@@ -101,7 +105,7 @@ class BareRunc:
         read-only paths, a memory limit.
         """
         bundle = self._bundle(shifted=False)
-        config: dict[str, Any] = json.loads(self.confined.replace(self._garden_home, str(bundle.directory.path)))
+        config = self._config(bundle)
         config["process"] |= {"args": list(command), "noNewPrivileges": False}
         held = [*ROOT_CAPABILITIES, *DOCKER_ALSO]
         config["process"]["capabilities"] = {"bounding": held, "effective": held, "permitted": held}
@@ -115,21 +119,29 @@ class BareRunc:
         self._write(bundle, config)
         return bundle
 
+    def _config(self, bundle: Bundle) -> dict[str, Any]:
+        """garden's, with this bundle's paths."""
+        text = self.confined
+        for home in self._garden_homes:
+            text = text.replace(home, str(bundle.directory.path))
+        config: dict[str, Any] = json.loads(text)
+        return config
+
     def _bundle(self, shifted: bool = True) -> Bundle:
         self._made += 1
-        directory = Directory(self.home / f"b{self._made}", self.home / f"b{self._made}.log")
+        directory = _directory(self.home / f"b{self._made}")
         directory.path.mkdir()
         for path in (directory.bundle, directory.etc, directory.lower, directory.upper, directory.work):
             path.mkdir()
         directory.rootfs.mkdir()
         if shifted:
-            rootfs.mount(self.image, directory, self._userns_fd, FIRST_ID)
+            rootfs.mount([self.image], directory, self._userns_fd, FIRST_ID)
             rootfs.write_etc(directory, FIRST_ID, "bench", "192.0.2.1")
         else:
             rootfs.write_etc(directory, 0, "bench", "192.0.2.1")
             options = f"lowerdir={self.image},upperdir={directory.upper},workdir={directory.work}"
             kernel.mount("overlay", str(directory.rootfs), "overlay", 0, options)
-        return Bundle(f"bench{self._made}", directory)
+        return Bundle(f"bench-{self.name}-{self._made}", directory)
 
     def run(self, bundle: Bundle) -> Begun:
         """`runc run` until its process has begun; then the process is killed and runc cleans up after it."""
@@ -162,7 +174,7 @@ class BareRunc:
         """`runc run --detach` to its return."""
         began_s = time.perf_counter()
         null = subprocess.DEVNULL
-        subprocess.run([*self._run_argv(bundle), "--detach"], stdin=null, stdout=null, stderr=null, check=True)
+        subprocess.run(self._run_argv(bundle, "--detach"), stdin=null, stdout=null, stderr=null, check=True)
         return time.perf_counter() - began_s
 
     def remove(self, bundle: Bundle) -> float:
@@ -186,16 +198,16 @@ class BareRunc:
         for state in (self.home / "runc").glob("*"):
             subprocess.run([*self._argv(), "delete", "--force", state.name], check=False)
         for path in self.home.glob("b*[0-9]"):
-            rootfs.unmount(Directory(path, path.with_suffix(".log")))
+            rootfs.unmount(_directory(path))
         self.cgroups.remove_parent()
         if self._userns_fd >= 0:
             os.close(self._userns_fd)
 
     def _argv(self) -> list[str]:
-        return ["runc", "--root", str(self.home / "runc")]
+        return [self.program, "--root", str(self.home / "runc")]
 
-    def _run_argv(self, bundle: Bundle) -> list[str]:
-        return [*self._argv(), "run", "--bundle", str(bundle.directory.bundle), bundle.name]
+    def _run_argv(self, bundle: Bundle, *options: str) -> list[str]:
+        return [*self._argv(), "run", *options, "--bundle", str(bundle.directory.bundle), bundle.name]
 
     def _init(self, bundle: Bundle) -> int:
         """Its command has one process at a time; runc writes its pid file only some time after that has begun."""
@@ -205,3 +217,8 @@ class BareRunc:
     @staticmethod
     def _write(bundle: Bundle, config: dict[str, Any]) -> None:
         (bundle.directory.bundle / "config.json").write_text(json.dumps(config))
+
+
+def _directory(path: Path) -> Directory:
+    """All that a bundle has, in one directory."""
+    return Directory(path, path.with_suffix(".log"), path)

@@ -7,6 +7,7 @@ the same for every tool. A tool's own pipe would favour the one that has the sho
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import struct
@@ -20,6 +21,7 @@ from attrs import define, field
 from cells.garden import kernel
 
 IN_CREATE = 0x100
+LOOK_S = 0.0003
 EVENT = struct.Struct("iIII")
 EVENT_BYTES_MAX = 4096
 MARK = "first-instruction"
@@ -71,12 +73,20 @@ class NextContainer:
     def _wait(self, watches: Sequence[tuple[int, Path]]) -> None:
         until_s = time.perf_counter() + TIMEOUT_S
         self.directory, _ = created_in(watches, until_s)
-        upper = self.directory / "upper"
-        outer = kernel.inotify(str(self.directory), IN_CREATE)
-        while not upper.exists():
-            created_in([(outer, self.directory)], until_s)
+        state = self.directory / "state.json"
+        _await_path(state, until_s)
+        upper = Path(json.loads(state.read_text())["volume"], "upper")
+        _await_path(upper, until_s)
         inner = kernel.inotify(str(upper), IN_CREATE)
         assert not (upper / MARK).exists(), "the process was faster than the watch"
         _, self.at_s = created_in([(inner, upper)], until_s)
-        for fd in (inner, outer, *(fd for fd, _ in watches)):
+        for fd in (inner, *(fd for fd, _ in watches)):
             os.close(fd)
+
+
+def _await_path(path: Path, until_s: float) -> None:
+    """Return when it is there. Looked at, not watched: it may come by mkdir, by rename or as a subvolume."""
+    while not path.exists():
+        if time.perf_counter() > until_s:
+            raise TimeoutError(f"{path} was not created")
+        time.sleep(LOOK_S)

@@ -55,6 +55,7 @@ class GardenSteps:
             cgroup_parent=layout.names.cgroup_parent,
             interface_prefix=layout.names.interface_prefix,
             nft_table=layout.names.nft_table,
+            runtime_path=self.cluster.cell_settings.get("runtime_path", "runc"),
         )
 
     async def _one(self, garden: Garden, handle: str) -> None:

@@ -17,7 +17,18 @@ COLD_PAUSE_S = 0.1
 """After this long without a move between cgroups the next one waits for a whole RCU grace period again."""
 
 
-def facts() -> dict[str, str]:
+CHECKOUT = Path(__file__).resolve().parents[2]
+UNIFIED = Path("/sys/fs/cgroup/unified/cgroup.controllers")
+
+
+def runtime(name: str) -> str:
+    """Where the runtime is; on a hybrid host crun needs a wrapper, whose 3 ms are then part of each of its figures."""
+    if name == "crun" and UNIFIED.exists():
+        return str(CHECKOUT / "scripts/crun-on-hybrid")
+    return name
+
+
+def facts(runtime_path: str = "runc") -> dict[str, str]:
     """What a reader must know to judge the figures."""
     models = {line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")}
     total_kib = next(line.split()[1] for line in _lines("/proc/meminfo") if line.startswith("MemTotal"))
@@ -30,6 +41,7 @@ def facts() -> dict[str, str]:
         "cgroups": {"cgroup": "v1", "cgroup2": "v2"}.get("".join(trees), "hybrid"),
         "python": platform.python_version(),
         **versions,
+        "runtime of the cells": _first_line(runtime_path, "--version"),
     }
 
 

@@ -14,6 +14,10 @@ PAIRS = (
     ("start cold: answer", "runc cold: first instruction"),
     ("start hot: first instruction", "runc hot: first instruction"),
     ("start hot: answer", "runc hot: first instruction"),
+    ("start cold: first instruction", "crun cold: first instruction"),
+    ("start cold: answer", "crun cold: first instruction"),
+    ("start hot: first instruction", "crun hot: first instruction"),
+    ("start hot: answer", "crun hot: first instruction"),
     ("start cold: first instruction", "runc, Docker's confinement cold: first instruction"),
     ("start cold: answer", "runc, Docker's confinement cold: first instruction"),
     ("start hot: first instruction", "runc, Docker's confinement hot: first instruction"),
@@ -22,6 +26,7 @@ PAIRS = (
     ("bad command: whole text", "runc bad command: whole text"),
     ("refusal: whole text", "one hop: GET /livez"),
     ("delete after cold", "runc: kill, wait, delete"),
+    ("delete after cold", "crun: kill, wait, delete"),
 )
 SCALE_PAIRS = (
     ("cascade up: containers a second", "runc up: containers a second"),
@@ -75,7 +80,7 @@ def _times(head: str, figures: Figures) -> str:
 
 
 def _ratios(figures: Figures, pairs: tuple[tuple[str, str], ...]) -> str:
-    rows = [[name, to, times(figures.ratio(name, to))] for name, to in pairs]
+    rows = [[name, to, times(figures.ratio(name, to))] for name, to in pairs if to in figures.names()]
     return table(["ratio of", "to", "median of rounds (min - max)"], rows)
 
 

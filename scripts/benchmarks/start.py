@@ -42,6 +42,8 @@ class Starts:
     cluster: Cluster
     api: Api
     runc: BareRunc
+    yardsticks: tuple[BareRunc, ...]
+    """The runtimes that are measured alone; runc is the first."""
     figures: Figures = field(factory=Figures)
     hops: dict[str, list[float]] = field(factory=lambda: defaultdict(list))
     noisy: int = 0
@@ -51,7 +53,8 @@ class Starts:
         self.figures.begin_round()
         kinds: list[Callable[[], None]] = [self.bad_command, self.bare_bad_command, self.refusal, self.hop]
         for heat in ("cold", "hot"):
-            kinds += [partial(kind, heat) for kind in (self.start, self.bare, self.bare_docker, self.bare_default)]
+            kinds += [partial(self.bare, heat, yardstick) for yardstick in self.yardsticks]
+            kinds += [partial(kind, heat) for kind in (self.start, self.bare_docker, self.bare_default)]
         random.shuffle(kinds)
         for kind in kinds:
             kind()
@@ -81,23 +84,24 @@ class Starts:
         if heat == "cold":
             for name, self_ms in answer.hops:
                 self.hops[name].append(self_ms)
-        if not self.runc.confined:
-            self.runc.adopt_configuration(began.directory)
+        for yardstick in self.yardsticks:
+            if not yardstick.confined:
+                yardstick.adopt_configuration(began.directory)
         removed = self.api.delete(guid).expect(200, 204)
         self.figures.add(f"delete after {heat}", removed.seconds * 1000)
 
-    def bare(self, heat: str) -> None:
-        bundle = self.runc.confined_bundle()
+    def bare(self, heat: str, runtime: BareRunc) -> None:
+        bundle = runtime.confined_bundle()
         self._settle(heat)
-        begun = self.runc.run(bundle)
-        self.figures.add(f"runc {heat}: first instruction", begun.mark_s * 1000)
-        self.figures.add(f"runc {heat}: first byte in the pipe", begun.pipe_s * 1000)
-        self.runc.discard(bundle)
+        begun = runtime.run(bundle)
+        self.figures.add(f"{runtime.name} {heat}: first instruction", begun.mark_s * 1000)
+        self.figures.add(f"{runtime.name} {heat}: first byte in the pipe", begun.pipe_s * 1000)
+        runtime.discard(bundle)
         if heat == "cold":
-            bundle = self.runc.confined_bundle()
-            self.runc.run_detached(bundle)
-            self.figures.add("runc: kill, wait, delete", self.runc.remove(bundle) * 1000)
-            self.runc.discard(bundle)
+            bundle = runtime.confined_bundle()
+            runtime.run_detached(bundle)
+            self.figures.add(f"{runtime.name}: kill, wait, delete", runtime.remove(bundle) * 1000)
+            runtime.discard(bundle)
 
     def bare_docker(self, heat: str) -> None:
         bundle = self.runc.docker_bundle()
@@ -114,11 +118,12 @@ class Starts:
         self.runc.discard(bundle)
 
     def bad_command(self) -> None:
-        """The answer has runc's own words in it, and nothing is left."""
+        """The answer has the runtime's own words in it, and nothing is left."""
         guid = self._guid()
         self._settle()
         answer = self.api.desire(lrp(guid, NOPE)).expect(500)
-        assert b"/bin/nope: no such file or directory" in answer.body
+        assert b"/bin/nope" in answer.body
+        assert b"o such file or directory" in answer.body
         self.figures.add("bad command: whole text", answer.seconds * 1000)
         self.api.delete(guid).expect(200, 204)
 
@@ -147,14 +152,18 @@ class Starts:
         self.figures.add("one hop: GET /livez", answer.seconds * 1000)
 
 
-async def measure(rounds: int, scale_rounds: int, home: Path) -> report.Report:
+async def measure(rounds: int, scale_rounds: int, home: Path, runtime: str = "runc") -> report.Report:
     """The loop is only needed for what the cluster does at its begin and end; requests are made without one."""
-    cluster = Cluster(home / "cluster", cells=2)
-    runc = BareRunc(home / "bare", cluster.image_root / "busybox")
+    program = machine.runtime(runtime)
+    cluster = Cluster(home / "cluster", cells=2, cell_settings={"runtime_path": program})
+    image = cluster.image_root / "busybox"
+    runc = BareRunc(home / "bare", image)
+    others = [BareRunc(home / "bare-other", image, runtime, program)] if runtime != "runc" else []
     try:
         async with cluster:
-            await runc.prepare()
-            starts = Starts(cluster, Api(cluster.url), runc)
+            for yardstick in (runc, *others):
+                await yardstick.prepare()
+            starts = Starts(cluster, Api(cluster.url), runc, (runc, *others))
             starts.figures.begin_round()
             starts.start("hot")  # has garden write the configuration that the bare runs take over
             for _ in range(WARM_UP_ROUNDS if rounds else 0):
@@ -174,23 +183,25 @@ async def measure(rounds: int, scale_rounds: int, home: Path) -> report.Report:
             left = [*await cluster.delete_everything(), *map(str, cluster.leftovers())]
         left += map(str, await cluster.purge())
         return report.Report(
-            machine.facts(), starts.figures, starts.hops, steps.figures, scale.figures, starts.noisy, left
+            machine.facts(program), starts.figures, starts.hops, steps.figures, scale.figures, starts.noisy, left
         )
     finally:
         await cluster.purge()
-        runc.clean_up()
+        for yardstick in (runc, *others):
+            yardstick.clean_up()
 
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="bench start", description=__doc__)
     parser.add_argument("--rounds", type=int, default=30, help="rounds of single starts (30)")
     parser.add_argument("--scale-rounds", type=int, default=5, help="rounds of 100 containers (5)")
+    parser.add_argument("--runtime", choices=("runc", "crun"), default="runc", help="the cells' OCI runtime (runc)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every figure of every round there")
     options = parser.parse_args(argv)
     home = Path(tempfile.mkdtemp(prefix="diego-bench-"))
     home.chmod(0o711)
     try:
-        found = asyncio.run(measure(options.rounds, options.scale_rounds, home))
+        found = asyncio.run(measure(options.rounds, options.scale_rounds, home, options.runtime))
     finally:
         shutil.rmtree(home, ignore_errors=True)
     print(found.text())
