@@ -22,7 +22,6 @@ from cells.garden import (
     demolition,
     ending,
     execution,
-    log_rate,
     logs,
     processes,
     recovery,
@@ -95,9 +94,10 @@ class Garden:
             plan = recovery.look(self._host)
             self._boxes = {box.handle: box for box in plan.adopt}
             await self._host.firewall.prepare(box.elements for box in plan.adopt)
+            await recovery.end_runtimes(self._host, plan.adopt)
             for box in plan.adopt:
                 self._watch(box)
-                await recovery.end_strangers(self._host, box)
+                await recovery.settle(self._host, box)
             for handle in plan.demolish:
                 await recovery.demolish(self._host, handle)
             await recovery.sweep_links(self._host, {box.interface for box in plan.adopt})
@@ -160,8 +160,7 @@ class Garden:
             await uninterrupted(self._have_process(box, config))
 
     async def _have_process(self, box: Box, config: bundle.Config) -> None:
-        keep_log = box.record.limits.log_bytes_per_second != 0
-        box.has_processes(*await self._host.runtime.create(box.handle, box.directory, config, keep_log))
+        box.has_processes(*await self._host.runtime.create(box.handle, box.directory, config))
 
     async def _open_firewall(self, call: Call, box: Box) -> None:
         with call.step("firewall"):
@@ -316,17 +315,13 @@ class Garden:
     def logs(self, handle: str, tail: int | None = None, follow: bool = False) -> AsyncIterator[LogLine]:
         """What the container wrote: its last `tail` lines (None: all), with `follow` also what it writes until its end.
 
-        Of a container with a log rate limit only what the limit lets through, and notices of what is missing.
-
         Works after destroy, until the log makes room for newer ones. Raises ContainerNotFound.
         """
         path = self._host.depot.log(handle)
         box = self._boxes.get(handle)
         if "/" in handle or (box is None and not path.exists()):
             raise ContainerNotFound(f"read the log of {handle}")
-        lines = logs.follow(path, tail, box.ended if box is not None and follow else None)
-        rate = self._host.depot.log_rate(handle)
-        return lines if rate is None else log_rate.limited(lines, rate)
+        return logs.follow(path, tail, box.ended if box is not None and follow else None)
 
     def rootfs_names(self) -> list[str]:
         """The images this cell has."""

@@ -191,13 +191,14 @@ def descendants(pids: list[int]) -> list[int]:
     return below
 
 
-def mentioning(text: str) -> list[int]:
-    """Pids of all processes of the host with `text` in their command line. For recovery only: it reads all of /proc."""
+def mentioning(*texts: str) -> list[int]:
+    """Pids of all processes of the host with `texts` in their command line. For recovery only: reads all of /proc."""
     found = []
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                if text.encode() in Path(entry.path, "cmdline").read_bytes():
+                command = Path(entry.path, "cmdline").read_bytes()
+                if all(text.encode() in command for text in texts):
                     found.append(int(entry.name))
     return found
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from attrs import frozen
@@ -15,6 +17,8 @@ from cells.garden.depot import Directory, Record
 from cells.garden.host import Host
 from cells.garden.monitor import gone
 from cells.garden.network import links
+from cells.garden.oci import EXEC_FIFO
+from cells.garden.processes import Process
 from diego_py.errors import DestroyFailed, DiegoError, InvalidSpec
 
 HANDLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -72,17 +76,44 @@ def _reclaim(host: Host, record: Record) -> bool:
 
 
 def _waits(host: Host, record: Record) -> bool:
-    """The user process has not begun: the runtime's fifo, at which it waits, is still there."""
-    return record.phase == "created" or Path(host.depot.runtime, record.handle, "exec.fifo").exists()
+    """The user process has not begun: the runtime's fifo is still there, and the runtime's process waits at it.
+
+    Both: the last garden may have died after it let the process go, before it removed the fifo.
+    """
+    if record.phase == "created":
+        return True
+    with contextlib.suppress(OSError):
+        name = Path(f"/proc/{record.init_pid}/comm").read_text()
+        return _fifo(host, record).exists() and name.startswith(host.runtime.name)
+    return False
 
 
-async def end_strangers(host: Host, box: Box) -> None:
-    """Kill extra processes whose starter died with the last garden: nobody reads their answer any more."""
+def _fifo(host: Host, record: Record) -> Path:
+    return Path(host.depot.runtime, record.handle, EXEC_FIFO)
+
+
+async def settle(host: Host, box: Box) -> None:
+    """End the extra processes of an adopted container, for nobody reads their answer any more, and remove the fifo of
+    a process that was let go.
+    """
+    if box.state == "running":
+        _fifo(host, box.record).unlink(missing_ok=True)
     inside = host.cgroups.processes(box.handle)
-    for pid in processes.strangers(inside, box.init.pid, box.monitor.pid):
-        stranger = processes.identify(pid)
-        processes.kill(stranger)
-        await gone(stranger)
+    await _end(map(processes.identify, processes.strangers(inside, box.init.pid, box.monitor.pid)))
+
+
+async def end_runtimes(host: Host, adopted: Iterable[Box]) -> None:
+    """End the runtimes that were just starting an extra process in some container, and what they left to us."""
+    inits = {box.init.pid for box in adopted}  # Ours too, when its monitor died.
+    at_work = await in_thread(processes.mentioning, f"{host.depot.containers}/", "/exit/exec-")
+    strays = [stray for stray in host.extras.unclaimed() if stray.pid not in inits]
+    await _end((*map(processes.identify, at_work), *strays))
+
+
+async def _end(found: Iterable[Process]) -> None:
+    for process in found:
+        processes.kill(process)
+        await gone(process)
 
 
 async def demolish(host: Host, handle: str) -> None:

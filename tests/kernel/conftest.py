@@ -44,6 +44,8 @@ def subreaper() -> None:
 @pytest.fixture(scope="session")
 def host_address() -> Iterator[str]:
     """An address of the host to publish ports on, on an interface of its own."""
+    # Left by a run of this slot that was killed.
+    subprocess.run(["ip", "link", "del", HOST_LINK], capture_output=True)
     subprocess.run(["ip", "link", "add", HOST_LINK, "type", "veth", "peer", HOST_LINK + "p"], check=True)
     subprocess.run(["ip", "address", "add", f"{HOST_ADDRESS}/32", "dev", HOST_LINK], check=True)
     subprocess.run(["ip", "link", "set", HOST_LINK, "up"], check=True)

@@ -1,0 +1,173 @@
+"""kill -9 of the process that owns a garden at every side effect of every operation; the next garden goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+from attrs import asdict, define
+
+from cells.garden.config import GardenConfig
+from cells.garden.garden import Garden
+from cells.garden.network import links
+from cells.garden.spec import ProcessSpec
+from diego_py.service.clock import SystemClock
+from tests.kernel.containers import call, shell, start
+from tests.kernel.failpoints import HANDLE
+
+pytestmark = pytest.mark.kernel
+
+OWNERS = 2
+"""That die side by side: one for each processor of the smallest machine we test on."""
+ANSWER_S = 10
+KILLED = -9
+
+
+@pytest.fixture(autouse=True)
+def orphans(host_sweep: None) -> Iterator[None]:
+    """Helpers of a killed owner end as children of this process, which is a subreaper. They are nobody's fault."""
+    yield
+    with contextlib.suppress(ChildProcessError):
+        while os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG):
+            pass
+
+
+@define
+class Owners:
+    """Owners of one garden, one after the other."""
+
+    config: GardenConfig
+    report: Path
+    _process: asyncio.subprocess.Process
+
+    async def live(self, kill_at: int | None) -> int:
+        """One owner's life; how it ended."""
+        asked = {"config": msgspec.to_builtins(asdict(self.config)), "kill_at": kill_at, "report": str(self.report)}
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(asked).encode() + b"\n")
+        return int(await self._process.stdout.readline())
+
+
+@asynccontextmanager
+async def owners_of(config: GardenConfig, report: Path) -> AsyncIterator[Owners]:
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.kernel.failpoints",
+        stdin=pipe,
+        stdout=pipe,
+        stderr=None,
+        cwd=Path(__file__).parents[2],
+    )
+    assert process.stdin is not None
+    try:
+        yield Owners(config, report, process)
+    finally:
+        process.stdin.close()
+        await process.wait()
+
+
+def worth_dying_at(effects: list[str]) -> list[int]:
+    """Numbers of side effects; of several equal ones in a row (a tree that is removed) the first and the last."""
+    inner = zip(effects, effects[1:], effects[2:], strict=False)
+    same = {number for number, (before, this, after) in enumerate(inner, start=2) if before == this == after}
+    return [number for number in range(1, len(effects) + 1) if number not in same]
+
+
+async def test_killed_at_every_side_effect(new_config: Callable[..., GardenConfig], tmp_path: Path) -> None:
+    configs = [new_config() for _ in range(OWNERS)]
+    async with contextlib.AsyncExitStack() as stack:
+        all_owners = [
+            await stack.enter_async_context(owners_of(config, tmp_path / f"effects-{number}"))
+            for number, config in enumerate(configs)
+        ]
+        assert await all_owners[0].live(None) == 0
+        effects: list[str] = json.loads(all_owners[0].report.read_text())
+        numbers = worth_dying_at(effects)
+        assert {effect.partition(":")[0] for effect in effects} == {"create", "run", "exec", "open", "stop", "destroy"}
+        waiting = iter(numbers)
+        found = await asyncio.gather(*(_sweep(owners, waiting, effects) for owners in all_owners))
+    failures = [failure for each in found for failure in each]
+    assert not failures, f"{len(failures)} of {len(numbers)}:\n" + "\n".join(failures)
+
+
+async def _sweep(owners: Owners, numbers: Iterator[int], effects: list[str]) -> list[str]:
+    failures = []
+    for number in numbers:
+        ended = await owners.live(number)
+        try:
+            assert ended in (KILLED, 0)
+            await _go_on(owners.config)
+        except Exception as failure:
+            said = "; ".join([f"{type(failure).__name__}: {failure}", *map(str, _causes(failure))])
+            failures.append(f"{number}, {effects[number - 1]}: {said}")
+    return failures
+
+
+def _causes(failure: BaseException) -> Iterator[BaseException]:
+    while (failure := failure.__cause__ or failure.__context__) is not None:  # type: ignore[assignment]
+        yield failure
+
+
+async def _go_on(config: GardenConfig) -> None:
+    """The next garden has the whole container or nothing of it."""
+    garden = Garden(config, SystemClock())
+    found = await garden.start()
+    try:
+        assert {container.handle for container in found} <= {HANDLE}
+        if not found:
+            assert _left(config) == []
+            await start(garden, shell(HANDLE, "exit 0", ports=(8080,)))
+            assert (await garden.wait(HANDLE)).status == 0
+        elif found[0].state == "exited":
+            await garden.wait(HANDLE)
+        else:
+            if found[0].state == "created":
+                await garden.run(call(), HANDLE)
+            assert await _answer(found[0].network.ports[0].host_port) == b"hello"
+            assert (await garden.exec(call(), HANDLE, ProcessSpec("/bin/true"), 20)).status == 0
+            assert (await garden.stop(call(), HANDLE, grace_s=20)).status == 3
+        await garden.destroy(call(), HANDLE)
+        assert _left(config) == []
+    finally:
+        await garden.close()
+
+
+async def _answer(port: int) -> bytes:
+    """What the container's server says through its published port; it may just be starting."""
+    async with asyncio.timeout(ANSWER_S):
+        while True:
+            with contextlib.suppress(OSError, IndexError):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(b"GET /index.html HTTP/1.0\r\n\r\n")
+                answer = await reader.read()
+                writer.close()
+                return answer.splitlines()[-1]
+            await asyncio.sleep(0.01)
+
+
+def _left(config: GardenConfig) -> list[str]:
+    """What of any container of this garden is on the host."""
+    state = Path(config.state_dir)
+    places = [state / "containers", state / "runtime", *state.glob("volumes/*/")]
+    found = [str(path) for place in places for path in place.iterdir()]
+    found += [str(path) for path in Path("/sys/fs/cgroup").glob(f"*{config.cgroup_parent}/*/")]
+    found += links.ours(config.interface_prefix)
+    found += [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if f"{state}/" in line]
+    for kind, name in (("set", "sources"), ("map", "published")):
+        listed = subprocess.run(
+            ["nft", "list", kind, "inet", config.nft_table, name], check=True, capture_output=True, text=True
+        ).stdout
+        found += [name] if "elements" in listed else []
+    return found
