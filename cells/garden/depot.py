@@ -1,7 +1,7 @@
 """What garden knows about each container, on disk, written before the side effect that it speaks of.
 
-Layout: STATE/containers/HANDLE/{state.json,bundle/,exit/,lower,rootfs} and STATE/logs/HANDLE.log. What the container
-itself may write is in its volume: upper, work and etc.
+Layout: STATE/containers/HANDLE/{state.json,bundle/,exit/,lower,rootfs} and STATE/logs/HANDLE.log, STATE/rates/HANDLE
+when not all of the log is to be handed out. What the container itself may write is in its volume: upper, work and etc.
 
 A record is replaced by rename and never synced to the disk: it must survive the death of this process (then the page
 cache is still there), not that of the machine (then no container is left that it could speak of; a record that came
@@ -118,6 +118,11 @@ class Depot:
         return self.root / "logs"
 
     @property
+    def rates(self) -> Path:
+        """Bytes a second of logs with a limit, in a file each that lives as long as the log."""
+        return self.root / "rates"
+
+    @property
     def runtime(self) -> Path:
         """Where the OCI runtime keeps its own state."""
         return self.root / "runtime"
@@ -127,7 +132,7 @@ class Depot:
         for path in (self.root, self.containers):
             path.mkdir(parents=True, exist_ok=True)
             path.chmod(DIRECTORY_MODE)
-        for path in (self.logs, self.runtime):
+        for path in (self.logs, self.rates, self.runtime):
             path.mkdir(exist_ok=True)
             path.chmod(0o700)
 
@@ -143,13 +148,30 @@ class Depot:
         directory.path.mkdir(mode=DIRECTORY_MODE)
         directory.path.chmod(DIRECTORY_MODE)
         self.save(record)
-        directory.log.unlink(missing_ok=True)  # Of an earlier container of this handle.
+        self._begin_log(record, directory.log)
         for path in (directory.bundle, directory.exit):
             path.mkdir(mode=0o700)
         for path in (directory.lower, directory.rootfs):
             path.mkdir(mode=DIRECTORY_MODE)
             path.chmod(DIRECTORY_MODE)
         return directory
+
+    def _begin_log(self, record: Record, log: Path) -> None:
+        """An earlier container of this handle may have left one."""
+        log.unlink(missing_ok=True)
+        rate = self.rates / record.handle
+        rate.unlink(missing_ok=True)
+        if record.limits.log_bytes_per_second == 0:
+            log.touch(0o600)  # Empty, and so it stays.
+        elif record.limits.log_bytes_per_second is not None:
+            rate.write_text(str(record.limits.log_bytes_per_second))
+
+    def log_rate(self, handle: str) -> int | None:
+        """Bytes a second that may be handed out of a log; None: all of it."""
+        try:
+            return int((self.rates / handle).read_text())
+        except FileNotFoundError:
+            return None
 
     def furnish(self, directory: Directory) -> None:
         """Make what belongs into a new volume. Raises OSError."""
@@ -193,6 +215,7 @@ class Depot:
         gone.sort(key=lambda entry: entry.stat().st_mtime)
         for entry in gone[: max(0, len(gone) - keep)]:
             entry.unlink(missing_ok=True)
+            (self.rates / entry.name.removesuffix(LOG_SUFFIX)).unlink(missing_ok=True)
 
 
 __all__ = ["Depot", "Directory", "Phase", "Record"]

@@ -22,6 +22,7 @@ from cells.garden import (
     demolition,
     ending,
     execution,
+    log_rate,
     logs,
     processes,
     recovery,
@@ -160,7 +161,8 @@ class Garden:
             await uninterrupted(self._have_process(box, config))
 
     async def _have_process(self, box: Box, config: bundle.Config) -> None:
-        box.has_processes(*await self._host.runtime.create(box.handle, box.directory, config))
+        keep_log = box.record.limits.log_bytes_per_second != 0
+        box.has_processes(*await self._host.runtime.create(box.handle, box.directory, config, keep_log))
 
     async def _open_firewall(self, call: Call, box: Box) -> None:
         with call.step("firewall"):
@@ -315,13 +317,17 @@ class Garden:
     def logs(self, handle: str, tail: int | None = None, follow: bool = False) -> AsyncIterator[LogLine]:
         """What the container wrote: its last `tail` lines (None: all), with `follow` also what it writes until its end.
 
+        Of a container with a log rate limit only what the limit lets through, and notices of what is missing.
+
         Works after destroy, until the log makes room for newer ones. Raises ContainerNotFound.
         """
         path = self._host.depot.log(handle)
         box = self._boxes.get(handle)
         if "/" in handle or (box is None and not path.exists()):
             raise ContainerNotFound(f"read the log of {handle}")
-        return logs.follow(path, tail, box.ended if box is not None and follow else None)
+        lines = logs.follow(path, tail, box.ended if box is not None and follow else None)
+        rate = self._host.depot.log_rate(handle)
+        return lines if rate is None else log_rate.limited(lines, rate)
 
     def rootfs_names(self) -> list[str]:
         """The images this cell has."""

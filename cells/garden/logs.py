@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ def _read_tail(path: Path, lines: int | None) -> tuple[list[LogLine], int, Parse
         return [], 0, parser
 
 
-async def follow(path: Path, lines: int | None, ended: asyncio.Future[Any] | None) -> AsyncIterator[LogLine]:
+async def follow(path: Path, lines: int | None, ended: asyncio.Future[Any] | None) -> AsyncGenerator[LogLine, None]:
     """The last lines (None: all), then each new one as it is written, until `ended` and the log is read.
 
     `ended` None: only what is there.

@@ -37,6 +37,8 @@ from diego_py.errors import (
 
 EXEC_FIFO = "exec.fifo"
 """What a created process waits at; the way of runc and crun, not every runtime's."""
+NO_LOG = "none"
+"""conmon still reads what the container writes, so it is never held up."""
 SYNC_MESSAGE_BYTES_MAX = 64 * 1024
 EXIT_POLL_BYTES = 16
 
@@ -70,7 +72,9 @@ class Runtime:
         """`runc`, `crun`, ...: whose words those are that come back."""
         return self.version.name
 
-    async def create(self, handle: str, directory: Directory, config: Config) -> tuple[Process, Process]:
+    async def create(
+        self, handle: str, directory: Directory, config: Config, keep_log: bool
+    ) -> tuple[Process, Process]:
         """Create the container: all of it is there, the user process waits to be started.
 
         Answers (monitor, init). Must not be cancelled: nobody would then know the two. Raises RuntimeMissing,
@@ -84,7 +88,7 @@ class Runtime:
         try:
             with (directory.path / "conmon.log").open("wb") as stderr:
                 parent = await children.spawn(
-                    self._conmon(runtime_path, handle, directory),
+                    self._conmon(runtime_path, handle, directory, keep_log),
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=asyncio.subprocess.DEVNULL,
                     stderr=stderr,
@@ -107,7 +111,7 @@ class Runtime:
             raise self._failure("create", directory, str(said.get("message", "")))
         return _monitor(directory), identify(pid)
 
-    def _conmon(self, runtime_path: str, handle: str, directory: Directory) -> list[str]:
+    def _conmon(self, runtime_path: str, handle: str, directory: Directory, keep_log: bool) -> list[str]:
         options = {
             "--api-version": "1",
             "--cid": handle,
@@ -118,7 +122,7 @@ class Runtime:
             "--exit-dir": str(directory.exit),
             "--container-pidfile": str(directory.path / "init.pid"),
             "--conmon-pidfile": str(directory.path / "conmon.pid"),
-            "--log-path": f"k8s-file:{directory.log}",
+            "--log-path": f"k8s-file:{directory.log}" if keep_log else NO_LOG,
             "--log-level": "error",
             "--log-size-max": str(self.log_bytes_max),
         }

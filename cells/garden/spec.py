@@ -44,6 +44,8 @@ class Limits:
     """Files and directories that the container has made; not every cell can count them."""
     cpu_millis: int | None = None
     """Thousandths of a processor that it may use at most, however idle the host is."""
+    log_bytes_per_second: int | None = None
+    """Of its output, as it is handed out; 0: none of it is kept."""
 
 
 @frozen

@@ -151,7 +151,16 @@ def _limits(definition: DesiredLRPDefinition, run: RunAction) -> Limits:
         pids=definition.max_pids or PIDS_DEFAULT,
         nofile=nofile,
         disk_bytes=definition.disk_mb * MEBIBYTE or None,
+        log_bytes_per_second=_log_rate(definition, run),
     )
+
+
+def _log_rate(definition: DesiredLRPDefinition, run: RunAction) -> int | None:
+    """Diego's -1 is not limited."""
+    if run.suppress_log_output:
+        return 0
+    limit = definition.log_rate_limit
+    return None if limit is None or limit.bytes_per_second < 0 else limit.bytes_per_second
 
 
 def _properties(work: Work, health: HealthPlan) -> dict[str, str]:

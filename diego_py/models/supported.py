@@ -44,7 +44,6 @@ Rule: TypeAlias = tuple[str, Callable[[Any], bool], str]
 
 RULES: Final[tuple[Rule, ...]] = (
     ("/rootfs", lambda definition: _scheme(definition) not in ROOTFS_SCHEMES, "use `preloaded:`, `docker:` or `oci:`"),
-    ("/log_rate_limit", lambda definition: _has_log_limit(definition), "leave it out, or set -1"),
     (
         "/check_definition/readiness_checks",
         lambda definition: _has_readiness_checks(definition),
@@ -86,8 +85,6 @@ def _action(action: Action) -> Iterator[FieldError]:
 
 
 def _run(run: RunAction) -> Iterator[FieldError]:
-    if run.suppress_log_output:
-        yield _refuse("/action/run/suppress_log_output", "redirect the output in the process")
     if run.resource_limits is not None and run.resource_limits.nproc is not None:
         yield _refuse("/action/run/resource_limits/nproc", "use `max_pids`")
 
@@ -98,11 +95,6 @@ def _refuse(pointer: str, instead: str) -> FieldError:
 
 def _scheme(definition: Definition) -> str:
     return definition.rootfs.partition(":")[0]
-
-
-def _has_log_limit(definition: Definition) -> bool:
-    limit = definition.log_rate_limit
-    return limit is not None and limit.bytes_per_second != -1
 
 
 def _has_readiness_checks(definition: Definition) -> bool:

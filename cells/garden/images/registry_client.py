@@ -207,7 +207,7 @@ class RegistryClient:
     async def _refuse(self, response: aiohttp.ClientResponse) -> NoReturn:
         """Raises what the status of a refusal means, with the registry's own words."""
         evidence = await self._words(response)
-        host, status = response.url.host, response.status
+        host, status = response.url.authority, response.status
         retry_after_s = _retry_after_s(response.headers.get("Retry-After", ""), self.call)
         match status:
             case 401 | 403:
@@ -242,7 +242,8 @@ class RegistryClient:
         try:
             yield
         except (aiohttp.ClientConnectorError, aiohttp.ClientSSLError) as refused:
-            raise self._unreachable(f"connect to {refused.host}", _reason(refused)) from refused
+            at, reason = f"{refused.host}:{refused.port}", _reason(refused)
+            raise self._unreachable(f"connect to {at}: {reason}"[:500], reason) from refused
         except TimeoutError as silent:
             raise self._unreachable(f"{host} does not answer", str(silent) or "silence") from silent
         except (aiohttp.ClientResponseError, aiohttp.InvalidURL) as nonsense:

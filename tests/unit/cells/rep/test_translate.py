@@ -2,11 +2,14 @@
 
 from typing import Any
 
+import pytest
+
 from cells.garden.spec import PIDS_DEFAULT, EgressRule, Network, PortForward
 from cells.rep.translate import identity_of, kept_of, net_info_of, plan_of
 from diego_py.models.actions import Action, ResourceLimits, RunAction
 from diego_py.models.checks import Check, HTTPCheck
 from diego_py.models.egress import EgressProtocol, ICMPInfo, PortRange, SecurityGroupRule
+from diego_py.models.workload import LogRateLimit
 from tests.fakes.cell import work
 
 CHECK = Check(http=HTTPCheck(port=8080, path="/health"))
@@ -33,6 +36,17 @@ def test_limits() -> None:
     assert (limits.disk_bytes, limits.disk_inodes) == (9 * 1024 * 1024, None)
     assert (plan.spec.handle, plan.spec.path, plan.spec.args, plan.spec.user) == ("i-1", "/bin/a", ("b",), "app")
     assert (plan.spec.cwd, plan.spec.ports, plan.health.start_timeout_s) == ("/srv", (1, 2), 1.5)
+
+
+@pytest.mark.parametrize(
+    ("asked", "suppressed", "given"),
+    [(None, False, None), (-1, False, None), (0, False, 0), (500, False, 500), (None, True, 0), (500, True, 0)],
+)
+def test_log_rate(asked: int | None, suppressed: bool, given: int | None) -> None:
+    run = RunAction(path="/bin/a", user="b", suppress_log_output=suppressed)
+    limit = None if asked is None else LogRateLimit(bytes_per_second=asked)
+    plan = plan_of(work(action=Action(run=run), log_rate_limit=limit), 60.0)
+    assert plan.spec.limits.log_bytes_per_second == given
 
 
 def test_properties_bring_the_instance_back_and_hold_no_secret() -> None:

@@ -1,0 +1,118 @@
+"""Containers from a real registry and from files: what is pulled, what is pulled again, and who may pull."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cells.garden.config import ImageSettings
+from cells.garden.garden import Garden
+from cells.garden.images.documents import DOCKER_MANIFEST, OCI_MANIFEST, OCI_TAR
+from diego_py.chain import problem
+from diego_py.errors import GardenFailed, ImageNotFound, RegistryDenied, RegistryUnreachable
+from diego_py.secret import Secret
+from tests.fakes.registry import CONFIG, BuiltImage, build
+from tests.kernel.containers import call, output, shell
+from tests.kernel.images import busybox, member, tar
+from tests.kernel.registry import PASSWORD, USERNAME, RealRegistry, registry
+
+pytestmark = pytest.mark.kernel
+
+DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+
+
+@pytest.fixture(scope="module")
+def image() -> BuiltImage:
+    """A shell, and a layer above it with a word."""
+    return build(
+        [tar(*busybox()), tar(member("etc/word", b"from the registry\n", mode=0o644))],
+        {"Env": ["FROM=image", "PATH=/bin"], "User": "alice", "WorkingDir": "/tmp"},
+    )
+
+
+@pytest.fixture
+async def public() -> AsyncIterator[RealRegistry]:
+    async with registry() as running:
+        yield running
+
+
+@pytest.fixture
+async def private() -> AsyncIterator[RealRegistry]:
+    async with registry(account=True) as running:
+        yield running
+
+
+def as_docker_says(image: BuiltImage) -> BuiltImage:
+    """The same image in the words of Docker's own format."""
+    manifest = image.manifest.decode()
+    for oci, docker in ((OCI_MANIFEST, DOCKER_MANIFEST), (CONFIG, DOCKER_CONFIG), (OCI_TAR + "+gzip", DOCKER_LAYER)):
+        manifest = manifest.replace(f'"{oci}"', f'"{docker}"')
+    return BuiltImage(manifest.encode(), image.blobs, image.layers)
+
+
+async def words(garden: Garden, handle: str, rootfs: str, **more: Any) -> list[str]:
+    return await output(garden, shell(handle, "cat /etc/word; echo $FROM; id -u; pwd", rootfs=rootfs, user="", **more))
+
+
+SAID = ["from the registry", "image", "1001", "/tmp"]
+
+
+async def test_tags_and_digests(garden: Garden, public: RealRegistry, image: BuiltImage) -> None:
+    digest = await public.push("shop/web:v1", image, OCI_MANIFEST)
+    for number, name in enumerate((":v1", "#v1", f"@{digest}", f":gone@{digest}")):
+        assert await words(garden, f"c{number}", f"docker://{public.host}/shop/web{name}") == SAID
+
+
+async def test_dockers_own_format(garden: Garden, public: RealRegistry, image: BuiltImage) -> None:
+    await public.push("web:latest", as_docker_says(image), DOCKER_MANIFEST)
+    assert await words(garden, "c", f"docker://{public.host}/web") == SAID
+
+
+async def test_layers_are_not_fetched_again_but_the_tag_is_asked(
+    new_garden: Callable[..., Any], public: RealRegistry, image: BuiltImage
+) -> None:
+    """So a new push is seen at the next create, and nobody runs from the store what the registry would not give."""
+    garden: Garden = await new_garden(images=ImageSettings(default_registry=public.host))
+    await public.push("web:latest", image, OCI_MANIFEST)
+    assert await words(garden, "a", "docker:///web") == SAID
+    layers = {path.name for path in Path(garden.config.state_dir, "images/layers").iterdir()}
+    changed = build([tar(*busybox()), tar(member("etc/word", b"pushed again\n", mode=0o644))], {"Env": ["PATH=/bin"]})
+    await public.push("web:latest", changed, OCI_MANIFEST)
+    assert (await words(garden, "b", "docker:///web"))[0] == "pushed again"
+    after = {path.name for path in Path(garden.config.state_dir, "images/layers").iterdir()}
+    assert layers < after
+    assert len(after - layers) == 1
+    public.stop()
+    with pytest.raises(GardenFailed) as failed:
+        await words(garden, "c", "docker:///web")
+    assert isinstance(failed.value.root, RegistryUnreachable)
+
+
+async def test_an_account(garden: Garden, private: RealRegistry, image: BuiltImage) -> None:
+    await private.push("web:latest", image, OCI_MANIFEST)
+    rootfs = f"docker://{private.host}/web"
+    mine = {"image_username": USERNAME, "image_password": Secret(PASSWORD)}
+    assert await words(garden, "a", rootfs, **mine) == SAID
+    for number, wrong in enumerate(({}, {**mine, "image_password": Secret("close sesame")})):
+        with pytest.raises(GardenFailed) as failed:
+            await words(garden, f"b{number}", rootfs, **wrong)
+        assert isinstance(failed.value.root, RegistryDenied)
+        assert "close sesame" not in problem(failed.value, call()).encode().decode()
+
+
+async def test_an_image_that_is_not_there(garden: Garden, public: RealRegistry) -> None:
+    with pytest.raises(GardenFailed) as failed:
+        await words(garden, "c", f"docker://{public.host}/nobody:v1")
+    document = problem(failed.value, call())
+    assert isinstance(failed.value.root, ImageNotFound)
+    assert [(frame.hop, frame.code) for frame in document.chain] == [
+        ("garden", "garden.failed"),
+        ("registry", "image.not_found"),
+    ]
+    assert document.evidence is not None
+    assert "MANIFEST_UNKNOWN" in document.evidence["answer"]["text"]
+    assert garden.containers() == []
