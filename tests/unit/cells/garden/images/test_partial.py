@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cells.garden.images.documents import OCI_TAR, digest_of
@@ -16,6 +16,7 @@ def layer(content: bytes = CONTENT) -> Layer:
     return Layer(digest_of(content), digest_of(content), len(content), OCI_TAR)
 
 
+@settings(deadline=None, max_examples=50)  # It waits for the disk.
 @given(st.lists(st.binary(max_size=50)), st.integers(0, 5))
 def test_pieces_over_several_openings_make_the_whole(
     tmp_path_factory: pytest.TempPathFactory, pieces: list[bytes], interruptions: int
