@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from attrs import field, frozen
 
@@ -80,7 +80,7 @@ class CellConfig:
     deny_networks: tuple[str, ...] = PRIVATE_NETWORKS
     """Networks that containers may not connect to unless an egress rule of theirs names it, as CIDR. Default: private,
     link-local, metadata and the like. The host and other containers are closed in any case."""
-    egress_default: Literal["open", "closed"] = "open"
+    egress_default: str = "open"
     """Whether containers reach the rest of the world without an egress rule. `closed`: only what rules name, and the
     name servers."""
     dns_servers: tuple[str, ...] = ()

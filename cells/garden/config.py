@@ -24,6 +24,7 @@ PRIVATE_NETWORKS = (
 )
 """Private, carrier, loopback, link-local (with the cloud metadata address), multicast and reserved networks."""
 
+OPEN, CLOSED = "open", "closed"
 STORE_MB_MIN = 256
 """A smaller btrfs needs nearly all of it for itself."""
 INTERFACE_PREFIX_MAX = 8
@@ -53,6 +54,11 @@ def _store_size(_: object, __: object, value: int) -> None:
 def _driver(_: object, __: object, value: str) -> None:
     if value not in (ANY, *DRIVERS):
         raise ValueError(f"disk_driver {value!r}: one of {', '.join((ANY, *DRIVERS))}")
+
+
+def _egress_default(_: object, __: object, value: str) -> None:
+    if value not in (OPEN, CLOSED):
+        raise ValueError(f"egress_default {value!r}: {OPEN} or {CLOSED}")
 
 
 def _not_negative(_: object, attribute: Attribute[int], value: int) -> None:
@@ -163,7 +169,7 @@ class GardenConfig:
     deny_networks: tuple[str, ...] = field(default=PRIVATE_NETWORKS, validator=_networks)
     """Where containers may not connect to, IPv4 or IPv6, unless a rule of theirs names it; the host and all containers
     of all cells are closed in any case."""
-    egress_default: Literal["open", "closed"] = "open"
+    egress_default: str = field(default=OPEN, validator=_egress_default)
     """Whether the rest of the world is open to containers without a rule that names it."""
     dns_servers: tuple[str, ...] = field(default=(), validator=_addresses)
     """Name servers of containers, which may reach them wherever they are. Empty: the host's own, but for loopback."""

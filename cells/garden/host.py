@@ -18,7 +18,7 @@ from cells.garden.bundle import Plan
 from cells.garden.bundle.hostname import shorten
 from cells.garden.bundle.limits import WEIGHT_MAX
 from cells.garden.cgroups import Cgroups
-from cells.garden.config import GardenConfig
+from cells.garden.config import CLOSED, GardenConfig
 from cells.garden.depot import Depot, Directory, Record
 from cells.garden.extras import Extras
 from cells.garden.network import links, resolver
@@ -262,5 +262,5 @@ def _policy(config: GardenConfig) -> Policy:
         networks=(IPv4Network(config.network),),
         host_address=config.host_address,
         deny_networks=config.deny_networks,
-        closed=config.egress_default == "closed",
+        closed=config.egress_default == CLOSED,
     )
