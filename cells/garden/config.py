@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from ipaddress import IPv4Network, ip_address, ip_network
-from typing import Literal
 
 from attrs import Attribute, field, frozen
 
