@@ -157,7 +157,7 @@ async def test_success_tells_the_timing(cell: Cell) -> None:
         assert stopped.existed
 
 
-async def test_state_drain_and_containers(cell: Cell) -> None:
+async def test_state_drain_and_containers(cell: Cell, garden: FakeGarden) -> None:
     async with aiohttp.ClientSession(url_of(cell)) as http:
         state = wire.decode(CellReport, await (await http.get("/v1/state")).read())
         assert state.presence.url == url_of(cell)
@@ -173,7 +173,10 @@ async def test_state_drain_and_containers(cell: Cell) -> None:
         assert started.status == 201
         listed = await (await http.get("/v1/containers")).json()
         assert [(item["handle"], item["state"]) for item in listed["items"]] == [("i-1", "running")]
+        assert listed["items"][0]["usage"]["memory_limit_bytes"] == 128 << 20
         assert (await http.get("/readyz")).status == 200
+        told = await (await http.get("/readyz?verbose")).json()
+        assert told["about"]["disk_limits"] == garden.disk_limits()
 
 
 async def test_logs_also_after_destroy(cell: Cell, garden: FakeGarden) -> None:

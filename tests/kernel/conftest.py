@@ -116,6 +116,8 @@ def new_config(image_root: Path, host_address: str, runtime_path: str) -> Iterat
             parent = Path(f"{tree}{config.cgroup_parent}")
             if parent.is_dir():
                 parent.rmdir()
+        for mounted in reversed(mounts_below(config.state_dir)):  # A store, when the test failed with containers in it.
+            subprocess.run(["umount", "--lazy", mounted], check=True)
         shutil.rmtree(config.state_dir, ignore_errors=True)
 
 
@@ -124,6 +126,11 @@ def outside(host_sweep: None) -> Iterator[Outside]:
     """Another machine, which reaches the host by one of its links."""
     with machine() as made:
         yield made
+
+
+def mounts_below(directory: str) -> list[str]:
+    points = (line.split(" ")[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
+    return [point for point in points if point.startswith(directory + "/")]
 
 
 @pytest.fixture

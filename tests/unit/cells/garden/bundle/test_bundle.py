@@ -103,6 +103,12 @@ def test_limits() -> None:
     assert build(evolve(PLAN, limits=Limits(cpu_weight=1)))["linux"]["resources"]["cpu"]["shares"] >= 2
 
 
+@pytest.mark.parametrize(("millis", "quota_us"), [(2500, 250_000), (200, 20_000), (1, 1000)])
+def test_a_hard_limit_of_the_processor(millis: int, quota_us: int) -> None:
+    cpu = build(evolve(PLAN, limits=Limits(cpu_millis=millis)))["linux"]["resources"]["cpu"]
+    assert cpu == {"shares": 1024, "quota": quota_us, "period": 100_000}
+
+
 def test_cgroup_path_is_absolute() -> None:
     assert build(PLAN)["linux"]["cgroupsPath"].startswith("/")
 
