@@ -10,7 +10,7 @@ import pytest
 from attrs import evolve
 
 from cells.garden.depot import Depot, Record
-from cells.garden.spec import Exit, Limits, PortForward
+from cells.garden.spec import DiskUsage, Exit, Limits, PortForward
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 RECORD = Record(
@@ -25,7 +25,7 @@ RECORD = Record(
     rootfs="preloaded:x",
     volume="/nowhere/a",
 )
-EXIT = Exit(137, 9, True, ("last",), {"oom_kill": 1}, NOW)
+EXIT = Exit(137, 9, True, ("last",), {"oom_kill": 1}, NOW, DiskUsage(1, 2, 3, None))
 
 
 @pytest.fixture
@@ -83,6 +83,19 @@ def test_removal_keeps_the_log_and_a_new_one_begins_afresh(depot: Depot) -> None
     assert directory.log.exists()
     depot.make(RECORD)
     assert not directory.log.exists()
+
+
+def test_a_log_keeps_its_rate_until_it_goes(depot: Depot) -> None:
+    depot.make(evolve(RECORD, limits=Limits(log_bytes_per_second=9)))
+    depot.log("a").write_text("")
+    depot.remove("a")
+    assert depot.log_rate("a") == 9
+    depot.prune_logs(keep=0)
+    assert (depot.log_rate("a"), list(depot.rates.iterdir())) == (None, [])
+    depot.make(evolve(RECORD, limits=Limits(log_bytes_per_second=9)))
+    depot.remove("a")
+    depot.make(RECORD)
+    assert depot.log_rate("a") is None
 
 
 def test_oldest_logs_of_gone_containers_make_room(depot: Depot) -> None:
