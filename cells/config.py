@@ -108,6 +108,8 @@ class CellConfig:
     """HOST[:PORT] of registries to speak plain HTTP to; it gets no passwords. Loopback needs no entry."""
     image_dirs: tuple[str, ...] = ()
     """Directories in which `oci:` rootfses may lie. Empty: such a rootfs is refused."""
+    bind_source_dirs: tuple[str, ...] = ()
+    """Directories of the host below which anything may be mounted into containers; none but root should get there."""
     runtime_path: str = "runc"
     """OCI runtime: a path, or a name to be found in PATH."""
     apparmor_profile: str = ""
@@ -157,6 +159,7 @@ class CellConfig:
                 id_base=self.id_base,
                 id_slots=self.id_slots,
                 cgroup_parent=self.cgroup_parent,
+                bind_source_dirs=self.bind_source_dirs,
                 runtime_path=self.runtime_path,
                 apparmor_profile=self.apparmor_profile,
                 conmon_path=self.conmon_path,

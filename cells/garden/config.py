@@ -185,6 +185,8 @@ class GardenConfig:
     layer_bytes_max: int = 16 * 1024**3
     """Of one layer, unpacked."""
     layer_entries_max: int = 1_000_000
+    bind_source_dirs: tuple[str, ...] = ()
+    """Directories of the host below which everything may be mounted into containers; none: nothing may."""
     copy_bytes_max: int = 8 * 1024**3
     """Contents of all files that one copy in or out of a container may have."""
     copy_entries_max: int = 1_000_000

@@ -93,6 +93,11 @@ class Directory:
         return self.volume / "work"
 
     @property
+    def binds(self) -> Path:
+        """Directories and files of the host, prepared for the runtime to mount."""
+        return self.path / "binds"
+
+    @property
     def rootfs(self) -> Path:
         return self.path / "rootfs"
 

@@ -13,6 +13,7 @@ from cells.garden.box import Box
 from cells.garden.bundle import process as process_rule
 from cells.garden.bundle import rlimits
 from cells.garden.depot import Directory
+from cells.garden.files import copying
 from cells.garden.host import Host, working_directory
 from cells.garden.spec import ExecResult, ProcessSpec
 from diego_py.errors import RuntimeFailed
@@ -24,7 +25,7 @@ LOOK_S = 0.02
 
 async def execute(host: Host, box: Box, process: ProcessSpec, timeout_s: float) -> ExecResult:
     """Run it to its end. Raises UserNotFound, RuntimeFailed and its kinds."""
-    base = describe(host, box, process)
+    base = await describe(host, box, process)
     try:
         with box.runtimes.one():
             return await _run(host, box, base, timeout_s)
@@ -32,17 +33,23 @@ async def execute(host: Host, box: Box, process: ProcessSpec, timeout_s: float) 
         forget(base)
 
 
-def describe(host: Host, box: Box, process: ProcessSpec) -> Path:
-    """Write for the runtime what to run; answers the path of that file, less its suffix. Raises UserNotFound."""
+async def describe(host: Host, box: Box, process: ProcessSpec) -> Path:
+    """Write for the runtime what to run; answers the path of that file, less its suffix.
+
+    Its working directory is there then. Raises UserNotFound, WorkingDirectoryInvalid.
+    """
     box.execs += 1
     base = box.directory.exit / f"exec-{box.execs}"
     root = str(box.directory.rootfs)
     identity = users.look_up(root, process.user)
+    cwd = working_directory(root, process.cwd, identity)
+    if not users.is_directory(root, cwd):
+        await copying.make_directory(host, box, cwd, identity)
     described = process_rule.describe(
         identity,
         (process.path, *process.args),
         (*_environment(box.directory), *process.env),
-        working_directory(root, process.cwd, identity),
+        cwd,
         rlimits.of(box.record.limits, host.nofile_max),
         host.apparmor.profile,
     )
@@ -59,10 +66,11 @@ def forget(base: Path) -> None:
 
 
 def _environment(directory: Directory) -> list[tuple[str, str]]:
-    """What the container's own process was given, but for what belongs to its user."""
+    """What the container's own process was given, but for what belongs to its user, and so is not given."""
     config = json.loads((directory.bundle / "config.json").read_bytes())
     given = (entry.partition("=") for entry in config["process"]["env"])
-    return [(name, value) for name, _, value in given if name not in ("HOME", "USER")]
+    own = (process_rule.PATH_ROOT, process_rule.PATH_USER)
+    return [(name, value) for name, _, value in given if name not in ("HOME", "USER") and value not in own]
 
 
 async def _run(host: Host, box: Box, base: Path, timeout_s: float) -> ExecResult:

@@ -18,8 +18,10 @@ from attrs import define, evolve, field
 
 from cells.garden import (
     activity,
+    binds,
     bundle,
     demolition,
+    directories,
     ending,
     execution,
     log_rate,
@@ -40,7 +42,7 @@ from cells.garden.images.layer_files import LayerFiles
 from cells.garden.images.store import Store
 from cells.garden.images.unpack import UnpackLimits
 from cells.garden.monitor import Monitor
-from cells.garden.network import egress, links, live
+from cells.garden.network import egress, links
 from cells.garden.session import Session
 from cells.garden.spec import Activity, Container, ContainerSpec, ExecResult, Exit, LogLine, ProcessSpec, Usage
 from cells.garden.undo import Undo
@@ -145,8 +147,10 @@ class Garden:
             namespace = await host.userns.get(box.record.id_slot)
             await in_thread(rootfs.mount, root.lowers, box.directory, namespace, first_id)
             identity = users.look_up(str(box.directory.rootfs), spec.user)
+            bound = await in_thread(binds.attach, spec, self.config.bind_source_dirs, box.directory, namespace)
         with call.step("bundle"):
-            plan = host.plan(spec, box, identity)
+            plan = host.plan(spec, box, identity, bound)
+            directories.make_missing(plan.rootfs, plan.cwd, first_id + identity.uid, first_id + identity.gid)
             hosts = host.hosts(box, plan.hostname)
             rootfs.write_etc(box.directory, first_id, plan.hostname, hosts, host.resolver.text())
             config = bundle.build(plan)
@@ -238,9 +242,7 @@ class Garden:
         Everything unpacked is that user's. Raises ContainerNotFound, UserNotFound, FilesFailed and its kinds.
         """
         with call.hop("garden", self.config.cell_id, "stream in", GardenFailed):
-            box = self._box(handle)
-            identity = users.look_up(str(box.directory.rootfs), user)
-            await copying.send(self._host, box, path, archive, identity)
+            await copying.send(self._host, self._box(handle), path, archive, user)
 
     async def stream_out(self, call: Call, handle: str, path: str, user: str = "root") -> AsyncGenerator[bytes, None]:
         """The tar stream of `path` (with a slash at its end: of what is in it), as a user of the container may read it.
@@ -248,21 +250,9 @@ class Garden:
         Raises ContainerNotFound, UserNotFound, FilesFailed and its kinds. Close it when it is not read to its end.
         """
         with call.hop("garden", self.config.cell_id, "stream out", GardenFailed):
-            box = self._box(handle)
-            identity = users.look_up(str(box.directory.rootfs), user)
-            async with contextlib.aclosing(
-                copying.fetch(self._host, box, path, identity)
-            ) as chunks:
+            async with contextlib.aclosing(copying.fetch(self._host, self._box(handle), path, user)) as chunks:
                 async for chunk in chunks:
                     yield chunk
-
-    async def set_egress(self, call: Call, handle: str, rules: live.Rules) -> None:
-        """Change what a container may reach, in one step. Connections that it has open stay open.
-
-        Raises ContainerNotFound, InvalidSpec, NetworkFailed; after the last one the old rules hold.
-        """
-        with call.hop("garden", self.config.cell_id, "set egress", GardenFailed):
-            await live.set_egress(self._host, self._box(handle), rules)
 
     async def stop(self, call: Call, handle: str, grace_s: float) -> Exit:
         """End the user process: SIGTERM to all, then SIGKILL to what is left after `grace_s`. The container stays.
@@ -350,6 +340,7 @@ class Garden:
 
     def _allocate(self, spec: ContainerSpec) -> Box:
         recovery.check_handle(spec.handle)
+        binds.check(spec)
         if spec.handle in self._boxes:
             raise HandleTaken(f"create container {spec.handle}")
         if len(self._boxes) >= self.config.containers_max:

@@ -17,6 +17,7 @@ from cells.garden.box import Box
 from cells.garden.bundle import Plan
 from cells.garden.bundle.hostname import shorten
 from cells.garden.bundle.limits import WEIGHT_MAX
+from cells.garden.bundle.plan import Bind
 from cells.garden.cgroups import Cgroups
 from cells.garden.config import CLOSED, GardenConfig
 from cells.garden.depot import Depot, Directory, Record
@@ -31,7 +32,7 @@ from cells.garden.oci import Runtime
 from cells.garden.pools import IDS_PER_SLOT, Addresses, Pool, port_pool
 from cells.garden.quota.store import Store
 from cells.garden.quota.volumes import Volumes
-from cells.garden.spec import ContainerSpec, Limits, Network, PortForward, Usage
+from cells.garden.spec import ContainerSpec, Limits, Network, PortForward, TmpfsMount, Usage
 from cells.garden.userns import UserNamespaces
 from cells.garden.users import Identity, is_directory
 from diego_py.errors import GardenFailed, PoolExhausted, WorkingDirectoryInvalid
@@ -200,7 +201,7 @@ class Host:
         """Lines of a container's /etc/hosts: its own name, and those that all containers of the cell know."""
         return [f"{box.network.address} {hostname}", *self.config.extra_hosts]
 
-    def plan(self, spec: ContainerSpec, box: Box, identity: Identity) -> Plan:
+    def plan(self, spec: ContainerSpec, box: Box, identity: Identity, binds: tuple[Bind, ...] = ()) -> Plan:
         """Every choice the bundle needs, made. The root is mounted."""
         extra = spec.network_env(box.network) if spec.network_env is not None else ()
         return Plan(
@@ -218,6 +219,7 @@ class Host:
             counters=self.counters,
             limits=box.record.limits,
             nofile_max=self.nofile_max,
+            mounts=_in_order(spec, binds),
             apparmor_profile=self.apparmor.profile,
         )
 
@@ -241,6 +243,11 @@ def _check_passage(directory: Path) -> None:
             raise GardenFailed(
                 f"pass through {path} as a container's root: it needs mode 0711", evidence={"path": str(path)}
             )
+
+
+def _in_order(spec: ContainerSpec, binds: tuple[Bind, ...]) -> tuple[Bind | TmpfsMount, ...]:
+    prepared = iter(binds)
+    return tuple(mount if isinstance(mount, TmpfsMount) else next(prepared) for mount in spec.mounts)
 
 
 def working_directory(root: str, given: str | None, identity: Identity) -> str:

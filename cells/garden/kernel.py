@@ -18,7 +18,12 @@ _AT_FDCWD = -100
 _AT_EMPTY_PATH = 0x1000
 _OPEN_TREE_CLONE = 1
 _MOVE_MOUNT_F_EMPTY_PATH = 4
+_MOUNT_ATTR_RDONLY = 0x1
+_MOUNT_ATTR_NOSUID = 0x2
+_MOUNT_ATTR_NODEV = 0x4
 _MOUNT_ATTR_IDMAP = 0x00100000
+_MS_PRIVATE = 1 << 18
+_RESOLVE_BENEATH = 0x08
 _RESOLVE_NO_MAGICLINKS = 0x02
 _RESOLVE_IN_ROOT = 0x10
 
@@ -55,6 +60,20 @@ def idmap_mount(tree_fd: int, userns_fd: int) -> None:
     _check(result, "mount_setattr")
 
 
+def clone_mount(fd: int) -> int:
+    """A detached copy of the mount at what is open, from there on down, without the mounts below it."""
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_EMPTY_PATH
+    return _check(_libc.syscall(_SYS_OPEN_TREE, fd, b"", flags), "open_tree")
+
+
+def restrict_mount(tree_fd: int, userns_fd: int, readonly: bool) -> None:
+    """Shift the ids of a detached mount, and let it have no devices, no set-user-id programs and no peers."""
+    flags = _MOUNT_ATTR_IDMAP | _MOUNT_ATTR_NOSUID | _MOUNT_ATTR_NODEV | (_MOUNT_ATTR_RDONLY if readonly else 0)
+    attributes = struct.pack("=QQQQ", flags, 0, _MS_PRIVATE, userns_fd)
+    result = _libc.syscall(_SYS_MOUNT_SETATTR, tree_fd, b"", _AT_EMPTY_PATH, attributes, ctypes.c_size_t(32))
+    _check(result, "mount_setattr")
+
+
 def move_mount(tree_fd: int, target: str) -> None:
     """Attach a detached mount at `target`."""
     result = _libc.syscall(_SYS_MOVE_MOUNT, tree_fd, b"", _AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH)
@@ -82,9 +101,18 @@ def setns(fd: int, kind: int) -> None:
 
 def open_in_root(root: str, path: str, flags: int = os.O_RDONLY) -> int:
     """Open `path` as a process with the root directory `root` would: no symlink leads out of it."""
+    return _open(root, path, flags, _RESOLVE_IN_ROOT)
+
+
+def open_beneath(top: str, path: str, flags: int) -> int:
+    """Open `path` below `top`; a link or `..` that leads out of it is an error (EXDEV), also when it leads back."""
+    return _open(top, path, flags, _RESOLVE_BENEATH)
+
+
+def _open(root: str, path: str, flags: int, resolve: int) -> int:
     root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        how = struct.pack("=QQQ", flags | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+        how = struct.pack("=QQQ", flags | os.O_CLOEXEC, 0, resolve | _RESOLVE_NO_MAGICLINKS)
         result = _libc.syscall(_SYS_OPENAT2, root_fd, os.fsencode(path), how, ctypes.c_size_t(len(how)))
         return _check(result, path)
     finally:

@@ -113,9 +113,10 @@ def _mount_from(here: Path, target: Path, options: str) -> None:
 
 def unmount(directory: Directory) -> None:
     """Take away what `mount` made, all or parts of it. Idempotent. Raises MountFailed."""
-    attached = []
-    with contextlib.suppress(FileNotFoundError):
-        attached = sorted(directory.lower.iterdir())
+    attached: list[Path] = []
+    for place in (directory.lower, directory.binds):
+        with contextlib.suppress(FileNotFoundError):
+            attached += sorted(place.iterdir())
     for path in (directory.rootfs, *attached):
         try:
             while True:

@@ -162,7 +162,7 @@ async def begin(host: Host, box: Box, process: ProcessSpec) -> Session:
 
 
 async def _begin(host: Host, box: Box, process: ProcessSpec) -> Session:
-    base = execution.describe(host, box, process)
+    base = await execution.describe(host, box, process)
     try:
         if process.terminal is None:
             return await _with_pipes(host, box, base)

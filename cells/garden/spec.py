@@ -121,6 +121,26 @@ class EgressRule:
 
 
 @frozen
+class BindMount:
+    """A directory or file of the host in the container; the cell's configuration says from where it may be."""
+
+    source: str
+    """Absolute, below one of `bind_source_dirs`."""
+    destination: str
+    """Absolute; made when the image does not have it."""
+    readonly: bool = True
+
+
+@frozen
+class TmpfsMount:
+    """A file system in memory, which counts towards the container's memory; any user may write to it."""
+
+    destination: str
+    size_bytes: int
+    mode: int = 0o1777
+
+
+@frozen
 class ContainerSpec:
     """What to create. The user process is `path` with `args` (which do not repeat the path)."""
 
@@ -141,6 +161,8 @@ class ContainerSpec:
     hostname: str | None = None
     """None: the handle. At most the last 49 characters are used."""
     limits: Limits = Limits()
+    mounts: tuple[BindMount | TmpfsMount, ...] = ()
+    """In this order, after what every container has."""
     ports: tuple[int, ...] = ()
     """Container ports to publish on the host."""
     egress: tuple[EgressRule, ...] = ()

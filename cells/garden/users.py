@@ -12,6 +12,8 @@ from cells.garden import kernel
 from diego_py.errors import UserNotFound
 
 FILE_BYTES_MAX = 4 * 1024 * 1024
+ROOT = ("root", 0, 0, "/")
+"""What the kernel knows without any file; an image with a single program has none."""
 ID_MAX = 65_535
 """A container has so many ids; the one above would be nobody's on the host."""
 
@@ -37,7 +39,7 @@ def look_up(root: str, user: str) -> Identity:
     A number needs no entry; a name does.
     """
     who, _, group = user.partition(":")
-    entry = _passwd_entry(root, who)
+    entry = _passwd_entry(root, who) or (ROOT if who == "root" else None)
     if entry is None and not _is_id(who):
         raise UserNotFound(f"find user {user!r} in the image", evidence={"user": user})
     name, uid, gid, home = entry or (who, int(who), 0, "/")

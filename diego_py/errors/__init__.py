@@ -62,6 +62,7 @@ from diego_py.errors.cascade import (
 )
 from diego_py.errors.files import (
     ArchiveRefused,
+    BindRefused,
     FileDenied,
     FileKindWrong,
     FileMissing,
@@ -139,6 +140,7 @@ __all__ = [
     "ArchiveUnsupported",
     "BadAnswer",
     "BecameUnhealthy",
+    "BindRefused",
     "BodyTooLarge",
     "BudgetSpent",
     "CallerError",

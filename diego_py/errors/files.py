@@ -5,6 +5,15 @@ from __future__ import annotations
 from diego_py.errors.base import DOCTOR, DiegoError, Fault, Next
 
 
+class BindRefused(DiegoError):
+    """The cell does not mount this directory or file of its host into containers; `evidence` says why."""
+
+    code = "garden.bind_refused"
+    title = "The cell does not mount this part of its host"
+    elsewhere = True
+    next = (Next("Name a path below one of the cell's bind_source_dirs, without links that lead out of it"),)
+
+
 class FilesFailed(DiegoError):
     """Files could not be moved in or out of the container; `evidence` has the path in it and what the kernel said."""
 

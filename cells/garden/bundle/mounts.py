@@ -1,8 +1,9 @@
-"""What is mounted over the root: kernel file systems, empty memory ones, and three files of /etc that are our own."""
+"""What is mounted over the root: kernel file systems, memory ones, what was asked for, and three files of our own."""
 
 from __future__ import annotations
 
-from cells.garden.bundle.plan import Config, Plan
+from cells.garden.bundle.plan import Bind, Config, Plan
+from cells.garden.spec import TmpfsMount
 
 TTY_GROUP = 5
 MEMORY_FILES = "size=65536k"
@@ -49,4 +50,15 @@ def apply(config: Config, plan: Plan) -> Config:
         }
         for name in ETC
     ]
-    return {**config, "mounts": [*KERNEL, *own]}
+    given = [_bind(mount) if isinstance(mount, Bind) else _tmpfs(mount) for mount in plan.mounts]
+    return {**config, "mounts": [*KERNEL, *given, *own]}
+
+
+def _bind(mount: Bind) -> Config:
+    options = ["bind", "nosuid", "nodev", "private", *mount.options]
+    return {"destination": mount.destination, "type": "bind", "source": mount.source, "options": options}
+
+
+def _tmpfs(mount: TmpfsMount) -> Config:
+    options = ["nosuid", "nodev", f"mode={mount.mode:o}", f"size={mount.size_bytes}"]
+    return {"destination": mount.destination, "type": "tmpfs", "source": "tmpfs", "options": options}

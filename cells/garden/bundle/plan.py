@@ -6,11 +6,20 @@ from typing import Any
 
 from attrs import field, frozen
 
-from cells.garden.spec import Env, Limits
+from cells.garden.spec import Env, Limits, TmpfsMount
 from cells.garden.users import Identity
 
 Config = dict[str, Any]
 """An OCI runtime configuration, as JSON will have it."""
+
+
+@frozen
+class Bind:
+    """A directory or file of the host, prepared, and where the container has it."""
+
+    source: str
+    destination: str
+    options: tuple[str, ...]
 
 
 @frozen
@@ -36,5 +45,6 @@ class Plan:
     limits: Limits
     nofile_max: int
     """The cell's own hard limit: nobody below it can be given more."""
+    mounts: tuple[Bind | TmpfsMount, ...] = ()
     apparmor_profile: str | None = None
     """None: the host has no AppArmor, or the cell names no profile."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from attrs import define
 
-from cells.garden import children, processes, streams
+from cells.garden import children, processes, streams, users
 from cells.garden.box import Box
 from cells.garden.host import Host
 from cells.garden.users import Identity
@@ -173,9 +173,9 @@ def check_path(path: str) -> None:
         raise InvalidSpec(f"path {path!r}", errors=[{"pointer": "/path", "detail": "an absolute path"}])
 
 
-async def send(host: Host, box: Box, path: str, archive: AsyncIterable[bytes], identity: Identity) -> None:
-    """Unpack a tar stream below `path`. Raises FilesFailed and its kinds; what was unpacked before stays."""
-    async with begin(host, box, "in", path, identity) as copy:
+async def send(host: Host, box: Box, path: str, archive: AsyncIterable[bytes], user: str) -> None:
+    """Unpack a tar stream below `path`. Raises UserNotFound, FilesFailed; what was unpacked before stays."""
+    async with begin(host, box, "in", path, _identity(box, user)) as copy:
         with contextlib.suppress(ConnectionError):  # It gave up, and says why.
             async for chunk in archive:
                 copy.stdin.write(chunk)
@@ -185,13 +185,17 @@ async def send(host: Host, box: Box, path: str, archive: AsyncIterable[bytes], i
             raise failure
 
 
-async def fetch(host: Host, box: Box, path: str, identity: Identity) -> AsyncGenerator[bytes, None]:
-    """The tar stream of what is at `path`. Raises FilesFailed and its kinds, at the latest at its end."""
-    async with begin(host, box, "out", path, identity) as copy:
+async def fetch(host: Host, box: Box, path: str, user: str) -> AsyncGenerator[bytes, None]:
+    """The tar stream of what is at `path`. Raises UserNotFound, FilesFailed, at the latest at its end."""
+    async with begin(host, box, "out", path, _identity(box, user)) as copy:
         while chunk := await copy.stdout.read(CHUNK_BYTES):
             yield chunk
         if failure := await copy.failure():
             raise failure
+
+
+def _identity(box: Box, user: str) -> Identity:
+    return users.look_up(str(box.directory.rootfs), user)
 
 
 async def make_directory(host: Host, box: Box, path: str, identity: Identity) -> None:

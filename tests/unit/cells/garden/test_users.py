@@ -55,8 +55,11 @@ def test_not_found(image: str, user: str) -> None:
 
 def test_image_without_files(tmp_path: Path) -> None:
     assert look_up(str(tmp_path), "0") == Identity(0, 0, (0,), "0", "/")
-    with pytest.raises(UserNotFound):
-        look_up(str(tmp_path), "root")
+    assert look_up(str(tmp_path), "root") == Identity(0, 0, (0,), "root", "/")
+    assert look_up(str(tmp_path), "root:7") == Identity(0, 7, (7,), "root", "/")
+    for user in ("vcap", "root:vcap"):
+        with pytest.raises(UserNotFound):
+            look_up(str(tmp_path), user)
 
 
 def test_links_do_not_lead_out_of_the_image(image: str, tmp_path: Path) -> None:
