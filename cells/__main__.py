@@ -7,7 +7,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from cells.app import build
+from cells.app import build, network_log
 from cells.config import CellConfig
 from cells.garden.children import become_subreaper
 from cells.garden.garden import Garden
@@ -43,7 +43,7 @@ async def run(config: CellConfig) -> int:
     clock = SystemClock()
     log = logger("cell", config.cell_id)
     process = Process(log)
-    cell = build(config, Garden(config.garden(), clock), clock, log, process.defect)
+    cell = build(config, Garden(config.garden(), clock, network_log(log)), clock, log, process.defect)
     return await process.run(cell.parts)
 
 

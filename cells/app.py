@@ -6,7 +6,9 @@ import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
+from typing import assert_never
 
+import attrs
 import structlog
 from attrs import define, frozen
 
@@ -14,6 +16,7 @@ from cells.config import CellConfig
 from cells.executor.backend import ContainerBackend
 from cells.executor.checks.prober import Prober
 from cells.executor.executor import Executor, Pace
+from cells.garden.network.events import EgressLogged, FirewallNotRestored, FirewallRestored, NetworkEvent
 from cells.rep.admission import Admission
 from cells.rep.adoption import Adoption
 from cells.rep.api import RepApi
@@ -120,6 +123,23 @@ def build(
         work=work,
         sync=sync,
     )
+
+
+def network_log(log: structlog.stdlib.BoundLogger) -> Callable[[NetworkEvent], None]:
+    """What garden tells of its network, as log events."""
+
+    def write(event: NetworkEvent) -> None:
+        match event:
+            case EgressLogged():
+                log.info("egress_allowed", **attrs.asdict(event, filter=lambda _, value: value is not None))
+            case FirewallRestored(reason):
+                log.warning("firewall_restored", reason=reason)
+            case FirewallNotRestored(reason, evidence):
+                log.error("firewall_not_restored", reason=reason, evidence=dict(evidence))
+            case _:
+                assert_never(event)
+
+    return write
 
 
 def _listener(

@@ -25,6 +25,7 @@ class Finished:
     status: int
     stdout: str
     stderr: str
+    pid: int = 0
 
 
 def become_subreaper(name: str | None = None) -> None:
@@ -78,7 +79,7 @@ async def _run(argv: Sequence[str], stdin: bytes | None, timeout_s: float, cwd: 
         await child.wait()
         raise
     assert child.returncode is not None
-    return Finished(child.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
+    return Finished(child.returncode, out.decode(errors="replace"), err.decode(errors="replace"), child.pid)
 
 
 async def spawn(argv: Sequence[str], **how: Any) -> asyncio.subprocess.Process:

@@ -42,7 +42,7 @@ from cells.garden.images.layer_files import LayerFiles
 from cells.garden.images.store import Store
 from cells.garden.images.unpack import UnpackLimits
 from cells.garden.monitor import Monitor
-from cells.garden.network import egress, links
+from cells.garden.network import events, links, live
 from cells.garden.session import Session
 from cells.garden.spec import Activity, Container, ContainerSpec, ExecResult, Exit, LogLine, ProcessSpec, Usage
 from cells.garden.undo import Undo
@@ -68,6 +68,7 @@ class Garden:
 
     config: GardenConfig
     clock: Clock
+    tell: events.Tell = events.unheard
     _host: Host = field(init=False)
     _store: Store = field(init=False)
     _monitor: Monitor = field(factory=Monitor, init=False)
@@ -76,7 +77,7 @@ class Garden:
 
     def __attrs_post_init__(self) -> None:
         config = self.config
-        self._host = Host(config)
+        self._host = Host(config, self.tell)
         self._store = Store(
             LayerFiles(Path(config.state_dir, "images")),
             UnpackLimits(bytes_max=config.layer_bytes_max, entries_max=config.layer_entries_max),
@@ -93,7 +94,7 @@ class Garden:
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self.close)
             await in_thread(self._host.prepare)
-            self._host.link_watch.open()
+            self._host.watch()
             plan = recovery.look(self._host)
             self._boxes = {box.handle: box for box in plan.adopt}
             await self._host.firewall.prepare(box.elements for box in plan.adopt)
@@ -118,8 +119,7 @@ class Garden:
         QuotaUnavailable, VolumeFailed, BudgetSpent.
         """
         with call.hop("garden", self.config.cell_id, "create", GardenFailed) as call:
-            egress.check(spec.egress)
-            self._host.volumes.check(spec.limits)
+            self._host.check(spec)
             wanted = provide.find(spec, self.config, self._store)
             async with call.within_budget("create container", Outcome.ROLLED_BACK), AsyncExitStack() as undo:
                 with call.step("allocate"):
@@ -254,6 +254,14 @@ class Garden:
                 async for chunk in chunks:
                     yield chunk
 
+    async def set_egress(self, call: Call, handle: str, rules: live.Rules) -> None:
+        """Change what a container may reach, in one step. Connections that it has open stay open.
+
+        Raises ContainerNotFound, InvalidSpec, NetworkFailed; after the last one the old rules hold.
+        """
+        with call.hop("garden", self.config.cell_id, "set egress", GardenFailed):
+            await live.set_egress(self._host, self._box(handle), rules)
+
     async def stop(self, call: Call, handle: str, grace_s: float) -> Exit:
         """End the user process: SIGTERM to all, then SIGKILL to what is left after `grace_s`. The container stays.
 
@@ -333,7 +341,7 @@ class Garden:
             await session.close_all(box)
         self._monitor.close()
         await self._store.close()
-        self._host.link_watch.close()
+        await self._host.unwatch()
         self._host.firewall.close()
         self._host.userns.close()
         await in_thread(self._host.volumes.close)

@@ -22,9 +22,12 @@ from cells.garden.cgroups import Cgroups
 from cells.garden.config import CLOSED, GardenConfig
 from cells.garden.depot import Depot, Directory, Record
 from cells.garden.extras import Extras
-from cells.garden.network import links, resolver
+from cells.garden.network import egress, links, resolver
+from cells.garden.network.events import Tell
 from cells.garden.network.firewall import Firewall
+from cells.garden.network.guard import Guard
 from cells.garden.network.links import Link
+from cells.garden.network.packet_log import PacketLog
 from cells.garden.network.resolver import Resolver
 from cells.garden.network.ruleset import Policy
 from cells.garden.network.watch import LinkWatch
@@ -47,6 +50,7 @@ class Host:
     """All parts, made from one configuration. Making it touches nothing; `prepare` does."""
 
     config: GardenConfig
+    tell: Tell
     depot: Depot = field(init=False)
     runtime: Runtime = field(init=False)
     firewall: Firewall = field(init=False)
@@ -63,6 +67,8 @@ class Host:
     mtu: int = field(default=1500, init=False)
     counters: tuple[str, ...] = field(default=(), init=False)
     resolver: Resolver = field(factory=Resolver, init=False)
+    guard: Guard = field(init=False)
+    packet_log: PacketLog = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         config = self.config
@@ -75,6 +81,8 @@ class Host:
             config.runtime_timeout_s,
         )
         self.firewall = Firewall(_policy(config), config.nft_path)
+        self.guard = Guard(self.firewall, self.tell)
+        self.packet_log = PacketLog(self.tell)
         self.userns = UserNamespaces(config.id_base)
         self.addresses = Addresses(IPv4Network(config.network))
         # The lowest: its user namespace is likely to be there already, and to make one takes milliseconds.
@@ -105,6 +113,23 @@ class Host:
         configured = Resolver(self.config.dns_servers, self.config.dns_search, self.config.dns_options)
         self.resolver = resolver.chosen(configured, has_ipv6=False)
         self.firewall.policy = evolve(self.firewall.policy, resolvers=self.resolver.servers)
+
+    def watch(self) -> None:
+        """Open what tells us of changes on the host, before the firewall is made. Raises NetworkFailed, OSError."""
+        self.link_watch.open()
+        self.packet_log.open(self.config.nft_table)
+        self.firewall.policy = evolve(self.firewall.policy, log_group=self.packet_log.group)
+        self.guard.open()
+
+    async def unwatch(self) -> None:
+        self.link_watch.close()
+        await self.guard.close()
+        self.packet_log.close()
+
+    def check(self, spec: ContainerSpec) -> None:
+        """Whether this host can do what is asked, before anything is begun. Raises InvalidSpec, QuotaUnavailable."""
+        egress.check(spec.egress)
+        self.volumes.check(spec.limits)
 
     def allocate(self, spec: ContainerSpec, now: datetime) -> Box:
         """Take all numbers a container needs, or none. Raises PoolExhausted."""

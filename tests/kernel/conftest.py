@@ -17,6 +17,7 @@ import pytest
 from cells.garden import children
 from cells.garden.config import GardenConfig
 from cells.garden.garden import Garden
+from cells.garden.network.events import Tell, unheard
 from cells.garden.processes import stat
 from diego_py.service.clock import SystemClock
 from tests.kernel.containers import CRUN_ON_HYBRID, call, cgroup_trees, make_busybox
@@ -199,8 +200,8 @@ async def new_garden(host_sweep: None, new_config: Callable[..., GardenConfig]) 
     """Makes started gardens; all their containers are destroyed in the end, and the test fails if that fails."""
     made: list[Garden] = []
 
-    async def make(config: GardenConfig | None = None, **changes: Any) -> Garden:
-        garden = Garden(config or new_config(**changes), SystemClock())
+    async def make(config: GardenConfig | None = None, tell: Tell = unheard, **changes: Any) -> Garden:
+        garden = Garden(config or new_config(**changes), SystemClock(), tell)
         await garden.start()
         made.append(garden)
         return garden

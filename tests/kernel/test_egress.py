@@ -198,9 +198,9 @@ async def test_create_and_destroy_without_a_table(garden: Garden) -> None:
 
 
 def table(garden: Garden) -> str:
-    """As nft tells it; 1.0.6 tells the ports of a set in another way when it made the set itself."""
+    """As nft tells it; nothing when there is none. 1.0.6 tells ports in another way in a set that it made itself."""
     argv = ["nft", "list", "table", "inet", garden.config.nft_table]
-    text = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+    text = subprocess.run(argv, check=False, capture_output=True, text=True).stdout
     return re.sub("0x([0-9a-f]+) .invalid type.", lambda found: str(int(found[1], 16)), text)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from attrs import define, evolve, field
 
@@ -29,6 +29,12 @@ class Firewall:
 
     policy: Policy
     nft_path: str
+    loaded: Callable[[int], None] = field(default=lambda pid: None, init=False)
+    """Called when nft, of that process id, has changed the table for us."""
+    loading: bool = field(default=False, init=False)
+    """Such an nft is at work."""
+    port: int = field(default=0, init=False)
+    """The kernel's number of the socket by which we change the table; 0 before the first change."""
     _containers: dict[str, Elements] = field(factory=dict, init=False)
     """By interface."""
     _connected: socket.socket | None = field(default=None, init=False)
@@ -112,6 +118,8 @@ class Firewall:
         if self._connected is None:
             self._connected = netlink.connection(netlink.NETFILTER)
             netlink.have_room(self._connected)
+            self._connected.bind((0, 0))
+            self.port = self._connected.getsockname()[0]
         nft_elements.transact(self._connected, requests)
 
     async def _load(self) -> None:
@@ -119,10 +127,16 @@ class Firewall:
 
     async def _run(self, what: str, text: str) -> None:
         argv = children.bound_to_us([self.nft_path, "-f", "-"], ["net_admin"])
+        pid = 0
+        self.loading = True
         try:
             finished = await children.run(argv, stdin=text.encode(), timeout_s=TIMEOUT_S)
+            pid = finished.pid
         except (TimeoutError, RuntimeMissing) as cause:
             raise NetworkFailed(f"firewall: {what}", evidence={"nft": self.nft_path}) from cause
+        finally:
+            self.loading = False
+            self.loaded(pid)
         if finished.status != 0:
             raise NetworkFailed(
                 f"firewall: {what}", evidence={"status": finished.status, "stderr": clip(finished.stderr)}

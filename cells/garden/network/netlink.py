@@ -79,6 +79,24 @@ def send(connected: socket.socket, *messages: Message) -> None:
         raise OSError(refused, os.strerror(refused))
 
 
+def messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Kind, sender and body of each message in what was received at once."""
+    while len(data) >= HEADER.size:
+        length, kind, _, _, sender = HEADER.unpack_from(data)
+        yield kind, sender, data[HEADER.size : length]
+        data = data[max(HEADER.size, length + -length % 4) :]
+
+
+def attributes(data: bytes) -> dict[int, bytes]:
+    """What is in a body after its head, by kind; of several of a kind the last."""
+    found = {}
+    while len(data) >= ATTRIBUTE.size:
+        length, kind = ATTRIBUTE.unpack_from(data)
+        found[kind & ~NESTED] = data[ATTRIBUTE.size : length]
+        data = data[max(ATTRIBUTE.size, length + -length % 4) :]
+    return found
+
+
 def _answers(connected: socket.socket) -> Iterator[int]:
     """An errno for each request that was answered, 0 for one that was carried out."""
     with contextlib.suppress(BlockingIOError):
