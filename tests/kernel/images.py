@@ -78,12 +78,18 @@ class MemorySource:
     ended: list[int] = field(factory=list)
     diff_ids: dict[int, str] = field(factory=dict)
     """What the configuration says, where that is not the truth."""
+    announced_bytes: int | None = None
     raw: bool = False
     """The blobs are as they are transferred."""
 
     async def resolve(self, call: Call) -> Image:
         layers = [
-            Layer(_digest(blob), self.diff_ids.get(number, _digest(blob)), len(blob), GZIP)
+            Layer(
+                _digest(blob),
+                self.diff_ids.get(number, _digest(blob)),
+                self.announced_bytes or len(self._packed(blob)),
+                GZIP,
+            )
             for number, blob in enumerate(self.blobs)
         ]
         return Image("test", _digest(b"".join(self.blobs)), self.config, tuple(layers))
@@ -96,9 +102,12 @@ class MemorySource:
                 await self.hold.wait()
             if number in self.failures:
                 raise self.failures[number]
-            into.write_bytes(self.blobs[number] if self.raw else gzip.compress(self.blobs[number], 1))
+            into.write_bytes(self._packed(self.blobs[number]))
         finally:
             self.ended.append(number)
+
+    def _packed(self, blob: bytes) -> bytes:
+        return blob if self.raw else gzip.compress(blob, 1)
 
 
 def _digest(data: bytes) -> str:

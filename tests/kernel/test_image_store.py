@@ -239,6 +239,9 @@ async def test_bombs_and_lies(new_garden: Callable[..., Any], offer: Offer) -> N
     garden = await new_garden(layer_bytes_max=4 << 20, layer_entries_max=50)
     offer(MemorySource([_zeros(5 << 20)]))
     assert (await fails(garden)).root.message.endswith("more than 4194304 bytes unpacked")
+    announced = offer(MemorySource([_zeros(5 << 20)], announced_bytes=1 << 40))
+    assert "1099511627776 bytes" in (await fails(garden)).root.message
+    assert announced.fetched == []
     offer(MemorySource([tar(*(member(f"{number}") for number in range(60)))]))
     assert (await fails(garden)).root.message.endswith("more than 50 entries")
     offer(MemorySource([tar(member("a"))], diff_ids={0: "sha256:" + "0" * 64}))

@@ -18,10 +18,11 @@ import msgspec
 import pytest
 from attrs import asdict
 
-from cells.garden import kernel
+from cells.garden import kernel, processes
 from cells.garden.config import GardenConfig
 from cells.garden.spec import ProcessSpec
 from tests.kernel.containers import call, every_runtime, shell, spec, start, until_printed
+from tests.kernel.images import until
 
 pytestmark = pytest.mark.kernel
 
@@ -228,3 +229,36 @@ async def test_adopted_network_goes_on_without_a_gap(
     writer.close()
     await second.destroy(call(), "a")
     first._boxes.clear()
+
+
+PULLING = """
+from cells.garden.images import provide
+from tests.kernel.images import MemorySource, member, tar, until
+
+async def scenario(garden, hang):
+    blob = tar(*(member(f"f{number}", bytes(4096)) for number in range(50_000)))
+    source = MemorySource([blob], hold=asyncio.Event(), raw=True)
+    provide.source_of = lambda spec, config: source
+    async with asyncio.TaskGroup() as group:
+        group.create_task(garden.create(call(), shell("half", "true", rootfs="docker:///x")))
+        await until(lambda: source.fetched)
+        MOMENT
+        await hang()
+"""
+
+
+@pytest.mark.parametrize("moment", ["", "source.hold.set()"], ids=["while it fetches", "while it unpacks"])
+async def test_killed_while_it_pulls(
+    new_garden: Callable[..., Any], new_config: Callable[..., Any], moment: str
+) -> None:
+    """The unpacker ends with the process that owns the garden, and the next one begins anew."""
+    config = new_config()
+    layers = Path(config.state_dir, "images/layers")
+    async with owner(config, PULLING.replace("MOMENT", moment)) as process:
+        if moment:
+            await until(lambda: any(layers.glob("*.incomplete/fs/f1*")))
+            assert processes.mentioning(f"parent={process.pid}")
+    await until(lambda: not processes.mentioning(f"parent={process.pid}"))
+    garden = await new_garden(config)
+    assert not list(layers.iterdir())
+    assert garden.containers() == []

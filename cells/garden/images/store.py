@@ -89,6 +89,10 @@ class Store:
         """
         if not 0 < len(image.layers) <= LAYERS_MAX:
             raise ImageUnsupported(f"use an image of {len(image.layers)} layers; there can be 1 to {LAYERS_MAX}")
+        for layer in image.layers:
+            if layer.size > self.limits.archive_bytes_max:
+                told = f"fetch layer {layer.digest} of {layer.size} bytes: at most {self.limits.bytes_max} unpacked"
+                raise ArchiveTooLarge(told, evidence={"limit": "layer_bytes_max"})
         chain = chain_ids([layer.diff_id for layer in image.layers])
         self._pins.update(chain)
         try:

@@ -65,6 +65,11 @@ class UnpackLimits:
     cpu_s: int = 600
     wall_s: float = 1800.0
 
+    @property
+    def archive_bytes_max(self) -> int:
+        """Of the archive itself: content, and headers of a usual size."""
+        return self.bytes_max + 2048 * self.entries_max
+
 
 @frozen
 class Owner:
