@@ -50,6 +50,8 @@ class Record:
     init_pid: int = 0
     init_started: int = 0
     exit: Exit | None = None
+    stdin: bool = False
+    """Its process can be given input."""
     layer: str = ""
     """Chain id of the highest layer of the store that it is mounted from; while it exists, the store keeps that."""
     egress: tuple[EgressRule, ...] = ()

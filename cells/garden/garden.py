@@ -18,6 +18,7 @@ from attrs import define, evolve, field
 
 from cells.garden import (
     activity,
+    attachment,
     binds,
     bundle,
     demolition,
@@ -32,6 +33,7 @@ from cells.garden import (
     session,
     users,
 )
+from cells.garden.attachment import Attachment
 from cells.garden.box import Box
 from cells.garden.children import in_thread, together, uninterrupted
 from cells.garden.config import GardenConfig
@@ -166,7 +168,8 @@ class Garden:
 
     async def _have_process(self, box: Box, config: bundle.Config) -> None:
         keep_log = box.record.limits.log_bytes_per_second != 0
-        box.has_processes(*await self._host.runtime.create(box.handle, box.directory, config, keep_log))
+        runtime, stdin = self._host.runtime, box.record.stdin
+        box.has_processes(*await runtime.create(box.handle, box.directory, config, keep_log, stdin))
 
     async def _open_firewall(self, call: Call, box: Box) -> None:
         with call.step("firewall"):
@@ -233,6 +236,10 @@ class Garden:
             box = self._running(handle)
             with call.hop(self._host.runtime.name, self.config.cell_id, "exec", RuntimeFailed):
                 return await session.begin(self._host, box, process)
+
+    def attach(self, handle: str) -> Attachment:
+        """The output of the container's own process, and its input. Raises ContainerNotFound, IllegalTransition."""
+        return attachment.attach(self._box(handle))
 
     async def stream_in(
         self, call: Call, handle: str, path: str, archive: AsyncIterable[bytes], user: str = "root"

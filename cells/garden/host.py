@@ -153,6 +153,7 @@ class Host:
             properties=dict(spec.properties),
             created_at=now.isoformat(),
             rootfs=spec.rootfs,
+            stdin=spec.stdin,
             volume=str(self.volumes.path(spec.handle)),
             egress=spec.egress,
         )

@@ -41,6 +41,8 @@ NO_LOG = "none"
 """conmon still reads what the container writes, so it is never held up."""
 SYNC_MESSAGE_BYTES_MAX = 64 * 1024
 EXIT_POLL_BYTES = 16
+STDIN = ("--stdin", "--leave-stdin-open")
+"""Input that stays open whoever comes and goes: conmon outlives us, and so shall what it is a client of."""
 
 
 @define
@@ -73,7 +75,7 @@ class Runtime:
         return self.version.name
 
     async def create(
-        self, handle: str, directory: Directory, config: Config, keep_log: bool
+        self, handle: str, directory: Directory, config: Config, keep_log: bool, stdin: bool = False
     ) -> tuple[Process, Process]:
         """Create the container: all of it is there, the user process waits to be started.
 
@@ -88,7 +90,7 @@ class Runtime:
         try:
             with (directory.path / "conmon.log").open("wb") as stderr:
                 parent = await children.spawn(
-                    self._conmon(runtime_path, handle, directory, keep_log),
+                    [*self._conmon(runtime_path, handle, directory, keep_log), *(STDIN if stdin else ())],
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=asyncio.subprocess.DEVNULL,
                     stderr=stderr,

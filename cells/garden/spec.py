@@ -158,6 +158,8 @@ class ContainerSpec:
     image_username: str = ""
     image_password: Secret | None = None
     """For the registry of the image."""
+    stdin: bool = False
+    """Its process can be given input, at any time, as long as it runs; False: its input is at its end."""
     hostname: str | None = None
     """None: the handle. At most the last 49 characters are used."""
     limits: Limits = Limits()
