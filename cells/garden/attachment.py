@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator
 
 from attrs import define
 
-from cells.garden import logs
 from cells.garden.box import Box
 from cells.garden.spec import LogLine
 from diego_py.errors import IllegalTransition
@@ -58,11 +57,10 @@ class Attachment:
         self.close()
 
 
-def attach(box: Box) -> Attachment:
+def attach(box: Box, output: AsyncIterator[LogLine]) -> Attachment:
     """Raises IllegalTransition when its process has ended."""
     if box.ended.done():
         raise IllegalTransition(f"attach to a container that is {box.state}")
-    output = logs.follow(box.directory.log, 0, box.ended)
     return Attachment(output, _connect(box) if box.record.stdin else None)
 
 

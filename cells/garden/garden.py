@@ -18,22 +18,20 @@ from attrs import define, evolve, field
 
 from cells.garden import (
     activity,
-    attachment,
     binds,
     bundle,
     demolition,
     directories,
     ending,
     execution,
-    log_rate,
-    logs,
+    log_reading,
     processes,
     recovery,
     rootfs,
     session,
     users,
 )
-from cells.garden.attachment import Attachment
+from cells.garden.attachment import Attachment, attach
 from cells.garden.box import Box
 from cells.garden.children import in_thread, together, uninterrupted
 from cells.garden.config import GardenConfig
@@ -239,7 +237,7 @@ class Garden:
 
     def attach(self, handle: str) -> Attachment:
         """The output of the container's own process, and its input. Raises ContainerNotFound, IllegalTransition."""
-        return attachment.attach(self._box(handle))
+        return attach(self._box(handle), self.logs(handle, tail=0, follow=True))
 
     async def stream_in(
         self, call: Call, handle: str, path: str, archive: AsyncIterable[bytes], user: str = "root"
@@ -326,13 +324,7 @@ class Garden:
 
         Works after destroy, until the log makes room for newer ones. Raises ContainerNotFound.
         """
-        path = self._host.depot.log(handle)
-        box = self._boxes.get(handle)
-        if "/" in handle or (box is None and not path.exists()):
-            raise ContainerNotFound(f"read the log of {handle}")
-        lines = logs.follow(path, tail, box.ended if box is not None and follow else None)
-        rate = self._host.depot.log_rate(handle)
-        return lines if rate is None else log_rate.limited(lines, rate)
+        return log_reading.lines(self._host.depot, handle, self._boxes.get(handle), tail, follow)
 
     def rootfs_names(self) -> list[str]:
         """The images this cell has."""
