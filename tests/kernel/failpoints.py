@@ -1,7 +1,7 @@
 """A process that owns a garden and kills itself, without a warning, just before its side effect of a given number.
 
 The side effects are not listed anywhere: Python tells an audit hook of each change of a file and of each child, and
-every function of the two modules that talk to the kernel is wrapped. So a new step of garden is a new failpoint.
+every function of the modules that talk to the kernel is wrapped. So a new step of garden is a new failpoint.
 
 `python -m tests.kernel.failpoints`: a line of JSON (config, kill_at) in; a forked owner lives through the scenario; a
 line of JSON out: the side effects it had, each with the phase it was in. Without a number it lives to the end.
@@ -26,7 +26,8 @@ from cells.garden import children, kernel, userns
 from cells.garden.config import GardenConfig
 from cells.garden.garden import Garden
 from cells.garden.network import netlink
-from cells.garden.spec import ProcessSpec
+from cells.garden.quota import kernel as quota_kernel
+from cells.garden.spec import Limits, ProcessSpec
 from diego_py.service.clock import SystemClock
 from tests.kernel.containers import call, shell
 
@@ -34,9 +35,11 @@ CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "os.cho
 CHANGES = (*CHANGES, "os.truncate", "os.setxattr", "subprocess.Popen", "fcntl.ioctl")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 LOOKING = {"open_in_root", "inotify", "connection", "attribute", "nest", "message"}
+LOOKING |= {"file_system", "project", "project_quota", "project_quota_enforced", "subvolume_id", "btrfs_uuid"}
 """Functions of the kernel's modules that change nothing."""
 HANDLE = "any"
 PORT = 8080
+DISK_BYTES = 16 << 20
 SCRIPT = f"trap 'exit 3' TERM; httpd -p {PORT} -h /srv/www; while :; do sleep 0.05; done"
 
 
@@ -97,8 +100,9 @@ def _last_name(arguments: tuple[Any, ...]) -> str:
 async def live(garden: Garden, points: Failpoints) -> None:
     """One container from begin to end, by every operation of garden."""
     await garden.start()
+    limits = Limits(disk_bytes=DISK_BYTES if garden.config.volumes_store_mb else None)
     points.phase = "create"
-    await garden.create(call(), shell(HANDLE, SCRIPT, ports=(PORT,)))
+    await garden.create(call(), shell(HANDLE, SCRIPT, ports=(PORT,), limits=limits))
     points.phase = "run"
     await garden.run(call(), HANDLE)
     points.phase = "exec"
@@ -118,7 +122,7 @@ async def live(garden: Garden, points: Failpoints) -> None:
 def own(config: GardenConfig, points: Failpoints) -> None:
     children.become_subreaper()
     userns.UserNamespaces.prewarm.__defaults__ = (0,)  # Made when they are needed: so they are failpoints too.
-    for module in (kernel, netlink):
+    for module in (kernel, netlink, quota_kernel):
         points.wrap(module)
     points.after_spawn()
     sys.addaudithook(points.audit)
