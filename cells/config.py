@@ -126,6 +126,8 @@ class CellConfig:
     """Seconds between SIGTERM and SIGKILL when an instance is stopped."""
     default_start_timeout_s: float = 60.0
     """Seconds to the first healthy check for an LRP whose `start_timeout_ms` is 0."""
+    sandboxes_ready: int = 4
+    """Namespaces with their network that are made ahead of need; 0: made when a container is."""
     settle_ms: int = 50
     """Milliseconds of processor time after which a process without a check counts as RUNNING, though never idle."""
     unhealthy_interval_s: float = 1.0
@@ -166,6 +168,7 @@ class CellConfig:
                 interface_prefix=self.interface_prefix,
                 nft_table=self.nft_table,
                 containers_max=self.containers_max,
+                sandboxes_ready=self.sandboxes_ready,
                 log_bytes_max=self.log_bytes_max,
                 volumes_dir=self.volumes_dir,
                 volumes_store_mb=self.volumes_store_mb,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -12,11 +15,16 @@ from cells.garden.depot import Directory, Record
 from cells.garden.extras import Runtimes
 from cells.garden.network.nft_elements import Elements
 from cells.garden.processes import Process
+from cells.garden.sandboxes.pool import Place
 from cells.garden.spec import Container, Exit, Network, State
+from diego_py.errors import SandboxFailed
 
 if TYPE_CHECKING:
     from cells.garden.files.copying import Copy
     from cells.garden.session import Session
+
+SHARED = {"user": "user", "pid": "pid", "network": "net", "ipc": "ipc", "uts": "uts"}
+"""OCI's name of each namespace that a sandbox has, and the kernel's."""
 
 
 @define(eq=False)
@@ -45,6 +53,32 @@ class Box:
         return self.record.handle
 
     @property
+    def holder(self) -> Process:
+        """PID 1 of its namespaces. What kills it kills every process of the container."""
+        return Process(self.record.holder_pid, self.record.holder_started)
+
+    @property
+    def place(self) -> Place:
+        return Place(self.record.id_slot, self.record.address_number)
+
+    @property
+    def namespaces(self) -> dict[str, str]:
+        """The namespaces that all processes of the container share, by OCI type, as paths for a runtime to join."""
+        return {kind: f"/proc/{self.holder.pid}/ns/{name}" for kind, name in SHARED.items()}
+
+    @contextmanager
+    def user_namespace(self) -> Iterator[int]:
+        """The user namespace as a descriptor: mounts are shifted to its ids. Raises SandboxFailed."""
+        try:
+            fd = os.open(self.namespaces["user"], os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as gone:
+            raise SandboxFailed("enter the sandbox: its holder is dead", evidence={"pid": self.holder.pid}) from gone
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    @property
     def monitor(self) -> Process:
         return Process(self.record.monitor_pid, self.record.monitor_started)
 
@@ -66,6 +100,9 @@ class Box:
             limits=self.record.limits,
             created_at=datetime.fromisoformat(self.record.created_at),
         )
+
+    def has_holder(self, holder: Process) -> None:
+        self.record = evolve(self.record, holder_pid=holder.pid, holder_started=holder.started)
 
     def has_processes(self, monitor: Process, init: Process) -> None:
         self.record = evolve(

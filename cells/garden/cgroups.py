@@ -11,6 +11,9 @@ from attrs import define, field, frozen
 
 from diego_py.errors import CgroupFailed
 
+SANDBOXES = "_sandboxes"
+"""Beside the containers, and no handle: where the processes are that hold namespaces. They count for no container."""
+
 UNLIMITED = 1 << 62
 """v1 says "no limit" with the largest multiple of a page; anything above this is none."""
 
@@ -60,6 +63,10 @@ class Cgroups:
             raise CgroupFailed("find a cgroup hierarchy with the memory controller")
         return cgroups
 
+    @property
+    def _listing(self) -> str | None:
+        return self._v1.get("pids") or self._v1.get("memory") or self._v2
+
     def path(self, handle: str) -> str:
         """The absolute path for the runtime. A relative one would nest below the cgroup of this very process."""
         return f"{self.parent}/{handle}"
@@ -84,11 +91,31 @@ class Cgroups:
             except OSError as refused:
                 raise CgroupFailed(f"make cgroup {self.parent}", evidence={"tree": tree.mount}) from refused
 
+    def hold(self, pid: int) -> None:
+        """Have a process, and all it will start, listed as holders of namespaces. Raises CgroupFailed.
+
+        In the tree in which we list processes. In the others only so that nothing of where the cell is shows in a
+        container's /proc/1/cgroup: some (cpuset) want settings before they take a process, and are left out.
+        """
+        for tree in self.trees:
+            path = Path(tree.mount + self.path(SANDBOXES))
+            try:
+                path.mkdir(exist_ok=True)
+                (path / "cgroup.procs").write_text(str(pid))
+            except OSError as refused:
+                if tree.mount == self._listing:
+                    raise CgroupFailed(f"move a process to {path}", evidence={"pid": pid}) from refused
+
+    def remove_empty(self, handle: str) -> None:
+        """Remove the directories in which nobody is."""
+        for tree in self.trees:
+            with contextlib.suppress(OSError):
+                os.rmdir(tree.mount + self.path(handle))
+
     def processes(self, handle: str) -> list[int]:
         """Pids in the container, extra processes included; empty when the cgroup is gone."""
-        tree = self._v1.get("pids") or self._v1.get("memory") or self._v2
         try:
-            return [int(pid) for pid in Path(f"{tree}{self.path(handle)}/cgroup.procs").read_text().split()]
+            return [int(pid) for pid in Path(f"{self._listing}{self.path(handle)}/cgroup.procs").read_text().split()]
         except OSError:
             return []
 
@@ -165,7 +192,7 @@ class Cgroups:
         for tree in self.trees:
             with contextlib.suppress(FileNotFoundError):
                 found |= {entry.name for entry in os.scandir(tree.mount + self.parent) if entry.is_dir()}
-        return found
+        return found - {SANDBOXES}
 
 
 def _own_path(text: str, controller: str) -> str:

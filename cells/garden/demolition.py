@@ -30,11 +30,13 @@ async def _kill(host: Host, box: Box) -> None:
     await copying.end_all(box)
     if box.record.init_pid == 0:
         await kill_half_built(host, box.handle, box.directory)
+        processes.kill(box.holder)
+        await gone(box.holder)
         return
     host.cgroups.thaw(box.handle)
     inside = host.cgroups.processes(box.handle)
     strays = host.extras.unclaimed()
-    processes.kill(box.init)
+    processes.kill(box.holder)
     try:
         async with asyncio.timeout(KILL_TIMEOUT_S):
             for stray in strays:
@@ -44,6 +46,7 @@ async def _kill(host: Host, box: Box) -> None:
                     processes.reap(stray)
             await gone(box.init)
             await box.runtimes.none()
+            await gone(box.holder)
     except TimeoutError as stuck:
         raise DestroyFailed(f"kill the processes of {box.handle}", evidence={"pid": box.init.pid}) from stuck
     with contextlib.suppress(TimeoutError):

@@ -44,6 +44,9 @@ class Record:
     rootfs: str
     volume: str
     """Its directory: where it was made, whatever the configuration says by now."""
+    holder_pid: int = 0
+    holder_started: int = 0
+    """PID 1 of the container's namespaces; with its start time, as all processes here."""
     monitor_pid: int = 0
     monitor_started: int = 0
     """Start time of the monitor in clock ticks since boot: with the pid it names one process for ever."""

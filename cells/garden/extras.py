@@ -33,6 +33,10 @@ class Extras:
         if pid is not None:
             self._pids.add(pid)
 
+    def goes_on(self, pid: int) -> None:
+        """A user process whose monitor died is our child now, and no stray."""
+        self._pids.add(pid)
+
     def ended(self, pid: int) -> None:
         self._pids.discard(pid)
 

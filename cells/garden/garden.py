@@ -42,7 +42,7 @@ from cells.garden.images.layer_files import LayerFiles
 from cells.garden.images.store import Store
 from cells.garden.images.unpack import UnpackLimits
 from cells.garden.monitor import Monitor
-from cells.garden.network import events, links, live
+from cells.garden.network import events, live
 from cells.garden.session import Session
 from cells.garden.spec import Activity, Container, ContainerSpec, ExecResult, Exit, LogLine, ProcessSpec, Usage
 from cells.garden.undo import Undo
@@ -104,10 +104,11 @@ class Garden:
                 await recovery.settle(self._host, box)
             for handle in plan.demolish:
                 await recovery.demolish(self._host, handle)
+            await recovery.end_sandboxes(self._host, {box.holder for box in plan.adopt})
             await recovery.sweep_links(self._host, {box.interface for box in plan.adopt})
             await self._store.prepare()
             await in_thread(self._host.depot.prune_logs, self.config.logs_kept_max)
-            await self._host.userns.prewarm()
+            await self._host.sandboxes.open()
             undo.pop_all()
         return self.containers()
 
@@ -135,16 +136,18 @@ class Garden:
                         await together(in_thread(self._host.cgroups.warm), self._build(call, spec, box, root))
                 box.complete = True
                 undo.pop_all()
+                self._host.sandboxes.refill()
             return box.container()
 
     async def _build(self, call: Call, spec: ContainerSpec, box: Box, root: provide.Root) -> None:
         host, first_id = self._host, self._host.first_id(box)
+        with call.step("sandbox"):
+            await uninterrupted(host.have_sandbox(box))
         with call.step("depot"):
             host.depot.make(box.record)
         with call.step("volume"):
             await in_thread(host.make_volume, box)
-        with call.step("rootfs"):
-            namespace = await host.userns.get(box.record.id_slot)
+        with call.step("rootfs"), box.user_namespace() as namespace:
             await in_thread(rootfs.mount, root.lowers, box.directory, namespace, first_id)
             identity = users.look_up(str(box.directory.rootfs), spec.user)
             bound = await in_thread(binds.attach, spec, self.config.bind_source_dirs, box.directory, namespace)
@@ -155,8 +158,6 @@ class Garden:
             rootfs.write_etc(box.directory, first_id, plan.hostname, hosts, host.resolver.text())
             config = bundle.build(plan)
         await together(self._create_process(call, box, config), self._open_firewall(call, box))
-        with call.step("network"):
-            await in_thread(links.connect, host.link(box), box.record.init_pid)
         host.depot.save(box.record)
         self._watch(box)
 
@@ -268,24 +269,16 @@ class Garden:
             await live.set_egress(self._host, self._box(handle), rules)
 
     async def stop(self, call: Call, handle: str, grace_s: float) -> Exit:
-        """End the user process: SIGTERM to all, then SIGKILL to what is left after `grace_s`. The container stays.
-
-        The user process is PID 1 of its namespace, and the kernel drops every signal to a PID 1 that has no handler
-        for it: a program with the default answer to SIGTERM, which is to die, would sit out the whole grace period.
-        So for such a one we do what the default would: the others get SIGTERM, and it is killed at once (which the
-        kernel lets nobody in the namespace survive).
-        """
+        """End the user process: SIGTERM to all, then SIGKILL to what is left after `grace_s`. The container stays."""
         with call.hop("garden", self.config.cell_id, "stop", GardenFailed):
             box = self._box(handle)
             self._host.cgroups.thaw(handle)
-            inside, init = self._host.cgroups.processes(handle), box.init
             if box.ended.done():
                 return box.ended.result()
-            patient = box.state == "running" and processes.ignores_or_catches(init.pid, signal.SIGTERM)
-            processes.signal_all([pid for pid in inside if patient or pid != init.pid], signal.SIGTERM)
-            if patient:
+            if box.state == "running":
+                processes.signal_all(self._host.cgroups.processes(handle), signal.SIGTERM)
                 await asyncio.wait([box.ended], timeout=grace_s)
-            processes.kill(init)
+            processes.kill(box.init)
             return await self._end_of(box)
 
     async def destroy(self, call: Call, handle: str) -> None:
@@ -312,6 +305,7 @@ class Garden:
         await demolition.remove(self._host, box, call)
         self._host.release(box.record)
         del self._boxes[box.handle]
+        self._host.sandboxes.refill()
 
     def containers(self) -> list[Container]:
         """All that exist, the exited ones included; not those that are just being created."""
@@ -340,9 +334,9 @@ class Garden:
             await session.close_all(box)
         self._monitor.close()
         await self._store.close()
+        await self._host.close_sandboxes()
         await self._host.unwatch()
         self._host.firewall.close()
-        self._host.userns.close()
         await in_thread(self._host.volumes.close)
 
     def _allocate(self, spec: ContainerSpec) -> Box:
@@ -380,11 +374,15 @@ class Garden:
 
     def _monitor_ended(self, box: Box) -> None:
         """conmon is gone. If somebody killed it, the container goes on without it: its own end is what we wait for."""
+        self._host.extras.goes_on(box.init.pid)
         if not self._monitor.watch(box.init, lambda status: self._ended(box, status)):
             self._ended(box, None)
 
     def _ended(self, box: Box, status: int | None) -> None:
         exit = ending.read(box, self._host, status, self.clock.now())
+        self._host.extras.ended(box.init.pid)
+        # What the user process left behind ends with it. The namespaces stay: the files are still there to be copied.
+        processes.kill_all(lambda: self._host.cgroups.processes(box.handle))
         box.state = "exited"
         if box.record.phase != "destroying":
             box.record = evolve(box.record, exit=exit)

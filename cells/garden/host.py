@@ -18,7 +18,7 @@ from cells.garden.bundle import Plan
 from cells.garden.bundle.hostname import shorten
 from cells.garden.bundle.limits import WEIGHT_MAX
 from cells.garden.bundle.plan import Bind
-from cells.garden.cgroups import Cgroups
+from cells.garden.cgroups import SANDBOXES, Cgroups
 from cells.garden.config import CLOSED, GardenConfig
 from cells.garden.depot import Depot, Directory, Record
 from cells.garden.extras import Extras
@@ -26,8 +26,8 @@ from cells.garden.network import egress, links, resolver
 from cells.garden.network.events import Tell
 from cells.garden.network.firewall import Firewall
 from cells.garden.network.guard import Guard
-from cells.garden.network.links import Link
 from cells.garden.network.packet_log import PacketLog
+from cells.garden.network.pair import Link
 from cells.garden.network.resolver import Resolver
 from cells.garden.network.ruleset import Policy
 from cells.garden.network.watch import LinkWatch
@@ -35,8 +35,9 @@ from cells.garden.oci import Runtime
 from cells.garden.pools import IDS_PER_SLOT, Addresses, Pool, port_pool
 from cells.garden.quota.store import Store
 from cells.garden.quota.volumes import Volumes
+from cells.garden.sandboxes.maker import Maker
+from cells.garden.sandboxes.pool import Place, Sandboxes
 from cells.garden.spec import ContainerSpec, Limits, Network, PortForward, TmpfsMount, Usage
-from cells.garden.userns import UserNamespaces
 from cells.garden.users import Identity, is_directory
 from diego_py.errors import GardenFailed, PoolExhausted, WorkingDirectoryInvalid
 
@@ -54,10 +55,9 @@ class Host:
     depot: Depot = field(init=False)
     runtime: Runtime = field(init=False)
     firewall: Firewall = field(init=False)
-    userns: UserNamespaces = field(init=False)
     link_watch: LinkWatch = field(factory=LinkWatch, init=False)
     addresses: Addresses = field(init=False)
-    id_slots: Pool = field(init=False)
+    sandboxes: Sandboxes = field(init=False)
     ports: Pool = field(init=False)
     cgroups: Cgroups = field(init=False)
     extras: Extras = field(factory=Extras, init=False)
@@ -83,10 +83,16 @@ class Host:
         self.firewall = Firewall(_policy(config), config.nft_path)
         self.guard = Guard(self.firewall, self.tell)
         self.packet_log = PacketLog(self.tell)
-        self.userns = UserNamespaces(config.id_base)
         self.addresses = Addresses(IPv4Network(config.network))
-        # The lowest: its user namespace is likely to be there already, and to make one takes milliseconds.
-        self.id_slots = Pool("id ranges", config.id_slots, goes_round=False)
+        self.sandboxes = Sandboxes(
+            id_base=config.id_base,
+            size=config.sandboxes_ready,
+            link_of=self.link,
+            link_gone=self.link_watch.gone,
+            addresses=self.addresses,
+            id_slots=Pool("id ranges", config.id_slots),
+            maker=Maker(lambda pid: self.cgroups.hold(pid), watch_limits.of_namespace()),
+        )
         self.ports = port_pool(config.port_first, config.port_count)
         self.cgroups = Cgroups.of_host(config.cgroup_parent)
         self.volumes = _volumes(config)
@@ -133,21 +139,19 @@ class Host:
 
     def allocate(self, spec: ContainerSpec, now: datetime) -> Box:
         """Take all numbers a container needs, or none. Raises PoolExhausted."""
-        slot = self.id_slots.take()
-        number = None
+        place = self.sandboxes.reserve()
         ports: list[PortForward] = []
         try:
-            number = self.addresses.take()
             for port in spec.ports:
                 ports.append(PortForward(port, self.config.port_first + self.ports.take()))
         except PoolExhausted:
-            self._give_back(slot, number, tuple(ports))
+            self._give_back(place, tuple(ports))
             raise
         record = Record(
             handle=spec.handle,
             phase="creating",
-            id_slot=slot,
-            address_number=number,
+            id_slot=place.id_slot,
+            address_number=place.address_number,
             ports=tuple(ports),
             limits=self._limits(spec.limits),
             properties=dict(spec.properties),
@@ -161,19 +165,16 @@ class Host:
 
     def reclaim(self, record: Record) -> None:
         """Mark what an adopted container has as taken. Raises ValueError when the configuration says otherwise now."""
-        self.id_slots.take_exactly(record.id_slot)
-        self.addresses.take_exactly(record.address_number)
+        self.sandboxes.take_exactly(Place(record.id_slot, record.address_number))
         for port in record.ports:
             self.ports.take_exactly(port.host_port - self.config.port_first)
 
     def release(self, record: Record) -> None:
         """Give back all numbers; the container is gone."""
-        self._give_back(record.id_slot, record.address_number, record.ports)
+        self._give_back(Place(record.id_slot, record.address_number), record.ports)
 
-    def _give_back(self, slot: int, number: int | None, ports: tuple[PortForward, ...]) -> None:
-        self.id_slots.give_back(slot)
-        if number is not None:
-            self.addresses.give_back(number)
+    def _give_back(self, place: Place, ports: tuple[PortForward, ...]) -> None:
+        self.sandboxes.release(place)
         for port in ports:
             self.ports.give_back(port.host_port - self.config.port_first)
 
@@ -183,8 +184,17 @@ class Host:
             record=record,
             directory=self.depot.directory(record.handle, record.volume),
             network=Network(address, self.config.host_address, record.ports),
-            interface=f"{self.config.interface_prefix}{record.address_number}",
+            interface=self.link(record.address_number).name,
         )
+
+    async def have_sandbox(self, box: Box) -> None:
+        """Let the container into its sandbox, made now if it is not there yet. Raises SandboxFailed, NetworkFailed."""
+        box.has_holder(await self.sandboxes.enter(box.place))
+
+    async def close_sandboxes(self) -> None:
+        """End those that no container has, and whatever makes them."""
+        await self.sandboxes.close()
+        self.cgroups.remove_empty(SANDBOXES)
 
     def make_volume(self, box: Box) -> None:
         """Make the place for all that the container writes. Raises OSError, VolumeFailed."""
@@ -220,8 +230,10 @@ class Host:
         """The host's id that is this container's root."""
         return self.config.id_base + box.record.id_slot * IDS_PER_SLOT
 
-    def link(self, box: Box) -> Link:
-        return Link(box.interface, box.network.address, self.addresses.gateway, self.mtu)
+    def link(self, address_number: int) -> Link:
+        """The link of the sandbox with this address."""
+        name = f"{self.config.interface_prefix}{address_number}"
+        return Link(name, self.addresses.address(address_number), self.addresses.gateway, self.mtu)
 
     def hosts(self, box: Box, hostname: str) -> list[str]:
         """Lines of a container's /etc/hosts: its own name, and those that all containers of the cell know."""
@@ -240,7 +252,7 @@ class Host:
             rootfs=str(box.directory.rootfs),
             etc=str(box.directory.etc),
             first_id=self.first_id(box),
-            userns=self.userns.path(box.record.id_slot),
+            namespaces=box.namespaces,
             cgroup_path=self.cgroups.path(box.handle),
             counters=self.counters,
             limits=box.record.limits,

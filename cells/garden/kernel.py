@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import struct
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
+_SYS_PIVOT_ROOT = 155
 _SYS_OPEN_TREE = 428
 _SYS_MOVE_MOUNT = 429
 _SYS_OPENAT2 = 437
+_SYS_CLONE3 = 435
 _SYS_MOUNT_SETATTR = 442
 _SYS_PIDFD_SEND_SIGNAL = 424
 
@@ -26,13 +29,26 @@ _MS_PRIVATE = 1 << 18
 _RESOLVE_BENEATH = 0x08
 _RESOLVE_NO_MAGICLINKS = 0x02
 _RESOLVE_IN_ROOT = 0x10
+_PR_CAPBSET_DROP = 24
+_PR_SET_NO_NEW_PRIVS = 38
+_EINVAL = 22
 
+MS_RDONLY = 1
 MS_NOSUID = 2
 MS_NODEV = 4
 MS_NOATIME = 1024
+MS_NOEXEC = 8
+MS_REC = 0x4000
+MS_PRIVATE = 0x40000
 MNT_DETACH = 2
+CLONE_NEWNS = 0x20000
+CLONE_NEWUTS = 0x4000000
+CLONE_NEWIPC = 0x8000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 CLONE_FS = 0x200
+CAPABILITIES_MAX = 64
 IN_MODIFY = 0x2
 IN_ATTRIB = 0x4
 IN_DELETE_SELF = 0x400
@@ -99,6 +115,31 @@ def setns(fd: int, kind: int) -> None:
     _check(_libc.setns(fd, kind), "setns")
 
 
+def pivot_root(new: str, old: str) -> None:
+    """Make `new` the root of the mount namespace and put the former one at `old`."""
+    _check(_libc.syscall(_SYS_PIVOT_ROOT, os.fsencode(new), os.fsencode(old)), new)
+
+
+def clone(kinds: int) -> int:
+    """Fork into new namespaces; answers 0 in the child. Python is not told: for a process with one thread only."""
+    arguments = struct.pack("=8Q", kinds, 0, 0, 0, signal.SIGCHLD, 0, 0, 0)
+    return _check(_libc.syscall(_SYS_CLONE3, arguments, ctypes.c_size_t(len(arguments))), "clone")
+
+
+def drop_bounding_capabilities() -> None:
+    """Neither this process nor what it executes can ever get a capability again that it does not have now."""
+    for capability in range(CAPABILITIES_MAX):
+        if _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
+            if ctypes.get_errno() == _EINVAL:  # One more than this kernel has.
+                return
+            _check(-1, "prctl PR_CAPBSET_DROP")
+
+
+def forbid_new_privileges() -> None:
+    """What this process executes gains nothing by a setuid bit or file capabilities."""
+    _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl PR_SET_NO_NEW_PRIVS")
+
+
 def open_in_root(root: str, path: str, flags: int = os.O_RDONLY) -> int:
     """Open `path` as a process with the root directory `root` would: no symlink leads out of it."""
     return _open(root, path, flags, _RESOLVE_IN_ROOT)
@@ -119,9 +160,9 @@ def _open(root: str, path: str, flags: int, resolve: int) -> int:
         os.close(root_fd)
 
 
-def send_signal(pidfd: int, signal: int) -> bool:
+def send_signal(pidfd: int, number: int) -> bool:
     """Signal the process behind a pidfd; False when it is gone."""
-    if _libc.syscall(_SYS_PIDFD_SEND_SIGNAL, pidfd, int(signal), None, 0) == 0:
+    if _libc.syscall(_SYS_PIDFD_SEND_SIGNAL, pidfd, int(number), None, 0) == 0:
         return True
     errno = ctypes.get_errno()
     if errno == 3:

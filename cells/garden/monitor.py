@@ -50,8 +50,8 @@ class Monitor:
 
 
 async def gone(process: Process) -> None:
-    """Return when the process is dead (at once when it is already)."""
-    pidfd = open_pidfd(process)
+    """Return when the process is dead, all its threads (at once when it is already), and reaped if that is for us."""
+    pidfd = open_pidfd(process, dead_too=True)
     if pidfd is not None:
         loop = asyncio.get_running_loop()
         ended = asyncio.Event()

@@ -52,8 +52,17 @@ def identify(pid: int) -> Process:
     return Process(pid, found.started if found else 0)
 
 
-def open_pidfd(process: Process) -> int | None:
-    """A descriptor of exactly this process, or None when it is dead (a zombie is) or its pid is another's now."""
+def is_alive(process: Process) -> bool:
+    """It has not ended, and its pid is still its own."""
+    found = stat(process.pid) if process.pid > 0 else None
+    return found is not None and found.state not in "ZX" and found.started == process.started
+
+
+def open_pidfd(process: Process, dead_too: bool = False) -> int | None:
+    """A descriptor of exactly this process, or None when it is dead (a zombie is) or its pid is another's now.
+
+    With `dead_too` also of a zombie: its first thread may have ended before the others, then nobody can reap it yet.
+    """
     if process.pid <= 0:
         return None
     try:
@@ -62,7 +71,7 @@ def open_pidfd(process: Process) -> int | None:
         return None
     # Looked at after the descriptor was opened: from here on the pid cannot change its meaning unnoticed.
     found = stat(process.pid)
-    if found is None or found.state in "ZX" or found.started != process.started:
+    if found is None or found.started != process.started or (found.state in "ZX" and not dead_too):
         os.close(fd)
         return None
     return fd
@@ -86,21 +95,19 @@ def reap(process: Process) -> int | None:
     return result.si_status if result.si_code == os.CLD_EXITED else SIGNAL_BASE + result.si_status
 
 
-def ignores_or_catches(pid: int, number: int) -> bool:
-    """The process has its own answer to this signal, instead of the kernel's default."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return False
-    masks = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigCgt:", "SigIgn:"))]
-    return any(mask >> (number - 1) & 1 for mask in masks)
-
-
 def signal_all(pids: list[int], number: int) -> None:
     """Signal each that still lives. The pids were just read from the container's cgroup."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
+
+
+def kill_all(inside: Callable[[], list[int]]) -> None:
+    """Kill those that `inside` lists at the moment, again until there is nobody new."""
+    killed: set[int] = set()
+    while new := set(inside()) - killed:
+        signal_all(sorted(new), signal.SIGKILL)
+        killed |= new
 
 
 def kill_session(pids: list[int], session: int) -> None:
@@ -131,9 +138,12 @@ def _family(pids: list[int], leader: Process, session: int) -> set[int]:
     return family
 
 
-def strangers(pids: list[int], init: int, monitor: int) -> list[int]:
-    """Those of a container's processes that came in from outside (an exec) and did not descend from its init."""
-    inside = {*pids, monitor}
+def strangers(pids: list[int], init: int, holder: int) -> list[int]:
+    """Those of a container's processes that came in from outside (an exec) and did not descend from its init.
+
+    Whose parent ended is the holder's child.
+    """
+    inside = {*pids, holder}
     found = []
     for pid in pids:
         seen = stat(pid)
@@ -156,24 +166,26 @@ def orphans(name: str) -> list[Process]:
 def strays() -> list[Process]:
     """Our children that live in a container: extra processes whose starter died, so that we, the subreaper, have them.
 
-    A namespace does not end before the last of them is reaped. Helpers of our own are in our namespace, never here.
+    A namespace does not end before the last of them is reaped. Helpers of our own are in our namespace, never here; and
+    those that hold a namespace (ours when their maker died) are no strays.
     """
-    found = []
+    found, depth = [], len(_namespace_pids(os.getpid()))
     for thread in os.scandir("/proc/self/task"):
         with contextlib.suppress(OSError):
             for pid in Path(thread.path, "children").read_text().split():
-                if _namespace_depth(int(pid)) > _namespace_depth(os.getpid()):
+                pids = _namespace_pids(int(pid))
+                if len(pids) > depth and pids[-1] != "1":
                     found.append(identify(int(pid)))
     return found
 
 
-def _namespace_depth(pid: int) -> int:
-    """In how many pid namespaces, from ours down, a process has a pid."""
+def _namespace_pids(pid: int) -> list[str]:
+    """The pids that a process has in each pid namespace, from ours down."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("NSpid:"):
-                return len(line.split()) - 1
-    return 0
+                return line.split()[1:]
+    return []
 
 
 def descendants(pids: list[int]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
@@ -12,6 +13,7 @@ from attrs import frozen
 
 from cells.garden import demolition, processes
 from cells.garden.box import Box
+from cells.garden.cgroups import SANDBOXES
 from cells.garden.children import in_thread
 from cells.garden.depot import Directory, Record
 from cells.garden.host import Host
@@ -99,7 +101,9 @@ async def settle(host: Host, box: Box) -> None:
     if box.state == "running":
         _fifo(host, box.record).unlink(missing_ok=True)
     inside = host.cgroups.processes(box.handle)
-    await _end(map(processes.identify, processes.strangers(inside, box.init.pid, box.monitor.pid)))
+    await _end(map(processes.identify, processes.strangers(inside, box.init.pid, box.holder.pid)))
+    for unfinished in box.directory.exit.glob(".exec-*"):  # A runtime was writing it, and would not write it again.
+        unfinished.unlink()
 
 
 async def end_runtimes(host: Host, adopted: Iterable[Box]) -> None:
@@ -139,6 +143,19 @@ async def _demolish(host: Host, handle: str, directory: Directory) -> None:
     await in_thread(host.remove_root, directory)
     host.cgroups.remove(handle)
     await in_thread(host.depot.remove, handle)
+
+
+async def end_sandboxes(host: Host, keep: set[Process]) -> None:
+    """End the sandboxes that no adopted container has, and whoever still makes some. Raises DestroyFailed."""
+    try:
+        async with asyncio.timeout(demolition.KILL_TIMEOUT_S):
+            while found := {processes.identify(pid) for pid in host.cgroups.processes(SANDBOXES)} - keep:
+                for process in filter(processes.is_alive, found):
+                    processes.kill(process)
+                    await gone(process)
+                await asyncio.sleep(0)
+    except TimeoutError as stuck:
+        raise DestroyFailed("end the sandboxes of no container") from stuck
 
 
 async def sweep_links(host: Host, keep: set[str]) -> None:

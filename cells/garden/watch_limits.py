@@ -16,9 +16,9 @@ PER_CONTAINER = {"instances": 128, "watches": 8192}
 HOST = Path("/proc/sys/fs/inotify")
 
 
-def script() -> str:
-    """Shell: give the user namespace of the shell its limits; needs CAP_SYS_RESOURCE in it."""
-    return " && ".join(f"echo {limit} >/proc/sys/user/max_inotify_{what}" for what, limit in PER_CONTAINER.items())
+def of_namespace() -> dict[str, int]:
+    """What a process with CAP_SYS_RESOURCE in its user namespace writes to files of /proc/sys/user there."""
+    return {f"max_inotify_{what}": limit for what, limit in PER_CONTAINER.items()}
 
 
 def make_room(containers: int) -> None:

@@ -18,6 +18,8 @@ from pathlib import Path
 from attrs import frozen
 
 PROGRAM_TIMEOUT_S = 20.0
+SANDBOXES = "_sandboxes"
+"""The cgroup of the processes that hold namespaces, beside those of the containers."""
 DEATH_WAIT_S = 5.0
 DEATH_POLL_S = 0.02
 
@@ -36,7 +38,7 @@ class CellNames:
 class Thing:
     """Something on the host.
 
-    Its kind: `process`, `mount`, `link`, `element`, `cgroup`, `directory`, `table`, `parent`, `store`.
+    Its kind: process, sandbox, mount, link, element, cgroup, directory, table, parent, store.
     """
 
     kind: str
@@ -48,21 +50,33 @@ class Thing:
 
 def of_containers(names: CellNames) -> list[Thing]:
     """All that is there only because of a container. Nothing of this is left when the last one is gone."""
+    processes, links = _processes(names), _links(names)
+    idle = _idle(names)  # Read last: what comes meanwhile is idle.
+    cgroups = [path for parent in _cgroup_parents(names) for path in _below(parent) if path.name != SANDBOXES]
     return [
-        *(Thing("process", f"{pid} {_command(pid)}") for pid in _processes(names)),
+        *(Thing("process", f"{pid} {_command(pid)}") for pid in processes if pid not in idle),
         *(Thing("mount", path) for path in _mounts(names) if path != str(_store(names))),
-        *(Thing("link", name) for name in _links(names)),
+        *(Thing("link", name) for name in links if name not in idle.values()),
         *(Thing("element", element) for element in _elements(names)),
-        *(Thing("cgroup", str(path)) for parent in _cgroup_parents(names) for path in _below(parent)),
+        *(Thing("cgroup", str(path)) for path in cgroups),
         *(Thing("directory", str(path)) for path in _container_directories(names)),
     ]
 
 
 def of_cell(names: CellNames) -> list[Thing]:
-    """What a cell keeps while it has no containers: its firewall table, its cgroup parents, its store when it runs."""
+    """What a cell keeps while it has no containers: firewall table, cgroup parents, store when it runs, idle
+    sandboxes.
+    """
     stores = [Thing("store", path) for path in _mounts(names) if path == str(_store(names))]
     tables = [Thing("table", names.nft_table)] if _table(names) is not None else []
-    return [*stores, *tables, *(Thing("parent", str(path)) for path in _cgroup_parents(names))]
+    parents = _cgroup_parents(names)
+    return [
+        *stores,
+        *tables,
+        *(Thing("parent", str(path)) for path in parents),
+        *(Thing("parent", str(path)) for parent in parents for path in _below(parent) if path.name == SANDBOXES),
+        *(Thing("sandbox", f"{pid} {_command(pid)}") for pid in _idle(names)),
+    ]
 
 
 def remove(names: CellNames) -> list[Thing]:
@@ -101,6 +115,21 @@ def _processes(names: CellNames) -> list[int]:
             if Path(os.fsdecode(words[0])).name in ("conmon", "runc", "crun") and any(mark in word for word in words):
                 found.add(pid)
     return sorted(pid for pid in found if _is_alive(pid))
+
+
+def _idle(names: CellNames) -> dict[int, str]:
+    """Holders of namespaces that no container has yet, and what makes them: pid and, of a holder, its link."""
+    used = set()
+    for path in (names.state_dir / "containers").glob("*/state.json"):
+        with contextlib.suppress(OSError, ValueError):
+            used.add(json.loads(path.read_bytes()).get("holder_pid"))
+    found = {}
+    for parent in _cgroup_parents(names):
+        with contextlib.suppress(OSError):
+            for pid in map(int, (parent / SANDBOXES / "cgroup.procs").read_text().split()):
+                if pid not in used:
+                    found[pid] = _command(pid).partition(" ")[2]
+    return found
 
 
 def _all_pids() -> Iterator[int]:

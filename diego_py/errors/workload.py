@@ -124,6 +124,14 @@ class NetworkFailed(DiegoError):
     next = (DOCTOR,)
 
 
+class SandboxFailed(DiegoError):
+    """The namespaces of the container could not be made."""
+
+    code = "garden.sandbox_failed"
+    title = "The container's namespaces could not be made"
+    next = (DOCTOR, Next("Check the host's limits: user.max_*_namespaces and kernel.pid_max"))
+
+
 class PoolExhausted(DiegoError):
     """The cell has no id range, address or host port left."""
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from cells.garden import kernel, rootfs, userns
+from cells.garden import kernel, rootfs
 from cells.garden.bundle.capabilities import ROOT as ROOT_CAPABILITIES
 from cells.garden.cgroups import Cgroups
 from cells.garden.depot import Directory
@@ -60,15 +60,23 @@ class BareRunc:
     """The configuration that garden wrote for the same workload, as text."""
     _garden_homes: tuple[str, ...] = field(default=(), init=False)
     """The directories of that container: its own, and its volume."""
-    _userns_fd: int = field(default=-1, init=False)
+    _ids: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    """A process that does nothing, in a user namespace to whose ids the images are shifted."""
     _made: int = field(default=0, init=False)
 
-    async def prepare(self) -> None:
+    def prepare(self) -> None:
         for path in (self.home, self.home / "runc"):
             path.mkdir(mode=0o711, exist_ok=True)
             path.chmod(0o711)
         self.cgroups.prepare()
-        self._userns_fd = await userns.make(FIRST_ID)
+        self._ids = subprocess.Popen(["unshare", "--user", "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._ids.stdin is not None
+        assert self._ids.stdout is not None
+        self._ids.stdin.write(b".")
+        self._ids.stdin.flush()
+        assert self._ids.stdout.read(1) == b"."  # It is in its namespace.
+        for name in ("uid_map", "gid_map"):
+            Path(f"/proc/{self._ids.pid}/{name}").write_text(f"0 {FIRST_ID} 65536")
 
     def adopt_configuration(self, directory: Path) -> None:
         """Take over the confinement of a container of garden while it exists."""
@@ -83,6 +91,7 @@ class BareRunc:
         config["process"]["args"] = list(command)
         mapping = [{"containerID": 0, "hostID": FIRST_ID, "size": 65536}]
         config["linux"] |= {"uidMappings": mapping, "gidMappings": mapping}
+        config["linux"]["namespaces"] = [{"type": entry["type"]} for entry in config["linux"]["namespaces"]]
         config["linux"]["cgroupsPath"] = self.cgroups.path(bundle.name)
         self._write(bundle, config)
         return bundle
@@ -135,7 +144,12 @@ class BareRunc:
             path.mkdir()
         directory.rootfs.mkdir()
         if shifted:
-            rootfs.mount([self.image], directory, self._userns_fd, FIRST_ID)
+            assert self._ids is not None
+            namespace = os.open(f"/proc/{self._ids.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                rootfs.mount([self.image], directory, namespace, FIRST_ID)
+            finally:
+                os.close(namespace)
             rootfs.write_etc(directory, FIRST_ID, "bench", "192.0.2.1")
         else:
             rootfs.write_etc(directory, 0, "bench", "192.0.2.1")
@@ -200,8 +214,8 @@ class BareRunc:
         for path in self.home.glob("b*[0-9]"):
             rootfs.unmount(_directory(path))
         self.cgroups.remove_parent()
-        if self._userns_fd >= 0:
-            os.close(self._userns_fd)
+        if self._ids is not None:
+            self._ids.communicate()
 
     def _argv(self) -> list[str]:
         return [self.program, "--root", str(self.home / "runc")]

@@ -162,7 +162,7 @@ async def measure(rounds: int, scale_rounds: int, home: Path, runtime: str = "ru
     try:
         async with cluster:
             for yardstick in (runc, *others):
-                await yardstick.prepare()
+                yardstick.prepare()
             starts = Starts(cluster, Api(cluster.url), runc, (runc, *others))
             starts.figures.begin_round()
             starts.start("hot")  # has garden write the configuration that the bare runs take over

@@ -22,7 +22,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from cells.garden import children, kernel, userns
+from attrs import evolve
+
+from cells.garden import children, kernel
 from cells.garden.config import GardenConfig
 from cells.garden.garden import Garden
 from cells.garden.network import netlink
@@ -121,7 +123,7 @@ async def live(garden: Garden, points: Failpoints) -> None:
 
 def own(config: GardenConfig, points: Failpoints) -> None:
     children.become_subreaper()
-    userns.UserNamespaces.prewarm.__defaults__ = (0,)  # Made when they are needed: so they are failpoints too.
+    config = evolve(config, sandboxes_ready=0)  # Made when they are needed: so that is a part of create.
     for module in (kernel, netlink, quota_kernel):
         points.wrap(module)
     points.after_spawn()

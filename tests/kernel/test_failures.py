@@ -12,7 +12,6 @@ import pytest
 from cells.garden import kernel
 from cells.garden.garden import Garden
 from cells.garden.network import links, nft_elements
-from cells.garden.network.links import Link
 from cells.garden.spec import ContainerSpec, Limits
 from diego_py.chain import problem
 from diego_py.errors import DiegoError, Outcome
@@ -46,8 +45,10 @@ async def fails(garden: Garden, wanted: ContainerSpec) -> DiegoError:
     assert not list(Path(garden.config.state_dir, "containers").iterdir())
     assert not list(Path(garden.config.state_dir, "runtime").iterdir())
     host = garden._host
-    assert (host.id_slots.taken, host.ports.taken, host.addresses._pool.taken) == (0, 0, 0)
-    assert not links.ours(garden.config.interface_prefix)
+    idle = host.sandboxes.idle
+    taken = (host.sandboxes.id_slots.taken, host.addresses._pool.taken, host.ports.taken)
+    assert taken == (len(idle), len(idle), 0)
+    assert set(links.ours(garden.config.interface_prefix)) <= {host.link(place.address_number).name for place in idle}
     assert not host.cgroups.handles()
     return failed.value
 
@@ -90,23 +91,16 @@ async def test_mount_failing(garden: Garden, monkeypatch: pytest.MonkeyPatch) ->
     assert error.root.evidence == {"errno": "ENOSPC", "at": "/somewhere"}
 
 
-@every_runtime
-async def test_network_failing_after_the_process_exists(garden: Garden, monkeypatch: pytest.MonkeyPatch) -> None:
-    connect = links.connect
-
-    def half(link: Link, pid: int) -> None:
-        connect(link, pid)
-        raise OSError(16, "Device or resource busy")
-
-    def refuse(*_: object) -> None:
-        raise OSError(1, "Operation not permitted")
-
-    monkeypatch.setattr(links, "_inside", refuse)
+@pytest.mark.parametrize("change", [{"mtu": 70_000}, {"gateway": "255.255.255.255"}], ids=["at once", "half-way"])
+async def test_network_failing(new_garden: Callable[..., Any], change: dict[str, Any]) -> None:
+    garden = await new_garden(sandboxes_ready=0)
+    link_of = garden._host.sandboxes.link_of
+    garden._host.sandboxes.link_of = lambda number: link_of(number)._replace(**change)
     error = await fails(garden, spec("a", "/bin/true", ports=(80,)))
     assert (error.root.code, error.outcome) == ("garden.network_failed", Outcome.ROLLED_BACK)
-    monkeypatch.undo()
-    monkeypatch.setattr(links, "connect", half)
-    assert (await fails(garden, spec("a", "/bin/true"))).root.code == "internal"
+    assert error.root.evidence["errno"].startswith("E")
+    garden._host.sandboxes.link_of = link_of
+    await start(garden, shell("a", "exit 0"))
 
 
 async def test_firewall_failing(garden: Garden, monkeypatch: pytest.MonkeyPatch) -> None:

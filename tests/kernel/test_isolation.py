@@ -99,14 +99,14 @@ async def test_devices_are_the_default_ones(garden: Garden) -> None:
 
 
 async def test_only_standard_descriptors_are_open(garden: Garden) -> None:
-    assert await output(garden, shell("a", "ls /proc/1/fd; true")) == ["0", "1", "2"]
+    assert await output(garden, shell("a", "ls /proc/$$/fd; true")) == ["0", "1", "2"]
 
 
 async def test_only_own_processes_and_cgroup_are_seen(garden: Garden) -> None:
     script = "echo $$; ls -d /proc/[0-9]* | wc -l; cut -d: -f3 /proc/self/cgroup | sort -u"
     lines = await output(garden, shell("a", script))
-    assert lines[0] == "1"
-    assert int(lines[1]) <= 4
+    assert lines[0] == "2"  # 1 is what holds the namespaces
+    assert int(lines[1]) <= 5
     assert lines[2:] == ["/"]
 
 
@@ -123,7 +123,7 @@ async def test_process_limit(garden: Garden) -> None:
 async def test_out_of_memory_is_told_apart_from_a_kill(garden: Garden) -> None:
     limits = Limits(memory_bytes=MEMORY_BYTES)
     await start(garden, shell("hog", "exec tail -c 200m /dev/zero", limits=limits))
-    await start(garden, shell("killed", "echo ready; exec sleep 60", limits=limits))
+    await start(garden, shell("killed", "trap '' TERM; echo ready; exec sleep 60", limits=limits))
     hog = await garden.wait("hog")
     assert (hog.signal, hog.oom_killed) == (signal.SIGKILL, True)
     assert hog.cgroup["memory_limit_bytes"] == MEMORY_BYTES

@@ -137,20 +137,18 @@ def _end(pid: int) -> None:
 
 HALF_BUILT = {
     "before the runtime": "type(garden._host.runtime).create = hang",
-    "after the runtime": "module.in_thread = replaced(module.in_thread, hang)",
+    "beside the runtime": "type(garden._host.firewall).add = hang",
+    "after the runtime": "type(garden._host.runtime).create = after(type(garden._host.runtime).create, hang)",
     "while destroying": "demolition.remove = hang",
 }
 
 HALF = """
-def replaced(real, hang):
-    from cells.garden.network import links
+def after(real, hang):
+    async def hang_after_it(*arguments):
+        await real(*arguments)
+        await hang()
 
-    async def stop_at_the_network(function, *args):
-        if function is links.connect:
-            await hang()
-        return await real(function, *args)
-
-    return stop_at_the_network
+    return hang_after_it
 
 async def scenario(garden, hang):
     CHANGE

@@ -1,21 +1,28 @@
-"""Every namespace is the container's own; its ids are a range of the host that no other container has."""
+"""Every namespace is the container's own; its ids are a range of the host that no other container has.
+
+Most are made before it, with a process that holds them (cells/garden/sandboxes); the runtime joins those.
+"""
 
 from __future__ import annotations
 
 from cells.garden.bundle.plan import Config, Plan
 from cells.garden.pools import IDS_PER_SLOT
 
-NEW = ("pid", "network", "ipc", "uts", "mount", "cgroup")
+NAMESPACES = ("pid", "network", "ipc", "uts", "mount", "cgroup", "user")
 
 
 def apply(config: Config, plan: Plan) -> Config:
     mapping = [{"containerID": 0, "hostID": plan.first_id, "size": IDS_PER_SLOT}]
     linux = {
         **config["linux"],
-        "namespaces": [*({"type": name} for name in NEW), {"type": "user", "path": plan.userns}],
+        "namespaces": [_namespace(kind, plan.namespaces.get(kind)) for kind in NAMESPACES],
         "uidMappings": mapping,
         "gidMappings": mapping,
         # Slave: an unmount on the host reaches a container that is just being made, so it cannot keep a root busy.
         "rootfsPropagation": "rslave",
     }
     return {**config, "linux": linux}
+
+
+def _namespace(kind: str, path: str | None) -> Config:
+    return {"type": kind} if path is None else {"type": kind, "path": path}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from attrs import field, frozen
@@ -37,8 +38,8 @@ class Plan:
     """Directory of the host with the container's own hosts, hostname and resolv.conf."""
     first_id: int
     """The host's id that is the container's root."""
-    userns: str
-    """The user namespace whose ids begin there."""
+    namespaces: Mapping[str, str]
+    """Those that exist already, by OCI type: paths to join. The others are new."""
     cgroup_path: str
     counters: tuple[str, ...]
     """Where this host's processors count how often they were too hot: others' work shows in it."""

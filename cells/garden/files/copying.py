@@ -161,8 +161,7 @@ async def _doors(host: Host, box: Box, doors: contextlib.ExitStack) -> dict[str,
             if pidfd is not None:  # Then they are its own, not those of a later process with its pid.
                 os.close(pidfd)
                 return {**ways, "root": None}
-    namespace = os.dup(await host.userns.get(box.record.id_slot))
-    doors.callback(os.close, namespace)
+    namespace = opened(box.namespaces["user"])
     root = opened(str(box.directory.rootfs), os.O_PATH | os.O_DIRECTORY)
     return {"user_namespace": namespace, "mounts": None, "root": root}
 

@@ -15,9 +15,7 @@ from attrs import frozen
 from cells.garden.network.egress import Family, Match, Network, Range, openings
 from cells.garden.network.nft_elements import AMONG, LOG, OUT, Elements, Table
 from cells.garden.network.nft_rules import LOG_BURST, LOG_BYTES, LOG_PER_SECOND
-
-LINK_GROUP = 0xD1E60
-"""Interface group of every container link of every cell of the host: how one cell knows another's containers."""
+from cells.garden.network.pair import LINK_GROUP
 
 UNIQUE_LOCAL = IPv6Network("fc00::/7")
 ADDRESS_KEY: dict[Family, str] = {4: "ip", 6: "ip6"}

@@ -27,7 +27,7 @@ PLAN = Plan(
     rootfs="/state/rootfs",
     etc="/state/etc",
     first_id=1_048_576,
-    userns="/proc/1/fd/9",
+    namespaces={"user": "/proc/7/ns/user", "pid": "/proc/7/ns/pid"},
     cgroup_path="/diego/h",
     counters=("/sys/devices/system/cpu/cpu0/thermal_throttle",),
     limits=Limits(),
@@ -86,8 +86,8 @@ def test_every_namespace_is_its_own_and_ids_are_mapped() -> None:
         "cgroup",
         "user",
     }
-    joined = [entry for entry in linux["namespaces"] if "path" in entry]
-    assert joined == [{"type": "user", "path": PLAN.userns}]
+    joined = {entry["type"]: entry["path"] for entry in linux["namespaces"] if "path" in entry}
+    assert joined == PLAN.namespaces
     mapping = [{"containerID": 0, "hostID": 1_048_576, "size": 65_536}]
     assert linux["uidMappings"] == linux["gidMappings"] == mapping
 

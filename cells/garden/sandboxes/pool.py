@@ -1,0 +1,135 @@
+"""The sandboxes of one garden: numbers of the host with namespaces that are theirs, some made ahead of need.
+
+A sandbox belongs to one container and ends with it; it is never used again. What is ready is used first, so that the
+prepared ones never keep a container from its numbers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from attrs import define, field, frozen
+
+from cells.garden.monitor import gone
+from cells.garden.network.pair import Link
+from cells.garden.pools import IDS_PER_SLOT, Addresses, Pool
+from cells.garden.processes import Process, is_alive, kill
+from cells.garden.sandboxes.maker import Maker
+from diego_py.errors import PoolExhausted
+
+
+@frozen
+class Place:
+    """The numbers of a sandbox: its range of ids and its address, and by that its link."""
+
+    id_slot: int
+    address_number: int
+
+
+@define
+class Sandboxes:
+    """Hands out each place once until it comes back."""
+
+    id_base: int
+    size: int
+    """How many are kept ready."""
+    link_of: Callable[[int], Link]
+    """The link that belongs to the number of an address."""
+    link_gone: Callable[[str], Awaitable[None]]
+    """Returns when no link of this name is left."""
+    addresses: Addresses
+    id_slots: Pool
+    maker: Maker
+    _ready: deque[Place] = field(factory=deque, init=False)
+    _holders: dict[Place, Process] = field(factory=dict, init=False)
+    _making: dict[Place, asyncio.Future[Process]] = field(factory=dict, init=False)
+
+    @property
+    def idle(self) -> set[Place]:
+        """The places whose sandboxes no container has: ready, or on the way to be."""
+        return {*self._ready, *self._making}
+
+    async def open(self) -> None:
+        """Begin to make some ahead of need. Raises RuntimeMissing, CgroupFailed, OSError."""
+        await self.maker.open()
+        self.refill()
+
+    def reserve(self) -> Place:
+        """A place, if there is one with its sandbox. Raises PoolExhausted."""
+        while self._ready:
+            place = self._ready.popleft()
+            if is_alive(self._holders[place]):
+                return place
+            self._holders.pop(place)
+            self.release(place)
+        return self._new_place()
+
+    async def enter(self, place: Place) -> Process:
+        """The holder of a reserved place, made now if it is not there yet. Raises SandboxFailed, NetworkFailed."""
+        holder = self._holders.pop(place, None)
+        if holder is None:
+            link = self.link_of(place.address_number)
+            await self.link_gone(link.name)
+            holder = await self.maker.have(self._ids(place), link)
+        return holder
+
+    def take_exactly(self, place: Place) -> None:
+        """Mark a place as used: an adopted container has it. Raises ValueError when it is not ours or taken."""
+        self.id_slots.take_exactly(place.id_slot)
+        self.addresses.take_exactly(place.address_number)
+
+    def release(self, place: Place) -> None:
+        """Give the numbers back; the container is gone. A sandbox that was not entered is as good as before."""
+        if place in self._holders:
+            self._ready.append(place)
+            return
+        self.id_slots.give_back(place.id_slot)
+        self.addresses.give_back(place.address_number)
+
+    def refill(self) -> None:
+        """Have as many made as are missing; they become ready by themselves."""
+        while len(self._ready) + len(self._making) < self.size:
+            try:
+                place = self._new_place()
+            except PoolExhausted:
+                return
+            answer = self.maker.ask(self._ids(place), self.link_of(place.address_number))
+            self._making[place] = answer
+            answer.add_done_callback(partial(self._made, place))
+            if answer.done():
+                return
+
+    def _made(self, place: Place, answer: asyncio.Future[Process]) -> None:
+        del self._making[place]
+        if answer.cancelled() or answer.exception() is not None:
+            # Nobody asked for this one yet: whoever needs one has it made, and is told why not.
+            self.release(place)
+            return
+        self._holders[place] = answer.result()
+        self._ready.append(place)
+
+    async def close(self) -> None:
+        """End those that no container has, and whatever makes them."""
+        await asyncio.gather(*self._making.values(), return_exceptions=True)
+        await self.maker.close()
+        for place in self._ready:
+            holder = self._holders.pop(place)
+            kill(holder)
+            await gone(holder)
+            await self.link_gone(self.link_of(place.address_number).name)
+            self.release(place)
+        self._ready.clear()
+
+    def _new_place(self) -> Place:
+        slot = self.id_slots.take()
+        try:
+            return Place(slot, self.addresses.take())
+        except PoolExhausted:
+            self.id_slots.give_back(slot)
+            raise
+
+    def _ids(self, place: Place) -> tuple[int, int]:
+        return self.id_base + place.id_slot * IDS_PER_SLOT, IDS_PER_SLOT
