@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from cells.garden.config import ImageSettings
 from cells.garden.garden import Garden
 from cells.garden.images.documents import DOCKER_MANIFEST, OCI_MANIFEST, OCI_TAR
 from diego_py.chain import problem
-from diego_py.errors import GardenFailed, ImageNotFound, RegistryDenied, RegistryUnreachable
+from diego_py.errors import GardenFailed, ImageNotFound, RegistryDenied, RegistryFailed, RegistryUnreachable
 from diego_py.secret import Secret
-from tests.fakes.registry import CONFIG, BuiltImage, build
+from tests.fakes.image_files import as_directory, as_tar, layout, saved
+from tests.fakes.registry import CONFIG, BuiltImage, Registry, build, cut, digest_of
 from tests.kernel.containers import call, output, shell
 from tests.kernel.images import busybox, member, tar
 from tests.kernel.registry import PASSWORD, USERNAME, RealRegistry, registry
@@ -102,6 +105,44 @@ async def test_an_account(garden: Garden, private: RealRegistry, image: BuiltIma
             await words(garden, f"b{number}", rootfs, **wrong)
         assert isinstance(failed.value.root, RegistryDenied)
         assert "close sesame" not in problem(failed.value, call()).encode().decode()
+
+
+async def test_what_came_of_a_layer_is_kept_for_the_next_create(garden: Garden) -> None:
+    """A layer that is too large for one request's time arrives with the next ones."""
+    noise = random.Random(3).randbytes(4 << 20)
+    image = build([tar(*busybox(), member("etc/word", b"from the registry\n", mode=0o644), member("noise", noise))])
+    served = Registry()
+    served.add("latest", image)
+    (layer,) = image.layers
+    half = len(layer) // 2
+
+    async def breaks(request: web.Request) -> web.StreamResponse | None:
+        if not request.path.endswith(digest_of(layer)):
+            return None
+        return await cut(request, layer, half) if "Range" not in request.headers else web.Response(status=503)
+
+    served.instead = breaks
+    async with served.serving() as running:
+        rootfs = f"docker://{running.host}/web"
+        with pytest.raises(GardenFailed) as failed:
+            await words(garden, "a", rootfs)
+        assert isinstance(failed.value.root, RegistryFailed)
+        served.instead = None
+        assert (await words(garden, "b", rootfs))[0] == "from the registry"
+    continued = running.requests[-1][1]["Range"].removeprefix("bytes=").removesuffix("-")
+    assert half - (1 << 20) < int(continued) <= half
+    assert list(Path(garden.config.state_dir, "images/blobs").iterdir()) == []
+
+
+async def test_an_image_of_the_cell_itself(
+    new_garden: Callable[..., Any], image: BuiltImage, open_directory: Path
+) -> None:
+    garden: Garden = await new_garden(images=ImageSettings(image_dirs=(str(open_directory),)))
+    as_directory(open_directory / "layout", layout((image, "v1")))
+    as_tar(open_directory / "saved.tar", saved(image, "v1"))
+    for number, name in enumerate(("layout", "layout:v1", "saved.tar:v1")):
+        assert await words(garden, f"c{number}", f"oci:{open_directory}/{name}") == SAID
+    assert len(list(Path(garden.config.state_dir, "images/layers").iterdir())) == 2
 
 
 async def test_an_image_that_is_not_there(garden: Garden, public: RealRegistry) -> None:

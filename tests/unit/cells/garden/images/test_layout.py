@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import gzip
-import io
 import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from cells.garden.config import ImageSettings
-from cells.garden.images.documents import OCI_INDEX, REF_NAME
 from cells.garden.images.image import Image
 from cells.garden.images.source import source_of
 from diego_py.call import Call
 from diego_py.errors import BudgetSpent, DiegoError, ImageCorrupt, ImageNotAllowed, ImageNotFound, ImageUnsupported
 from diego_py.service.clock import SystemClock
-from tests.fakes.registry import ARCHITECTURE, BuiltImage, build, digest_of
+from tests.fakes.image_files import Files, as_directory, as_tar, layout, saved
+from tests.fakes.registry import ARCHITECTURE, build, digest_of
 
-Files = dict[str, bytes]
 Write = Callable[[Path, Files], Path]
 
 IMAGE = build([b"lower" * 100, b"upper" * 100], {"User": "alice"})
@@ -30,50 +27,6 @@ OTHER = build([b"other"])
 
 def call(budget_ms: float = 10_000) -> Call:
     return Call.begin(SystemClock(), budget_ms)
-
-
-def layout(*named: tuple[BuiltImage, str]) -> Files:
-    """The files of an OCI layout."""
-    entries = [
-        {
-            "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "digest": digest_of(image.manifest),
-            "size": len(image.manifest),
-            **({"annotations": {REF_NAME: tag}} if tag else {}),
-        }
-        for image, tag in named
-    ]
-    files = {"oci-layout": b'{"imageLayoutVersion": "1.0.0"}'}
-    files["index.json"] = msgspec.json.encode({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries})
-    for image, _ in named:
-        for blob in (image.manifest, *image.blobs.values()):
-            files["blobs/" + digest_of(blob).replace(":", "/")] = blob
-    return files
-
-
-def saved(image: BuiltImage, tag: str) -> Files:
-    """The files of `docker save`, as it wrote them before it knew OCI: layers are not compressed."""
-    config = next(blob for blob in image.blobs.values() if blob not in image.layers)
-    layers = {f"{number}/layer.tar": gzip.decompress(layer) for number, layer in enumerate(image.layers)}
-    told = [{"Config": "config.json", "RepoTags": [f"docker.example/app:{tag}"], "Layers": list(layers)}]
-    return {"config.json": config, "manifest.json": msgspec.json.encode(told), **layers}
-
-
-def as_directory(path: Path, files: Files) -> Path:
-    for name, content in files.items():
-        (path / name).parent.mkdir(parents=True, exist_ok=True)
-        (path / name).write_bytes(content)
-    return path
-
-
-def as_tar(path: Path, files: Files) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for name, content in files.items():
-            info = tarfile.TarInfo(f"./{name}")
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return path
 
 
 both = pytest.mark.parametrize("write", [as_directory, as_tar])
