@@ -98,7 +98,7 @@ class Garden:
             plan = recovery.look(self._host)
             self._boxes = {box.handle: box for box in plan.adopt}
             await self._host.firewall.prepare(box.elements for box in plan.adopt)
-            await recovery.end_runtimes(self._host, plan.adopt)
+            await recovery.end_runtimes(self._host)
             for box in plan.adopt:
                 self._watch(box)
                 await recovery.settle(self._host, box)

@@ -106,12 +106,15 @@ async def settle(host: Host, box: Box) -> None:
         unfinished.unlink()
 
 
-async def end_runtimes(host: Host, adopted: Iterable[Box]) -> None:
-    """End the runtimes that were just starting an extra process in some container, and what they left to us."""
-    inits = {box.init.pid for box in adopted}  # Ours too, when its monitor died.
+async def end_runtimes(host: Host) -> None:
+    """End the runtimes that were just starting an extra process in some container, and reap what they left to us.
+
+    Nothing else that came to us is ended here: it may be a foreign container whose starter is gone.
+    """
     at_work = await in_thread(processes.mentioning, f"{host.depot.containers}/", "/exit/exec-")
-    strays = [stray for stray in host.extras.unclaimed() if stray.pid not in inits]
-    await _end((*map(processes.identify, at_work), *strays))
+    await _end(map(processes.identify, at_work))
+    for stray in host.extras.unclaimed():
+        processes.reap(stray)
 
 
 async def _end(found: Iterable[Process]) -> None:

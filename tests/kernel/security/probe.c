@@ -259,6 +259,14 @@ static void watches(int hold) {
         pause();
 }
 
+/* A tree whose path no call can take as a whole. */
+static void deep(int levels) {
+    for (int level = 0; level < levels; level++)
+        if (mkdir("deep", 0700) < 0 || chdir("deep") < 0)
+            break;
+    say("deep", access(".", W_OK));
+}
+
 int main(int count, char **words) {
     const char *what = count > 1 ? words[1] : "";
     if (!strcmp(what, "every-number"))
@@ -282,6 +290,8 @@ int main(int count, char **words) {
             connected(words[each], words[each + 1]);
     else if (!strcmp(what, "overwrite"))
         overwrite(atoi(words[2]));
+    else if (!strcmp(what, "deep"))
+        deep(atoi(words[2]));
     else if (!strcmp(what, "watches"))
         watches(count > 2);
     else
