@@ -63,6 +63,10 @@ class CellConfig:
     """Number of containers."""
     network: str = "10.254.0.0/22"
     """Addresses of containers, as CIDR. *Host-wide*."""
+    network6: str = ""
+    """IPv6 addresses of containers beside those, as CIDR of /104 or wider; empty is none. A unique local one (fc00::/7)
+    is masqueraded; any other is routed as it is, which the network outside must know. The host then forwards IPv6.
+    *Host-wide*."""
     port_first: int = 61001
     """First port of the host for published ports. *Host-wide*, as the next one."""
     port_count: int = 4534
@@ -156,6 +160,7 @@ class CellConfig:
                 image_root=self.image_root,
                 host_address=self.address,
                 network=self.network,
+                network6=self.network6,
                 port_first=self.port_first,
                 port_count=self.port_count,
                 id_base=self.id_base,

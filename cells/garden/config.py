@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from ipaddress import IPv4Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 from attrs import Attribute, field, frozen
 
@@ -20,12 +20,22 @@ PRIVATE_NETWORKS = (
     "172.16.0.0/12",
     "192.168.0.0/16",
     "224.0.0.0/3",
+    "::/128",
+    "::1/128",
+    "::ffff:0:0/96",
+    "64:ff9b:1::/48",
+    "fc00::/7",
+    "fe80::/10",
+    "ff00::/8",
 )
 """Private, carrier, loopback, link-local (with the cloud metadata address), multicast and reserved networks."""
 
 OPEN, CLOSED = "open", "closed"
 STORE_MB_MIN = 256
 """A smaller btrfs needs nearly all of it for itself."""
+PREFIX_6_MAX = 104
+"""Room for as many containers as any IPv4 network has."""
+
 INTERFACE_PREFIX_MAX = 8
 """The kernel gives an interface name 15 characters; we need room for the number of the address."""
 
@@ -72,6 +82,11 @@ def _cell_id(_: object, __: object, value: str) -> None:
 
 def _network(_: object, __: object, value: str) -> None:
     IPv4Network(value)
+
+
+def _network6(_: object, attribute: Attribute[str], value: str) -> None:
+    if value and IPv6Network(value).prefixlen > PREFIX_6_MAX:
+        raise ValueError(f"{attribute.name} {value!r}: /{PREFIX_6_MAX} or wider")
 
 
 def _networks(_: object, __: object, value: tuple[str, ...]) -> None:
@@ -135,6 +150,8 @@ class GardenConfig:
     """The host's IPv4 address at which published ports are reachable from elsewhere."""
     network: str = field(default="10.254.0.0/22", validator=_network)
     """Container addresses. The first one is the gateway."""
+    network6: str = field(default="", validator=_network6)
+    """IPv6 addresses of containers beside those; empty: none, and no packet of that kind gets out."""
     port_first: int = 61001
     port_count: int = 4534
     """Host ports to publish on; keep them outside net.ipv4.ip_local_port_range and apart from other cells'."""

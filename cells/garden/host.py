@@ -6,7 +6,7 @@ import os
 import resource
 from datetime import datetime
 from glob import glob
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path, PurePosixPath
 
 from attrs import define, evolve, field
@@ -42,6 +42,8 @@ from cells.garden.users import Identity, is_directory
 from diego_py.errors import GardenFailed, PoolExhausted, WorkingDirectoryInvalid
 
 OTHERS_MAY_PASS = 0o001
+FIRST_NUMBER = 2
+"""Of the addresses of a network: its own and the gateway's come before."""
 MEBIBYTE = 1024 * 1024
 THERMAL_COUNTERS = "/sys/devices/system/cpu/cpu*/thermal_throttle"
 
@@ -114,10 +116,12 @@ class Host:
         self.counters = tuple(sorted(glob(THERMAL_COUNTERS)))
         null_device.take_back()
         links.forward_packets()
+        if self.config.network6:
+            links.forward_packets_6()
         watch_limits.make_room(self.config.containers_max)
         self.mtu = links.mtu_towards(self.config.host_address)
         configured = Resolver(self.config.dns_servers, self.config.dns_search, self.config.dns_options)
-        self.resolver = resolver.chosen(configured, has_ipv6=False)
+        self.resolver = resolver.chosen(configured, has_ipv6=bool(self.config.network6))
         self.firewall.policy = evolve(self.firewall.policy, resolvers=self.resolver.servers)
 
     def watch(self) -> None:
@@ -183,7 +187,7 @@ class Host:
         return Box(
             record=record,
             directory=self.depot.directory(record.handle, record.volume),
-            network=Network(address, self.config.host_address, record.ports),
+            network=Network(address, self.config.host_address, record.ports, self._address6(record.address_number)),
             interface=self.link(record.address_number).name,
         )
 
@@ -195,6 +199,10 @@ class Host:
         """End those that no container has, and whatever makes them."""
         await self.sandboxes.close()
         self.cgroups.remove_empty(SANDBOXES)
+
+    def _address6(self, number: int) -> str | None:
+        network = self.config.network6
+        return str(IPv6Network(network)[number + FIRST_NUMBER]) if network else None
 
     def make_volume(self, box: Box) -> None:
         """Make the place for all that the container writes. Raises OSError, VolumeFailed."""
@@ -233,11 +241,14 @@ class Host:
     def link(self, address_number: int) -> Link:
         """The link of the sandbox with this address."""
         name = f"{self.config.interface_prefix}{address_number}"
-        return Link(name, self.addresses.address(address_number), self.addresses.gateway, self.mtu)
+        gateway6 = str(IPv6Network(self.config.network6)[1]) if self.config.network6 else ""
+        address, address6 = self.addresses.address(address_number), self._address6(address_number)
+        return Link(name, address, self.addresses.gateway, self.mtu, address6, gateway6)
 
     def hosts(self, box: Box, hostname: str) -> list[str]:
         """Lines of a container's /etc/hosts: its own name, and those that all containers of the cell know."""
-        return [f"{box.network.address} {hostname}", *self.config.extra_hosts]
+        own = [address for address in (box.network.address, box.network.address6) if address is not None]
+        return [*(f"{address} {hostname}" for address in own), *self.config.extra_hosts]
 
     def plan(self, spec: ContainerSpec, box: Box, identity: Identity, binds: tuple[Bind, ...] = ()) -> Plan:
         """Every choice the bundle needs, made. The root is mounted."""
@@ -304,7 +315,7 @@ def _policy(config: GardenConfig) -> Policy:
     return Policy(
         table=config.nft_table,
         prefix=config.interface_prefix,
-        networks=(IPv4Network(config.network),),
+        networks=(IPv4Network(config.network), *([IPv6Network(config.network6)] if config.network6 else [])),
         host_address=config.host_address,
         deny_networks=config.deny_networks,
         closed=config.egress_default == CLOSED,

@@ -110,7 +110,12 @@ def kept_of(properties: Mapping[str, str]) -> tuple[Identity, HealthPlan] | None
 def net_info_of(network: Network) -> NetInfo:
     """Where an instance can be reached, for the BBS."""
     ports = tuple(PortMapping(container_port=port.container_port, host_port=port.host_port) for port in network.ports)
-    return NetInfo(address=network.host_address, ports=ports, instance_address=network.address)
+    return NetInfo(
+        address=network.host_address,
+        ports=ports,
+        instance_address=network.address,
+        instance_ipv6_address=network.address6 or "",
+    )
 
 
 def describe(container: Container, usage: Usage) -> dict[str, object]:

@@ -53,3 +53,18 @@ def forward_packets() -> None:
             path.write_text("1")
     except OSError as refused:
         raise NetworkFailed("let this host forward packets") from refused
+
+
+def forward_packets_6() -> None:
+    """The same for IPv6, and the host's own links go on listening to routers. Raises NetworkFailed."""
+    settings = Path("/proc/sys/net/ipv6/conf")
+    try:
+        if (settings / "all/forwarding").read_text().strip() == "1":
+            return
+        for link in settings.iterdir():
+            # A host that forwards ignores routers unless it is told not to.
+            if (link / "accept_ra").read_text().strip() == "1":
+                (link / "accept_ra").write_text("2")
+        (settings / "all/forwarding").write_text("1")
+    except OSError as refused:
+        raise NetworkFailed("let this host forward IPv6 packets") from refused
