@@ -40,8 +40,6 @@ class Box:
     """False while it is being created: nobody but its creator sees it."""
     lock: asyncio.Lock = field(factory=asyncio.Lock)
     ended: asyncio.Future[Exit] = field(factory=lambda: asyncio.get_running_loop().create_future())
-    execs: int = 0
-    """How many extra processes were begun: names their files."""
     sessions: set[Session] = field(factory=set)
     """Extra processes that somebody talks to."""
     runtimes: Runtimes = field(factory=Runtimes)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import secrets
 from pathlib import Path
 
 from cells.garden import children, oci, processes, users
@@ -19,6 +20,7 @@ from cells.garden.spec import ExecResult, ProcessSpec
 from diego_py.errors import RuntimeFailed
 
 READ_BYTES = 16 * 1024
+EXEC_NAME_BYTES = 8
 LOOK_S = 0.02
 """Between two looks whether an extra process that has to be killed is there by now."""
 
@@ -38,8 +40,8 @@ async def describe(host: Host, box: Box, process: ProcessSpec) -> Path:
 
     Its working directory is there then. Raises UserNotFound, WorkingDirectoryInvalid.
     """
-    box.execs += 1
-    base = box.directory.exit / f"exec-{box.execs}"
+    # Not a number: the files of one that an earlier garden began may still be there, and a runtime wants its own new.
+    base = box.directory.exit / f"exec-{secrets.token_hex(EXEC_NAME_BYTES)}"
     root = str(box.directory.rootfs)
     identity = users.look_up(root, process.user)
     cwd = working_directory(root, process.cwd, identity)
