@@ -36,7 +36,7 @@ from tests.kernel.containers import call, shell
 CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "os.chown", "os.link", "os.symlink", "os.kill")
 CHANGES = (*CHANGES, "os.truncate", "os.setxattr", "subprocess.Popen", "fcntl.ioctl")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
-LOOKING = {"open_in_root", "inotify", "connection", "attribute", "nest", "message"}
+LOOKING = {"open_in_root", "inotify", "connection", "attribute", "attributes", "nest", "message", "messages"}
 LOOKING |= {"file_system", "project", "project_quota", "project_quota_enforced", "subvolume_id", "btrfs_uuid"}
 """Functions of the kernel's modules that change nothing."""
 HANDLE = "any"
