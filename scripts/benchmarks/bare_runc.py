@@ -150,9 +150,9 @@ class BareRunc:
                 rootfs.mount([self.image], directory, namespace, FIRST_ID)
             finally:
                 os.close(namespace)
-            rootfs.write_etc(directory, FIRST_ID, "bench", "192.0.2.1")
+            rootfs.write_etc(directory, FIRST_ID, "bench", ["192.0.2.1 bench"], "")
         else:
-            rootfs.write_etc(directory, 0, "bench", "192.0.2.1")
+            rootfs.write_etc(directory, 0, "bench", ["192.0.2.1 bench"], "")
             options = f"lowerdir={self.image},upperdir={directory.upper},workdir={directory.work}"
             kernel.mount("overlay", str(directory.rootfs), "overlay", 0, options)
         return Bundle(f"bench-{self.name}-{self._made}", directory)
