@@ -114,6 +114,9 @@ class CellConfig:
     """Directories in which `oci:` rootfses may lie. Empty: such a rootfs is refused."""
     bind_source_dirs: tuple[str, ...] = ()
     """Directories of the host below which anything may be mounted into containers; none but root should get there."""
+    allow_privileged: bool = False
+    """Whether an LRP may be `privileged`: root in its containers is root of the host. Needs a runtime without known
+    holes."""
     runtime_path: str = "runc"
     """OCI runtime: a path, or a name to be found in PATH."""
     apparmor_profile: str = ""
@@ -167,6 +170,7 @@ class CellConfig:
                 id_slots=self.id_slots,
                 cgroup_parent=self.cgroup_parent,
                 bind_source_dirs=self.bind_source_dirs,
+                allow_privileged=self.allow_privileged,
                 runtime_path=self.runtime_path,
                 apparmor_profile=self.apparmor_profile,
                 conmon_path=self.conmon_path,

@@ -52,7 +52,9 @@ def _wrong(mount: BindMount | TmpfsMount) -> tuple[str, str] | None:
     return None
 
 
-def attach(spec: ContainerSpec, allowed: tuple[str, ...], directory: Directory, userns_fd: int) -> tuple[Bind, ...]:
+def attach(
+    spec: ContainerSpec, allowed: tuple[str, ...], directory: Directory, userns_fd: int | None
+) -> tuple[Bind, ...]:
     """Prepare every bind mount below `directory.binds`, for the runtime to take from there.
 
     Raises BindRefused, MountFailed; `rootfs.unmount` takes them away, all or some.
@@ -66,7 +68,7 @@ def attach(spec: ContainerSpec, allowed: tuple[str, ...], directory: Directory, 
     )
 
 
-def _attach(mount: BindMount, allowed: tuple[str, ...], place: Path, userns_fd: int) -> Bind:
+def _attach(mount: BindMount, allowed: tuple[str, ...], place: Path, userns_fd: int | None) -> Bind:
     source = _open(mount.source, allowed)
     try:
         if stat.S_ISDIR(os.fstat(source).st_mode):

@@ -62,11 +62,15 @@ class Box:
     @property
     def namespaces(self) -> dict[str, str]:
         """The namespaces that all processes of the container share, by OCI type, as paths for a runtime to join."""
-        return {kind: f"/proc/{self.holder.pid}/ns/{name}" for kind, name in SHARED.items()}
+        kinds = {kind: name for kind, name in SHARED.items() if kind != "user" or not self.record.privileged}
+        return {kind: f"/proc/{self.holder.pid}/ns/{name}" for kind, name in kinds.items()}
 
     @contextmanager
-    def user_namespace(self) -> Iterator[int]:
-        """The user namespace as a descriptor: mounts are shifted to its ids. Raises SandboxFailed."""
+    def user_namespace(self) -> Iterator[int | None]:
+        """The user namespace, if it has one, as a descriptor: mounts are shifted to its ids. Raises SandboxFailed."""
+        if self.record.privileged:
+            yield None
+            return
         try:
             fd = os.open(self.namespaces["user"], os.O_RDONLY | os.O_CLOEXEC)
         except OSError as gone:

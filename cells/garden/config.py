@@ -204,6 +204,8 @@ class GardenConfig:
     layer_bytes_max: int = 16 * 1024**3
     """Of one layer, unpacked."""
     layer_entries_max: int = 1_000_000
+    allow_privileged: bool = False
+    """Make privileged containers too, with a runtime that has no known holes. Root of one is root of the host."""
     bind_source_dirs: tuple[str, ...] = ()
     """Directories of the host below which everything may be mounted into containers; none: nothing may."""
     copy_bytes_max: int = 8 * 1024**3

@@ -58,6 +58,8 @@ class Record:
     layer: str = ""
     """Chain id of the highest layer of the store that it is mounted from; while it exists, the store keeps that."""
     egress: tuple[EgressRule, ...] = ()
+    privileged: bool = False
+    """It has no user namespace; its ids are the host's."""
 
 
 @frozen

@@ -54,6 +54,7 @@ async def describe(host: Host, box: Box, process: ProcessSpec) -> Path:
         cwd,
         rlimits.of(box.record.limits, host.nofile_max),
         host.apparmor.profile,
+        host.privileges_of(box.record),
     )
     if process.terminal is not None:
         described = process_rule.with_terminal(described, process.terminal)

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from attrs import define, evolve, field
 
-from cells.garden import apparmor, null_device, rootfs, watch_limits
+from cells.garden import apparmor, null_device, privileges, rootfs, watch_limits
 from cells.garden.apparmor import Confinement
 from cells.garden.box import Box
 from cells.garden.bundle import Plan
@@ -68,6 +68,8 @@ class Host:
     apparmor: Confinement = field(factory=Confinement, init=False)
     mtu: int = field(default=1500, init=False)
     counters: tuple[str, ...] = field(default=(), init=False)
+    privileges: tuple[str, ...] = field(default=(), init=False)
+    """Capabilities that the cell has to give to privileged containers."""
     resolver: Resolver = field(factory=Resolver, init=False)
     guard: Guard = field(init=False)
     packet_log: PacketLog = field(init=False)
@@ -114,6 +116,7 @@ class Host:
             _check_passage(directory)
         self.cgroups.prepare()
         self.counters = tuple(sorted(glob(THERMAL_COUNTERS)))
+        self.privileges = privileges.of_this_process()
         null_device.take_back()
         links.forward_packets()
         if self.config.network6:
@@ -137,13 +140,18 @@ class Host:
         self.packet_log.close()
 
     def check(self, spec: ContainerSpec) -> None:
-        """Whether this host can do what is asked, before anything is begun. Raises InvalidSpec, QuotaUnavailable."""
+        """Whether this host can do what is asked, before anything is begun.
+
+        Raises InvalidSpec, QuotaUnavailable, PrivilegedRefused.
+        """
+        if spec.privileged:
+            privileges.check(self.config.allow_privileged, self.runtime.version)
         egress.check(spec.egress)
         self.volumes.check(spec.limits)
 
     def allocate(self, spec: ContainerSpec, now: datetime) -> Box:
         """Take all numbers a container needs, or none. Raises PoolExhausted."""
-        place = self.sandboxes.reserve()
+        place = self.sandboxes.reserve(spec.privileged)
         ports: list[PortForward] = []
         try:
             for port in spec.ports:
@@ -164,6 +172,7 @@ class Host:
             stdin=spec.stdin,
             volume=str(self.volumes.path(spec.handle)),
             egress=spec.egress,
+            privileged=spec.privileged,
         )
         return self.box(record)
 
@@ -193,7 +202,7 @@ class Host:
 
     async def have_sandbox(self, box: Box) -> None:
         """Let the container into its sandbox, made now if it is not there yet. Raises SandboxFailed, NetworkFailed."""
-        box.has_holder(await self.sandboxes.enter(box.place))
+        box.has_holder(await self.sandboxes.enter(box.place, box.record.privileged))
 
     async def close_sandboxes(self) -> None:
         """End those that no container has, and whatever makes them."""
@@ -206,7 +215,7 @@ class Host:
 
     def make_volume(self, box: Box) -> None:
         """Make the place for all that the container writes. Raises OSError, VolumeFailed."""
-        self.volumes.make(box.directory.volume, box.record.limits, self.first_id(box))
+        self.volumes.make(box.directory.volume, box.record.limits, self._own_ids(box), box.record.privileged)
         self.depot.furnish(box.directory)
 
     def remove_root(self, directory: Directory) -> None:
@@ -236,7 +245,15 @@ class Host:
 
     def first_id(self, box: Box) -> int:
         """The host's id that is this container's root."""
+        return 0 if box.record.privileged else self._own_ids(box)
+
+    def _own_ids(self, box: Box) -> int:
+        """The first of the host's ids that no other container has, also when this one makes no use of them."""
         return self.config.id_base + box.record.id_slot * IDS_PER_SLOT
+
+    def privileges_of(self, record: Record) -> tuple[str, ...] | None:
+        """Capabilities of its root; None: those of every container."""
+        return self.privileges if record.privileged else None
 
     def link(self, address_number: int) -> Link:
         """The link of the sandbox with this address."""
@@ -270,6 +287,7 @@ class Host:
             nofile_max=self.nofile_max,
             mounts=_in_order(spec, binds),
             apparmor_profile=self.apparmor.profile,
+            privileges=self.privileges_of(box.record),
         )
 
     def warnings(self) -> list[str]:

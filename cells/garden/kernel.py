@@ -82,10 +82,11 @@ def clone_mount(fd: int) -> int:
     return _check(_libc.syscall(_SYS_OPEN_TREE, fd, b"", flags), "open_tree")
 
 
-def restrict_mount(tree_fd: int, userns_fd: int, readonly: bool) -> None:
-    """Shift the ids of a detached mount, and let it have no devices, no set-user-id programs and no peers."""
-    flags = _MOUNT_ATTR_IDMAP | _MOUNT_ATTR_NOSUID | _MOUNT_ATTR_NODEV | (_MOUNT_ATTR_RDONLY if readonly else 0)
-    attributes = struct.pack("=QQQQ", flags, 0, _MS_PRIVATE, userns_fd)
+def restrict_mount(tree_fd: int, userns_fd: int | None, readonly: bool) -> None:
+    """Shift the ids of a detached mount, if by any, and let it have no devices, no set-user-id programs, no peers."""
+    flags = _MOUNT_ATTR_NOSUID | _MOUNT_ATTR_NODEV | (_MOUNT_ATTR_RDONLY if readonly else 0)
+    flags |= 0 if userns_fd is None else _MOUNT_ATTR_IDMAP
+    attributes = struct.pack("=QQQQ", flags, 0, _MS_PRIVATE, userns_fd or 0)
     result = _libc.syscall(_SYS_MOUNT_SETATTR, tree_fd, b"", _AT_EMPTY_PATH, attributes, ctypes.c_size_t(32))
     _check(result, "mount_setattr")
 

@@ -53,9 +53,10 @@ def _check_mount_points(root: Path, name: str) -> None:
             raise RootfsInvalid(f"/{entry} of rootfs {name!r} is no real directory", evidence={"entry": f"/{entry}"})
 
 
-def mount(lowers: Sequence[Path], directory: Directory, userns_fd: int, first_id: int) -> None:
+def mount(lowers: Sequence[Path], directory: Directory, userns_fd: int | None, first_id: int) -> None:
     """Mount the container's root at `directory.rootfs`, from these layers, the lowest first.
 
+    Their ids are shifted by the user namespace, if there is one.
     Raises MountFailed, RootfsInvalid; call `unmount` in any case. The shifted layers are attached at paths of their own
     for as long as the overlay takes to clone them: kernels before 6.18 refuse detached ones as lower layers.
     """
@@ -79,10 +80,11 @@ def mount(lowers: Sequence[Path], directory: Directory, userns_fd: int, first_id
     _check_mount_points(directory.rootfs, directory.path.name)
 
 
-def _attach_shifted(lower: Path, place: Path, userns_fd: int) -> None:
+def _attach_shifted(lower: Path, place: Path, userns_fd: int | None) -> None:
     tree = kernel.open_tree_clone(str(lower))
     try:
-        kernel.idmap_mount(tree, userns_fd)
+        if userns_fd is not None:
+            kernel.idmap_mount(tree, userns_fd)
         kernel.move_mount(tree, str(place))
     finally:
         os.close(tree)

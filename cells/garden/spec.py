@@ -169,6 +169,8 @@ class ContainerSpec:
     """Container ports to publish on the host."""
     egress: tuple[EgressRule, ...] = ()
     """What it may reach beside what the cell lets every container reach."""
+    privileged: bool = False
+    """Root of it is the host's, with every capability of the cell: only where the cell allows that."""
     properties: Mapping[str, str] = field(factory=dict)
     """Opaque to garden: stored, and given back when the container is adopted."""
     network_env: Callable[[Network], Env] | None = field(default=None, repr=False)

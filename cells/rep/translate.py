@@ -87,6 +87,7 @@ def plan_of(work: Work, start_timeout_default_s: float) -> Plan:
         limits=_limits(definition, run),
         ports=definition.ports,
         egress=tuple(egress_of(rule) for rule in definition.egress_rules),
+        privileged=definition.privileged,
         properties=_properties(work, health),
         network_env=network_env,
     )

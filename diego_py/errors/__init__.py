@@ -69,6 +69,7 @@ from diego_py.errors.files import (
     FilesFailed,
     FilesNoSpace,
     FilesTooLarge,
+    PrivilegedRefused,
 )
 from diego_py.errors.hops import (
     CellDraining,
@@ -210,6 +211,7 @@ __all__ = [
     "PlacementFailed",
     "PoolExhausted",
     "PreconditionFailed",
+    "PrivilegedRefused",
     "ProcessExited",
     "QuotaUnavailable",
     "RegistryDenied",

@@ -14,6 +14,20 @@ class BindRefused(DiegoError):
     next = (Next("Name a path below one of the cell's bind_source_dirs, without links that lead out of it"),)
 
 
+class PrivilegedRefused(DiegoError):
+    """The cell makes no privileged containers: `evidence.reason` is `not_allowed` (its configuration) or `runtime` (its
+    OCI runtime has known holes)."""
+
+    code = "garden.privileged_refused"
+    title = "The cell makes no privileged containers"
+    elsewhere = True
+    next = (
+        Next("Leave `privileged` false if the workload can do without"),
+        Next("not_allowed: set allow_privileged of a cell, if its workloads may be root of its host"),
+        Next("runtime: install an OCI runtime of at least the version that the detail names"),
+    )
+
+
 class FilesFailed(DiegoError):
     """Files could not be moved in or out of the container; `evidence` has the path in it and what the kernel said."""
 

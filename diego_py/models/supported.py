@@ -22,7 +22,6 @@ ACTION_KINDS: Final = frozenset({"run"})
 ONLY_DEFAULT: Final[Mapping[str, str]] = {
     "setup": "do the setup in the process of `action`",
     "monitor": "use `check_definition`",
-    "privileged": "leave it false",
     "metrics_guid": 'use `metric_tags["source_id"]`',
     "cached_dependencies": "put the files into the rootfs",
     "legacy_download_user": "leave it empty; nothing is downloaded",

@@ -14,7 +14,8 @@ from tests.chain.installation import Installation
 pytestmark = [pytest.mark.chain, pytest.mark.kernel]
 
 BAD_FIELDS = {"process_guid": "", "domain": "", "rootfs": "no scheme", "instances": -1, "memory_mb": -5, "ports": [0]}
-UNSUPPORTED = {"privileged": True, "metrics_guid": "m", "sidecars": [{"action": {"run": {"path": "/a", "user": "b"}}}]}
+RUN = {"run": {"path": "/a", "user": "b"}}
+UNSUPPORTED = {"setup": RUN, "metrics_guid": "m", "sidecars": [{"action": RUN}]}
 
 REFUSED: dict[str, tuple[Any, int, str, set[str]]] = {
     "bad fields": (lrp(**BAD_FIELDS), 422, "invalid_spec", {f"/{name}" for name in BAD_FIELDS} | {"/ports/0"}),
@@ -27,7 +28,7 @@ REFUSED: dict[str, tuple[Any, int, str, set[str]]] = {
         "invalid_spec",
         {"/action", "/action/try"},
     ),
-    "unsupported": (lrp(**UNSUPPORTED), 422, "unsupported_field", {"/privileged", "/metrics_guid", "/sidecars"}),
+    "unsupported": (lrp(**UNSUPPORTED), 422, "unsupported_field", {"/setup", "/metrics_guid", "/sidecars"}),
     "no object": ([1, 2], 422, "invalid_spec", {""}),
 }
 

@@ -188,6 +188,7 @@ def _processes() -> Iterator[tuple[int, str]]:
             first_id = int(Path(entry.path, "uid_map").read_text().split()[1])
             ours = (
                 ID_BASE <= first_id < ID_END
+                or f"/{CGROUP_PREFIX}" in Path(entry.path, "cgroup").read_text()  # A privileged one has no own ids.
                 or STATE_PREFIX in command
                 or (found is not None and found.parent == os.getpid())
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 from cells.garden.apparmor import MODULE
 from cells.garden.spec import ProcessSpec
 from diego_py.errors import AppArmorProfileMissing
-from tests.kernel.containers import call, every_runtime, shell, start, until_printed
+from tests.kernel.containers import call, every_runtime, runtime_of_version, shell, start, until_printed
 
 pytestmark = pytest.mark.kernel
 
@@ -29,14 +28,6 @@ profile {PROFILE} flags=(attach_disconnected,mediate_deleted) {{
   deny /srv/** w,
 }}
 """
-
-
-def runtime_of_version(directory: Path, said: str) -> str:
-    """runc under another version."""
-    program = directory / "runc"
-    program.write_text(f'#!/bin/sh\n[ "$1" = --version ] && exec echo "{said}"\nexec {shutil.which("runc")} "$@"\n')
-    program.chmod(0o755)
-    return str(program)
 
 
 @pytest.mark.parametrize(("said", "warned"), [("runc version 1.3.3", False), ("runc version 1.3.2", True)])

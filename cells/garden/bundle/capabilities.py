@@ -1,4 +1,4 @@
-"""Capabilities: eleven for the container's root, none for any other user.
+"""Capabilities: eleven for the container's root (a privileged one's has what is given), none for any other user.
 
 Inheritable and ambient are empty for both, so nothing is gained through exec; the bounding set is the same, for a
 process that is root may become somebody else and come back.
@@ -23,7 +23,7 @@ ROOT = (
 )
 
 
-def of(uid: int) -> Config:
-    """The OCI `capabilities` of a process of this user."""
-    held = list(ROOT) if uid == 0 else []
-    return {"bounding": list(ROOT), "effective": held, "permitted": held, "inheritable": [], "ambient": []}
+def of(uid: int, given: tuple[str, ...] = ROOT) -> Config:
+    """The OCI `capabilities` of a process of this user; `given` are those of root."""
+    held = list(given) if uid == 0 else []
+    return {"bounding": list(given), "effective": held, "permitted": held, "inheritable": [], "ambient": []}

@@ -1,4 +1,7 @@
-"""Parts of /proc and /sys that say too much about the host (hidden) or that a container must not change (read-only)."""
+"""Parts of /proc and /sys that say too much about the host (hidden) or that a container must not change (read-only).
+
+Of a privileged one nothing is hidden, and what it mounts or writes there is its own affair.
+"""
 
 from __future__ import annotations
 
@@ -31,5 +34,7 @@ READONLY = (
 
 
 def apply(config: Config, plan: Plan) -> Config:
+    if plan.privileged:
+        return config
     linux = {**config["linux"], "maskedPaths": [*MASKED, *plan.counters], "readonlyPaths": list(READONLY)}
     return {**config, "linux": linux}

@@ -49,3 +49,9 @@ class Plan:
     mounts: tuple[Bind | TmpfsMount, ...] = ()
     apparmor_profile: str | None = None
     """None: the host has no AppArmor, or the cell names no profile."""
+    privileges: tuple[str, ...] | None = None
+    """The capabilities of a privileged container's root. None: it is an ordinary one."""
+
+    @property
+    def privileged(self) -> bool:
+        return self.privileges is not None

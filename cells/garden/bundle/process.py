@@ -14,13 +14,20 @@ PATH_USER = "/usr/local/bin:/usr/bin:/bin"
 def apply(config: Config, plan: Plan) -> Config:
     limits = rlimits.of(plan.limits, plan.nofile_max)
     argv = (plan.path, *plan.args)
-    return {**config, "process": describe(plan.identity, argv, plan.env, plan.cwd, limits, plan.apparmor_profile)}
+    described = describe(plan.identity, argv, plan.env, plan.cwd, limits, plan.apparmor_profile, plan.privileges)
+    return {**config, "process": described}
 
 
 def describe(
-    identity: Identity, argv: tuple[str, ...], env: Env, cwd: str, limits: list[Config], apparmor_profile: str | None
+    identity: Identity,
+    argv: tuple[str, ...],
+    env: Env,
+    cwd: str,
+    limits: list[Config],
+    apparmor_profile: str | None,
+    privileges: tuple[str, ...] | None = None,
 ) -> Config:
-    """The OCI `process` object. No terminal; no new privileges, ever."""
+    """The OCI `process` object. No terminal; no new privileges ever, but in a privileged container."""
     # Left out, not empty: crun would write an empty one to the kernel, which refuses it.
     confined = {} if apparmor_profile is None else {"apparmorProfile": apparmor_profile}
     return {
@@ -30,9 +37,9 @@ def describe(
         "args": list(argv),
         "env": environment(identity, env),
         "cwd": cwd,
-        "capabilities": capabilities.of(identity.uid),
+        "capabilities": capabilities.of(identity.uid, capabilities.ROOT if privileges is None else privileges),
         "rlimits": limits,
-        "noNewPrivileges": True,
+        "noNewPrivileges": privileges is None,
     }
 
 

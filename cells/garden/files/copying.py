@@ -155,13 +155,15 @@ async def _doors(host: Host, box: Box, doors: contextlib.ExitStack) -> dict[str,
 
     if not box.ended.done():
         with contextlib.suppress(OSError):
-            ways = {"user_namespace": opened(f"/proc/{box.init.pid}/ns/user")}
+            ways: dict[str, int | None] = {"user_namespace": None}
+            if not box.record.privileged:
+                ways["user_namespace"] = opened(f"/proc/{box.init.pid}/ns/user")
             ways["mounts"] = opened(f"/proc/{box.init.pid}/ns/mnt")
             pidfd = processes.open_pidfd(box.init)
             if pidfd is not None:  # Then they are its own, not those of a later process with its pid.
                 os.close(pidfd)
                 return {**ways, "root": None}
-    namespace = opened(box.namespaces["user"])
+    namespace = None if box.record.privileged else opened(box.namespaces["user"])
     root = opened(str(box.directory.rootfs), os.O_PATH | os.O_DIRECTORY)
     return {"user_namespace": namespace, "mounts": None, "root": root}
 

@@ -1,8 +1,8 @@
 """The program that moves files in and out of one container: run as a child, never imported by the cell.
 
-It enters the container's user namespace and its root before it looks at any path, gives up every capability that the
-container's root does not have, and becomes the user that the files are for. So a path, however it is swapped while we
-walk it, leads to nothing that this user of the container could not reach by itself.
+It enters the container's user namespace, if it has one, and its root before it looks at any path, gives up every
+capability that the container's root does not have, and becomes the user that the files are for. So a path, however it
+is swapped while we walk it, leads to nothing that this user of the container could not reach by itself.
 
 Nothing may be loaded once it is inside: a module, a codec or a name service library would be the container's. So all
 imports are done before, the import machinery is emptied, and user names are never asked for (no pwd, no grp).
@@ -94,7 +94,10 @@ def enter(job: dict[str, Any]) -> None:
     for name in ("utf-8", "ascii", "iso8859-1"):
         codecs.lookup(name)
     prctl.set_no_new_privs(1)
-    _setns(libc, job["user_namespace"], CLONE_NEWUSER)
+    if job["user_namespace"] is not None:
+        _setns(libc, job["user_namespace"], CLONE_NEWUSER)
+    else:
+        prctl.securebits.no_setuid_fixup = True  # We are root here already, and keep our capabilities as there.
     if job["mounts"] is not None:
         _setns(libc, job["mounts"], CLONE_NEWNS)
     else:

@@ -7,6 +7,7 @@ prepared ones never keep a container from its numbers.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -57,8 +58,11 @@ class Sandboxes:
         await self.maker.open()
         self.refill()
 
-    def reserve(self) -> Place:
-        """A place, if there is one with its sandbox. Raises PoolExhausted."""
+    def reserve(self, privileged: bool = False) -> Place:
+        """A place, if there is one with its sandbox; but a privileged one needs another kind. Raises PoolExhausted."""
+        if privileged:
+            with contextlib.suppress(PoolExhausted):  # Then one that is ready gives its place.
+                return self._new_place()
         while self._ready:
             place = self._ready.popleft()
             if is_alive(self._holders[place]):
@@ -67,13 +71,20 @@ class Sandboxes:
             self.release(place)
         return self._new_place()
 
-    async def enter(self, place: Place) -> Process:
-        """The holder of a reserved place, made now if it is not there yet. Raises SandboxFailed, NetworkFailed."""
+    async def enter(self, place: Place, privileged: bool = False) -> Process:
+        """The holder of a reserved place, made now if it is not there yet; a privileged one has no user namespace.
+
+        Raises SandboxFailed, NetworkFailed.
+        """
         holder = self._holders.pop(place, None)
+        if holder is not None and privileged:
+            kill(holder)
+            await gone(holder)
+            holder = None
         if holder is None:
             link = self.link_of(place.address_number)
             await self.link_gone(link.name)
-            holder = await self.maker.have(self._ids(place), link)
+            holder = await self.maker.have(None if privileged else self._ids(place), link)
         return holder
 
     def take_exactly(self, place: Place) -> None:

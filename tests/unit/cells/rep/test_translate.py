@@ -72,6 +72,11 @@ def rule(protocol: EgressProtocol, *destinations: str, **more: Any) -> SecurityG
     return SecurityGroupRule(protocol=protocol, destinations=destinations, **more)
 
 
+@pytest.mark.parametrize("privileged", [False, True])
+def test_privileged(privileged: bool) -> None:
+    assert plan_of(work(privileged=privileged), 60.0).spec.privileged is privileged
+
+
 def test_egress_rules() -> None:
     rules = (
         rule(EgressProtocol.TCP, "10.0.0.1, 10.0.0.8/29", "fd00::1", ports=(80, 443)),

@@ -241,7 +241,7 @@ async def test_guid_that_would_be_a_path(cell: Cell, garden: FakeGarden, guid: s
 
 
 async def test_unsupported_field(cell: Cell, garden: FakeGarden) -> None:
-    assert isinstance(await failed(cell, privileged=True), UnsupportedField)
+    assert isinstance(await failed(cell, metrics_guid="m"), UnsupportedField)
     assert garden.ops() == []
 
 

@@ -58,7 +58,6 @@ TASK = TaskDefinition(rootfs="preloaded:x", action=ACTION, memory_mb=1)
 USED: dict[str, Any] = {
     "setup": ACTION,
     "monitor": ACTION,
-    "privileged": True,
     "metrics_guid": "m",
     "cached_dependencies": (CachedDependency(from_="http://a/b", to="/"),),
     "legacy_download_user": "u",
@@ -112,7 +111,7 @@ def test_each_field_of_the_table_is_refused_by_name(name: str) -> None:
             {"action": Action(run=attrs.evolve(RUN, resource_limits=ResourceLimits(nproc=1)))},
             ["/action/run/resource_limits/nproc"],
         ),
-        ({"privileged": True, "metrics_guid": "m", "rootfs": "zip:x"}, ["/privileged", "/metrics_guid", "/rootfs"]),
+        ({"setup": ACTION, "metrics_guid": "m", "rootfs": "zip:x"}, ["/setup", "/metrics_guid", "/rootfs"]),
     ],
 )
 def test_each_other_rule_is_refused_by_pointer(fields: dict[str, Any], pointers: list[str]) -> None:

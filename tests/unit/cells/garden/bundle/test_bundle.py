@@ -69,6 +69,12 @@ def test_capabilities(uid: int, held: int) -> None:
     assert sets["inheritable"] == sets["ambient"] == []
 
 
+def test_capabilities_of_a_privileged_one() -> None:
+    assert capabilities.of(0, ("CAP_BPF",))["effective"] == ["CAP_BPF"]
+    assert capabilities.of(1000, ("CAP_BPF",))["effective"] == []
+    assert capabilities.of(1000, ("CAP_BPF",))["bounding"] == ["CAP_BPF"]
+
+
 @given(st.integers(0, 1 << 40), st.integers(1, 1 << 20))
 def test_open_files_never_exceed_what_we_have(wanted: int, ours: int) -> None:
     nofile = rlimits.of(Limits(nofile=wanted), ours)[0]
@@ -90,6 +96,23 @@ def test_every_namespace_is_its_own_and_ids_are_mapped() -> None:
     assert joined == PLAN.namespaces
     mapping = [{"containerID": 0, "hostID": 1_048_576, "size": 65_536}]
     assert linux["uidMappings"] == linux["gidMappings"] == mapping
+
+
+def test_a_privileged_one_has_the_hosts_ids_and_no_filter() -> None:
+    given = ("CAP_SYS_ADMIN", "CAP_KILL")
+    ordinary = build(PLAN)
+    config = build(evolve(PLAN, privileges=given, first_id=0, namespaces={"pid": "/proc/7/ns/pid"}))
+    linux = config["linux"]
+    assert {entry["type"] for entry in linux["namespaces"]} == {"pid", "network", "ipc", "uts", "mount", "cgroup"}
+    gone = {"uidMappings", "gidMappings", "seccomp", "maskedPaths", "readonlyPaths"}
+    assert set(ordinary["linux"]) - set(linux) == gone
+    held = config["process"]["capabilities"]
+    assert held["bounding"] == held["effective"] == held["permitted"] == list(given)
+    assert held["inheritable"] == held["ambient"] == []
+    assert config["process"]["noNewPrivileges"] is False
+    kept = ("resources", "cgroupsPath", "sysctl", "rootfsPropagation")
+    assert [linux[name] for name in kept] == [ordinary["linux"][name] for name in kept]
+    assert config["mounts"] == ordinary["mounts"]
 
 
 def test_limits() -> None:
