@@ -62,7 +62,7 @@ def nft(*lines: str) -> None:
 async def test_damage_is_undone_at_once(told: Garden, heard: Heard, damage: str) -> None:
     await sleeper(told, egress=(WEB,))
     whole = table(told)
-    names = {"table": told.config.nft_table, "link": f"{told.config.interface_prefix}0"}
+    names = {"table": told.config.nft_table, "link": told._boxes["a"].interface}
     nft(*(line.format(**names) for line in DAMAGES[damage]))
     assert table(told) != whole
     assert await heard.next() == FirewallRestored("somebody changed the table")

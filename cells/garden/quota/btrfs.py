@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections import deque
 from collections.abc import Iterable, Set
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from cells.garden.spec import DiskUsage
 SUBVOLUME_INODE = 256
 """The number of every subvolume's root, and of nothing else."""
 QGROUPS = Path("/sys/fs/btrfs")
+STALE_AT_ONCE = 4
+"""Groups tried with each volume that goes: more than one, so that they get fewer; few, for each costs a transaction."""
 
 
 @define
@@ -27,7 +30,8 @@ class BtrfsQuota:
 
     name: str = "btrfs"
     counts: Set[str] = frozenset({"bytes"})
-    _stale: dict[int, None] = field(factory=dict, init=False)
+    _stale: deque[int] = field(factory=deque, init=False)
+    """The oldest first. Several threads take from it and put back; each number is in the hands of one of them."""
 
     def make(self, path: Path, wanted: Request) -> None:
         kernel.create_subvolume(path)
@@ -52,26 +56,29 @@ class BtrfsQuota:
     def remove(self, path: Path) -> None:
         number = kernel.subvolume_id(str(path))
         kernel.destroy_subvolume(path)
-        self._stale |= {number: None}
-        self._remove_groups(path.parent)
+        self._stale.append(number)
+        self._remove_groups(path.parent, STALE_AT_ONCE)
 
     def sweep(self, top: Path, volumes: Iterable[Path]) -> None:
         """Remove the groups of subvolumes that are no more. Only for a file system that is all ours."""
         alive = {kernel.subvolume_id(str(path)) for path in (top, *volumes)}
         numbers = {int(group.name.removeprefix("0_")) for group in self._groups(top).glob("0_*")}
-        self._stale |= dict.fromkeys(numbers - alive)
-        self._remove_groups(top)
+        self._stale.extend(sorted(numbers - alive))
+        self._remove_groups(top, len(self._stale))
 
-    def _remove_groups(self, root: Path) -> None:
-        for number in list(self._stale):
+    def _remove_groups(self, root: Path, most: int) -> None:
+        for _ in range(most):
+            try:
+                number = self._stale.popleft()
+            except IndexError:
+                return
             try:
                 kernel.remove_qgroup(str(root), number)
             except OSError as refused:
                 if refused.errno == errno.EBUSY:
-                    continue
-                if refused.errno not in (errno.ENOENT, errno.ENOTCONN):
+                    self._stale.append(number)
+                elif refused.errno not in (errno.ENOENT, errno.ENOTCONN):
                     raise
-            del self._stale[number]
 
     def _groups(self, path: Path) -> Path:
         return QGROUPS / kernel.btrfs_uuid(str(path)) / "qgroups"
