@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attrs import define, evolve, field
@@ -35,6 +36,8 @@ class Box:
     directory: Directory
     network: Network
     interface: str
+    main: Box | None = None
+    """Of a sidecar: the container whose sandbox it is in. Place, ports, firewall and holder are for that one to end."""
     state: State = "created"
     complete: bool = False
     """False while it is being created: nobody but its creator sees it."""
@@ -89,6 +92,11 @@ class Box:
         return Process(self.record.init_pid, self.record.init_started)
 
     @property
+    def etc(self) -> Path:
+        """Where its /etc/hosts and the like are: one for all containers with the same address and name."""
+        return (self.main or self).directory.etc
+
+    @property
     def elements(self) -> Elements:
         return Elements(self.interface, self.network, self.handle, self.record.egress)
 
@@ -101,6 +109,7 @@ class Box:
             state=self.state,
             limits=self.record.limits,
             created_at=datetime.fromisoformat(self.record.created_at),
+            sandbox_of=self.record.sandbox_of,
         )
 
     def has_holder(self, holder: Process) -> None:

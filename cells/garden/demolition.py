@@ -11,7 +11,7 @@ from cells.garden.children import in_thread, together, uninterrupted
 from cells.garden.depot import Directory
 from cells.garden.files import copying
 from cells.garden.host import Host
-from cells.garden.monitor import gone
+from cells.garden.monitor import dead, gone
 from diego_py.call import Call
 from diego_py.errors import DestroyFailed, DiegoError
 
@@ -19,6 +19,8 @@ MONITOR_GRACE_S = 2.0
 """How long conmon may take to end after its container did."""
 KILL_TIMEOUT_S = 10.0
 """How long killed processes may take to die; longer means one is stuck in the kernel."""
+LOOK_S = 0.02
+"""Between two looks for what a runtime, still at work in a sidecar, may have started there."""
 
 
 async def kill(host: Host, box: Box) -> None:
@@ -30,15 +32,19 @@ async def _kill(host: Host, box: Box) -> None:
     await copying.end_all(box)
     if box.record.init_pid == 0:
         await kill_half_built(host, box.handle, box.directory)
-        processes.kill(box.holder)
-        await gone(box.holder)
+        if box.main is None:
+            processes.kill(box.holder)
+            await gone(box.holder)
         return
     host.cgroups.thaw(box.handle)
     inside = host.cgroups.processes(box.handle)
     strays = host.extras.unclaimed()
-    processes.kill(box.holder)
+    if box.main is None:
+        processes.kill(box.holder)
     try:
         async with asyncio.timeout(KILL_TIMEOUT_S):
+            if box.main is not None:
+                await _kill_inside(host, box)
             for stray in strays:
                 if stray.pid in inside:
                     await gone(stray)
@@ -46,7 +52,8 @@ async def _kill(host: Host, box: Box) -> None:
                     processes.reap(stray)
             await gone(box.init)
             await box.runtimes.none()
-            await gone(box.holder)
+            if box.main is None:
+                await gone(box.holder)
     except TimeoutError as stuck:
         raise DestroyFailed(f"kill the processes of {box.handle}", evidence={"pid": box.init.pid}) from stuck
     with contextlib.suppress(TimeoutError):
@@ -54,6 +61,16 @@ async def _kill(host: Host, box: Box) -> None:
             await gone(box.monitor)
     processes.kill(box.monitor)
     await session.close_all(box)
+
+
+async def _kill_inside(host: Host, box: Box) -> None:
+    """Kill who is in a sidecar's cgroup, until nobody is left and nobody is being started: its PID 1 has to live on."""
+    while (inside := host.cgroups.processes(box.handle)) or box.runtimes.count:
+        for process in (killed := [processes.identify(pid) for pid in inside]):
+            processes.kill(process)
+        for process in killed:
+            await dead(process)
+        await asyncio.sleep(LOOK_S if box.runtimes.count else 0)
 
 
 async def kill_half_built(host: Host, handle: str, directory: Directory) -> None:
@@ -95,8 +112,7 @@ async def _remove(host: Host, box: Box) -> None:
     await together(
         host.runtime.delete(box.handle, box.directory, force=half_built),
         in_thread(host.remove_root, box.directory),
-        host.firewall.remove(box.elements),
-        host.link_watch.gone(box.interface),
+        *([] if box.main is not None else [host.firewall.remove(box.elements), host.link_watch.gone(box.interface)]),
     )
     host.cgroups.remove(box.handle)
     await in_thread(host.depot.remove, box.handle)

@@ -60,6 +60,10 @@ class Record:
     egress: tuple[EgressRule, ...] = ()
     privileged: bool = False
     """It has no user namespace; its ids are the host's."""
+    sandbox_of: str | None = None
+    """Of a sidecar: the container that its place, ports and holder belong to."""
+    part: int = 0
+    """A sidecar's number beside that container, which is 0 itself."""
 
 
 @frozen

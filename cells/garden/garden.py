@@ -18,6 +18,7 @@ from attrs import define, evolve, field
 
 from cells.garden import (
     activity,
+    allocation,
     binds,
     bundle,
     demolition,
@@ -29,6 +30,7 @@ from cells.garden import (
     recovery,
     rootfs,
     session,
+    sidecars,
     users,
 )
 from cells.garden.attachment import Attachment, attach
@@ -50,10 +52,8 @@ from diego_py.call import Call
 from diego_py.errors import (
     ContainerNotFound,
     GardenFailed,
-    HandleTaken,
     IllegalTransition,
     Outcome,
-    PoolExhausted,
     RuntimeFailed,
 )
 from diego_py.service.clock import Clock
@@ -97,7 +97,7 @@ class Garden:
             self._host.watch()
             plan = recovery.look(self._host)
             self._boxes = {box.handle: box for box in plan.adopt}
-            await self._host.firewall.prepare(box.elements for box in plan.adopt)
+            await self._host.firewall.prepare(box.elements for box in plan.adopt if box.main is None)
             await recovery.end_runtimes(self._host)
             for box in plan.adopt:
                 self._watch(box)
@@ -117,16 +117,17 @@ class Garden:
 
         Raises GardenFailed or, as its causes, RootfsNotFound, the kinds of ImageFailed, RegistryFailed and
         ArchiveUnsafe, NoSpace, UserNotFound, PoolExhausted, MountFailed, RuntimeFailed and its kinds, NetworkFailed,
-        QuotaUnavailable, VolumeFailed, BudgetSpent.
+        QuotaUnavailable, VolumeFailed, BudgetSpent; ContainerNotFound for a sidecar of none.
         """
         with call.hop("garden", self.config.cell_id, "create", GardenFailed) as call:
             self._host.check(spec)
             wanted = provide.find(spec, self.config, self._store)
-            async with call.within_budget("create container", Outcome.ROLLED_BACK), AsyncExitStack() as undo:
+            async with call.within_budget("create container", Outcome.ROLLED_BACK):
                 with call.step("allocate"):
-                    box = self._allocate(spec)
-                undo.push_async_exit(Undo(box, self._demolish))
-                async with box.lock:
+                    box = allocation.allocate(self._host, self._boxes, spec, self.clock.now())
+                self._boxes[spec.handle] = box
+                async with box.lock, AsyncExitStack() as undo:
+                    undo.push_async_exit(Undo(box, self._demolish))
                     with call.step("image"):
                         root = await wanted.provide(call)
                     box.record = evolve(box.record, layer=root.top)
@@ -134,8 +135,8 @@ class Garden:
                     async with self._builders:
                         # The grace period of the first move into a cgroup passes while we do everything before it.
                         await together(in_thread(self._host.cgroups.warm), self._build(call, spec, box, root))
-                box.complete = True
-                undo.pop_all()
+                    box.complete = True
+                    undo.pop_all()
                 self._host.sandboxes.refill()
             return box.container()
 
@@ -154,8 +155,7 @@ class Garden:
         with call.step("bundle"):
             plan = host.plan(spec, box, identity, bound)
             directories.make_missing(plan.rootfs, plan.cwd, first_id + identity.uid, first_id + identity.gid)
-            hosts = host.hosts(box, plan.hostname)
-            rootfs.write_etc(box.directory, first_id, plan.hostname, hosts, host.resolver.text())
+            host.write_etc(box, plan.hostname)
             config = bundle.build(plan)
         await together(self._create_process(call, box, config), self._open_firewall(call, box))
         host.depot.save(box.record)
@@ -172,7 +172,8 @@ class Garden:
 
     async def _open_firewall(self, call: Call, box: Box) -> None:
         with call.step("firewall"):
-            await self._host.firewall.add(box.elements)
+            if box.main is None:
+                await self._host.firewall.add(box.elements)
 
     async def run(self, call: Call, handle: str) -> None:
         """Let the user process begin. Raises ContainerNotFound, IllegalTransition, RuntimeFailed."""
@@ -282,22 +283,25 @@ class Garden:
             return await self._end_of(box)
 
     async def destroy(self, call: Call, handle: str) -> None:
-        """Remove the container and all it has, but the log. Nothing happens when it does not exist.
+        """Remove the container and all it has, sidecars included, but the log. Nothing happens when it does not exist.
 
         Callers at the same time share the work. Raises DestroyFailed; then it can be called again.
         """
         with call.hop("garden", self.config.cell_id, "destroy", GardenFailed) as call:
             box = self._boxes.get(handle)
-            if box is None:
-                return
-            async with box.lock:
-                if self._boxes.get(handle) is box:
-                    await self._demolish(call, box)
+            if box is not None:
+                await self._destroy(call, box)
+
+    async def _destroy(self, call: Call | None, box: Box) -> None:
+        async with box.lock:
+            if self._boxes.get(box.handle) is box:
+                await self._demolish(call, box)
 
     async def _demolish(self, call: Call | None, box: Box) -> None:
         box.record = evolve(box.record, phase="destroying")
         with contextlib.suppress(FileNotFoundError):  # Creation may have failed before there was a directory.
             self._host.depot.save(box.record)
+        await together(*(self._destroy(call, each) for each in sidecars.of(self._boxes, box)))
         await demolition.kill(self._host, box)
         self._monitor.forget(box.monitor)
         if not box.ended.done():
@@ -338,19 +342,6 @@ class Garden:
         await self._host.unwatch()
         self._host.firewall.close()
         await in_thread(self._host.volumes.close)
-
-    def _allocate(self, spec: ContainerSpec) -> Box:
-        recovery.check_handle(spec.handle)
-        binds.check(spec)
-        if spec.handle in self._boxes:
-            raise HandleTaken(f"create container {spec.handle}")
-        if len(self._boxes) >= self.config.containers_max:
-            raise PoolExhausted(
-                f"the cell has its {self.config.containers_max} containers", evidence={"pool": "containers"}
-            )
-        box = self._host.allocate(spec, self.clock.now())
-        self._boxes[spec.handle] = box
-        return box
 
     def _box(self, handle: str) -> Box:
         box = self._boxes.get(handle)

@@ -159,12 +159,16 @@ class Host:
         except PoolExhausted:
             self._give_back(place, tuple(ports))
             raise
-        record = Record(
+        return self.box(self.record(spec, now, place, tuple(ports)))
+
+    def record(self, spec: ContainerSpec, now: datetime, place: Place, ports: tuple[PortForward, ...]) -> Record:
+        """The first record of a container."""
+        return Record(
             handle=spec.handle,
             phase="creating",
             id_slot=place.id_slot,
             address_number=place.address_number,
-            ports=tuple(ports),
+            ports=ports,
             limits=self._limits(spec.limits),
             properties=dict(spec.properties),
             created_at=now.isoformat(),
@@ -173,8 +177,8 @@ class Host:
             volume=str(self.volumes.path(spec.handle)),
             egress=spec.egress,
             privileged=spec.privileged,
+            sandbox_of=spec.sandbox_of,
         )
-        return self.box(record)
 
     def reclaim(self, record: Record) -> None:
         """Mark what an adopted container has as taken. Raises ValueError when the configuration says otherwise now."""
@@ -183,26 +187,29 @@ class Host:
             self.ports.take_exactly(port.host_port - self.config.port_first)
 
     def release(self, record: Record) -> None:
-        """Give back all numbers; the container is gone."""
-        self._give_back(Place(record.id_slot, record.address_number), record.ports)
+        """Give back all numbers; the container is gone. A sidecar has none of its own."""
+        if record.sandbox_of is None:
+            self._give_back(Place(record.id_slot, record.address_number), record.ports)
 
     def _give_back(self, place: Place, ports: tuple[PortForward, ...]) -> None:
         self.sandboxes.release(place)
         for port in ports:
             self.ports.give_back(port.host_port - self.config.port_first)
 
-    def box(self, record: Record) -> Box:
+    def box(self, record: Record, main: Box | None = None) -> Box:
         address = self.addresses.address(record.address_number)
         return Box(
             record=record,
             directory=self.depot.directory(record.handle, record.volume),
             network=Network(address, self.config.host_address, record.ports, self._address6(record.address_number)),
             interface=self.link(record.address_number).name,
+            main=main,
         )
 
     async def have_sandbox(self, box: Box) -> None:
         """Let the container into its sandbox, made now if it is not there yet. Raises SandboxFailed, NetworkFailed."""
-        box.has_holder(await self.sandboxes.enter(box.place, box.record.privileged))
+        if box.main is None:
+            box.has_holder(await self.sandboxes.enter(box.place, box.record.privileged))
 
     async def close_sandboxes(self) -> None:
         """End those that no container has, and whatever makes them."""
@@ -215,7 +222,8 @@ class Host:
 
     def make_volume(self, box: Box) -> None:
         """Make the place for all that the container writes. Raises OSError, VolumeFailed."""
-        self.volumes.make(box.directory.volume, box.record.limits, self._own_ids(box), box.record.privileged)
+        number = self._own_ids(box) + box.record.part
+        self.volumes.make(box.directory.volume, box.record.limits, number, box.record.privileged)
         self.depot.furnish(box.directory)
 
     def remove_root(self, directory: Directory) -> None:
@@ -262,10 +270,12 @@ class Host:
         address, address6 = self.addresses.address(address_number), self._address6(address_number)
         return Link(name, address, self.addresses.gateway, self.mtu, address6, gateway6)
 
-    def hosts(self, box: Box, hostname: str) -> list[str]:
-        """Lines of a container's /etc/hosts: its own name, and those that all containers of the cell know."""
-        own = [address for address in (box.network.address, box.network.address6) if address is not None]
-        return [*(f"{address} {hostname}" for address in own), *self.config.extra_hosts]
+    def write_etc(self, box: Box, hostname: str) -> None:
+        """Its /etc/hosts (its own name, and those that all containers know) and the like. A sidecar has another's."""
+        if box.main is None:
+            own = [address for address in (box.network.address, box.network.address6) if address is not None]
+            hosts = [*(f"{address} {hostname}" for address in own), *self.config.extra_hosts]
+            rootfs.write_etc(box.directory, self.first_id(box), hostname, hosts, self.resolver.text())
 
     def plan(self, spec: ContainerSpec, box: Box, identity: Identity, binds: tuple[Bind, ...] = ()) -> Plan:
         """Every choice the bundle needs, made. The root is mounted."""
@@ -276,9 +286,9 @@ class Host:
             env=(*spec.env, *extra),
             cwd=working_directory(str(box.directory.rootfs), spec.cwd, identity),
             identity=identity,
-            hostname=shorten(spec.hostname or spec.handle),
+            hostname=shorten(spec.hostname or spec.handle) if box.main is None else "",
             rootfs=str(box.directory.rootfs),
-            etc=str(box.directory.etc),
+            etc=str(box.etc),
             first_id=self.first_id(box),
             namespaces=box.namespaces,
             cgroup_path=self.cgroups.path(box.handle),

@@ -51,6 +51,12 @@ class Monitor:
 
 async def gone(process: Process) -> None:
     """Return when the process is dead, all its threads (at once when it is already), and reaped if that is for us."""
+    await dead(process)
+    reap(process)
+
+
+async def dead(process: Process) -> None:
+    """Return when the process is dead, all its threads; somebody else may be about to read its status."""
     pidfd = open_pidfd(process, dead_too=True)
     if pidfd is not None:
         loop = asyncio.get_running_loop()
@@ -61,4 +67,3 @@ async def gone(process: Process) -> None:
         finally:
             loop.remove_reader(pidfd)
             os.close(pidfd)
-    reap(process)

@@ -49,17 +49,22 @@ def look(host: Host) -> Recovery:
 
     A container is whole when its creation was finished: its processes may be gone, its end is then still told.
     """
-    adopt, demolish = [], []
-    for handle in sorted(_traces(host)):
-        record = host.depot.load(handle)
-        if record is None or record.phase not in WHOLE or not _reclaim(host, record):
+    adopt: dict[str, Box] = {}
+    demolish: list[str] = []
+    records = {handle: host.depot.load(handle) for handle in sorted(_traces(host))}
+    mains = [handle for handle, record in records.items() if record is None or record.sandbox_of is None]
+    for handle in (*mains, *sorted(records.keys() - mains)):
+        record = records[handle]
+        main = None if record is None or record.sandbox_of is None else adopt.get(record.sandbox_of)
+        if record is None or record.phase not in WHOLE or not _reclaim(host, record, main):
             demolish.append(handle)
             continue
-        box = host.box(record)
+        box = host.box(record, main)
         box.complete = True
         box.state = "created" if _waits(host, record) else "running"
-        adopt.append(box)
-    return Recovery(tuple(adopt), tuple(demolish))
+        adopt[handle] = box
+    # Sidecars first: they have files of the volume of their main container mounted.
+    return Recovery(tuple(adopt.values()), tuple(reversed(demolish)))
 
 
 def _traces(host: Host) -> set[str]:
@@ -69,7 +74,9 @@ def _traces(host: Host) -> set[str]:
     return {handle for handle in found if HANDLE.fullmatch(handle)}
 
 
-def _reclaim(host: Host, record: Record) -> bool:
+def _reclaim(host: Host, record: Record, main: Box | None) -> bool:
+    if record.sandbox_of is not None:
+        return main is not None
     try:
         host.reclaim(record)
     except ValueError:

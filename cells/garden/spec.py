@@ -175,6 +175,12 @@ class ContainerSpec:
     """Opaque to garden: stored, and given back when the container is adopted."""
     network_env: Callable[[Network], Env] | None = field(default=None, repr=False)
     """More environment, once the addresses are known. Not stored."""
+    sandbox_of: str | None = None
+    """Make a sidecar: in the namespaces of this container but for mount and cgroup, and gone with it at the latest.
+
+    Its handle is its own (HANDLE.NAME, say), and so are image, disk, limits, log and end. Ports, egress and host name
+    are those of the other one.
+    """
 
 
 def _cells(_: object, attribute: Attribute[int], value: int) -> None:
@@ -214,6 +220,8 @@ class Container:
     state: State
     limits: Limits
     created_at: datetime
+    sandbox_of: str | None = None
+    """Of a sidecar: the container whose namespaces and network it has."""
 
 
 @frozen

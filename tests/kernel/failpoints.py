@@ -40,8 +40,10 @@ LOOKING = {"open_in_root", "inotify", "connection", "attribute", "attributes", "
 LOOKING |= {"file_system", "project", "project_quota", "project_quota_enforced", "subvolume_id", "btrfs_uuid"}
 """Functions of the kernel's modules that change nothing."""
 HANDLE = "any"
+SIDECAR = "any.side"
 PORT = 8080
 DISK_BYTES = 16 << 20
+SIDECAR_SCRIPT = "trap 'exit 4' TERM; while :; do sleep 0.05; done"
 SCRIPT = f"trap 'exit 3' TERM; httpd -p {PORT} -h /srv/www; while :; do sleep 0.05; done"
 
 
@@ -100,7 +102,7 @@ def _last_name(arguments: tuple[Any, ...]) -> str:
 
 
 async def live(garden: Garden, points: Failpoints) -> None:
-    """One container from begin to end, by every operation of garden."""
+    """One container and its sidecar from begin to end, by every operation of garden."""
     await garden.start()
     limits = Limits(disk_bytes=DISK_BYTES if garden.config.volumes_store_mb else None)
     points.phase = "create"
@@ -112,6 +114,9 @@ async def live(garden: Garden, points: Failpoints) -> None:
     points.phase = "open"
     async with await garden.open(call(), HANDLE, ProcessSpec("/bin/cat")):
         pass
+    points.phase = "sidecar"
+    await garden.create(call(), shell(SIDECAR, SIDECAR_SCRIPT, sandbox_of=HANDLE))
+    await garden.run(call(), SIDECAR)
     points.phase = "stop"
     await garden.stop(call(), HANDLE, grace_s=20)
     points.phase = "destroy"

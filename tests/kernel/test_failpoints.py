@@ -23,13 +23,14 @@ from cells.garden.network import links
 from cells.garden.spec import ProcessSpec
 from diego_py.service.clock import SystemClock
 from tests.kernel.containers import call, shell, start
-from tests.kernel.failpoints import HANDLE
+from tests.kernel.failpoints import HANDLE, SIDECAR, SIDECAR_SCRIPT
 
 pytestmark = pytest.mark.kernel
 
 OWNERS = 2
 """That die side by side: one for each processor of the smallest machine we test on."""
 ANSWER_S = 10
+PHASES = {"create", "run", "exec", "open", "sidecar", "stop", "destroy"}
 KILLED = -9
 
 
@@ -109,7 +110,7 @@ async def _killed_everywhere(configs: list[GardenConfig], tmp_path: Path, about:
         effects: list[str] = json.loads(all_owners[0].report.read_text())
         numbers = [number for number in worth_dying_at(effects) if about in effects[number - 1]]
         assert len(numbers) >= 3
-        assert {effect.partition(":")[0] for effect in effects} == {"create", "run", "exec", "open", "stop", "destroy"}
+        assert {effect.partition(":")[0] for effect in effects} == PHASES
         waiting = iter(numbers)
         found = await asyncio.gather(*(_sweep(owners, waiting, effects) for owners in all_owners))
     failures = [failure for each in found for failure in each]
@@ -139,7 +140,7 @@ async def _go_on(config: GardenConfig) -> None:
     garden = Garden(config, SystemClock())
     found = await garden.start()
     try:
-        assert {container.handle for container in found} <= {HANDLE}
+        assert [container.handle for container in found] in ([], [HANDLE], [HANDLE, SIDECAR])
         if not found:
             assert _left(config) == []
             await start(garden, shell(HANDLE, "exit 0", ports=(8080,)))
@@ -151,11 +152,21 @@ async def _go_on(config: GardenConfig) -> None:
                 await garden.run(call(), HANDLE)
             assert await _answer(found[0].network.ports[0].host_port) == b"hello"
             assert (await garden.exec(call(), HANDLE, ProcessSpec("/bin/true"), 20)).status == 0
+            await _go_on_beside(garden, found[1].state if len(found) == 2 else None)
             assert (await garden.stop(call(), HANDLE, grace_s=20)).status == 3
         await garden.destroy(call(), HANDLE)
         assert _left(config) == []
     finally:
         await garden.close()
+
+
+async def _go_on_beside(garden: Garden, state: str | None) -> None:
+    """A container that goes on has its whole sidecar too, or can be given one."""
+    if state is None:
+        await garden.create(call(), shell(SIDECAR, SIDECAR_SCRIPT, sandbox_of=HANDLE))
+    if state != "running":
+        await garden.run(call(), SIDECAR)
+    assert (await garden.exec(call(), SIDECAR, ProcessSpec("/bin/true"), 20)).status == 0
 
 
 async def _answer(port: int) -> bytes:

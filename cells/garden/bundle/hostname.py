@@ -10,7 +10,7 @@ CHARACTERS_MAX = 49
 
 
 def apply(config: Config, plan: Plan) -> Config:
-    return {**config, "hostname": plan.hostname}
+    return {**config, "hostname": plan.hostname} if plan.hostname else config
 
 
 def shorten(name: str) -> str:

@@ -33,6 +33,7 @@ class Plan:
     cwd: str
     identity: Identity
     hostname: str
+    """Empty: the one that its uts namespace has."""
     rootfs: str
     etc: str
     """Directory of the host with the container's own hosts, hostname and resolv.conf."""

@@ -10,7 +10,7 @@ from cells.garden.box import Box
 from cells.garden.host import Host
 from cells.garden.network import egress
 from cells.garden.spec import EgressRule
-from diego_py.errors import ContainerNotFound, NetworkFailed
+from diego_py.errors import ContainerNotFound, InvalidSpec, NetworkFailed
 
 Rules = Sequence[EgressRule]
 
@@ -18,6 +18,9 @@ Rules = Sequence[EgressRule]
 async def set_egress(host: Host, box: Box, rules: Rules) -> None:
     """Change what a container may reach, in one step. Raises ContainerNotFound, InvalidSpec, NetworkFailed."""
     egress.check(rules)
+    if box.main is not None:
+        wrong = {"pointer": "/egress", "detail": f"is that of {box.main.handle}"}
+        raise InvalidSpec(f"change egress of the sidecar {box.handle}", errors=[wrong])
     async with box.lock:
         if box.record.phase == "destroying":
             raise ContainerNotFound(f"find container {box.handle}")
