@@ -24,8 +24,9 @@ from diego_py.errors import (
     SandboxFailed,
     UserNotFound,
 )
-from tests.kernel.containers import call, every_runtime, shell, start, until_printed
+from tests.kernel.containers import call, every_runtime, runtime_of_version, shell, start, until_printed
 from tests.kernel.images import until
+from tests.kernel.test_privileged import SAFE
 from tests.kernel.test_restart import orphans, owner
 
 pytestmark = pytest.mark.kernel
@@ -246,6 +247,25 @@ async def test_only_beside_a_whole_main_container(garden: Garden) -> None:
     with pytest.raises(DiegoError) as failed:
         await garden.create(call(), sidecar(WAIT, "other"))
     assert isinstance(_causes(failed.value)[-1], SandboxFailed)
+
+
+async def test_it_is_as_privileged_as_its_container(new_garden: Callable[..., Any], tmp_path: Path) -> None:
+    garden = await new_garden(allow_privileged=True, runtime_path=runtime_of_version(tmp_path, SAFE))
+    for main in (False, True):
+        await start_main(garden, privileged=main)
+        with pytest.raises(DiegoError) as failed:
+            await garden.create(call(), sidecar(WAIT, privileged=not main))
+        refused = _causes(failed.value)[-1]
+        assert isinstance(refused, InvalidSpec)
+        assert [error["pointer"] for error in refused.errors] == ["/privileged"]
+        script = "busybox id -u; busybox cut -c-11 /proc/self/uid_map; busybox ps -o args | busybox grep -c '^httpd'"
+        uid, mapped, seen = await printed(garden, sidecar(script, privileged=main))
+        assert (uid, mapped.split(), seen) == ("0", ["0"], "1")
+        await garden.create(call(), sidecar(WAIT, privileged=main))
+        inside = Path(f"/proc/{garden._box('main.side').init.pid}/uid_map").read_text().split()
+        assert (int(inside[1]) == 0) is main
+        await garden.destroy(call(), "main")
+        assert left(garden, "main.side") == []
 
 
 @every_runtime
