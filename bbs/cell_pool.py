@@ -167,6 +167,7 @@ class CellPool:
             rootfs_providers={p.name: frozenset(p.properties) for p in presence.rootfs_provider_list},
             placement_tags=frozenset(presence.placement_tags),
             optional_placement_tags=frozenset(presence.optional_placement_tags),
+            privileged=presence.privileged,
             draining=presence.draining,
             starting=starting + len(arriving),
             instances=instances,
@@ -181,6 +182,7 @@ def demand_of(definition: DesiredLRPDefinition, index: int) -> Demand:
         rootfs=definition.rootfs,
         need=Room(definition.memory_mb, definition.disk_mb, 1),
         placement_tags=frozenset(definition.placement_tags),
+        privileged=definition.privileged,
     )
 
 

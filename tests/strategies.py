@@ -346,6 +346,7 @@ cell_presences = st.builds(
     rootfs_provider_list=tuples_of(st.builds(RootfsProvider, name=names, properties=tuples_of(names))),
     placement_tags=tuples_of(names, unique_by=lambda tag: tag),
     optional_placement_tags=tuples_of(names, unique_by=lambda tag: tag),
+    privileged=st.booleans(),
     draining=st.booleans(),
     boot_id=guid_texts,
 )

@@ -37,6 +37,8 @@ class CellStatus:
     rootfs_provider_list: tuple[RootfsProvider, ...]
     placement_tags: tuple[str, ...]
     optional_placement_tags: tuple[str, ...]
+    privileged: bool
+    """Takes work that is privileged."""
     boot_id: str
     seen_at: datetime | None
     expires_at: datetime | None
@@ -57,6 +59,7 @@ class CellStatus:
             rootfs_provider_list=presence.rootfs_provider_list,
             placement_tags=presence.placement_tags,
             optional_placement_tags=presence.optional_placement_tags,
+            privileged=presence.privileged,
             boot_id=presence.boot_id,
             seen_at=record.seen_at,
             expires_at=record.expires_at,

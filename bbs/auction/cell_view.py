@@ -46,6 +46,7 @@ class Demand:
     rootfs: str
     need: Room
     placement_tags: frozenset[str] = frozenset()
+    privileged: bool = False
 
 
 @frozen
@@ -60,6 +61,8 @@ class CellView:
     """Scheme → names offered; an empty set means any name of that scheme."""
     placement_tags: frozenset[str] = frozenset()
     optional_placement_tags: frozenset[str] = frozenset()
+    privileged: bool = False
+    """Takes demands that are privileged, beside others."""
     draining: bool = False
     starting: int = 0
     """Instances on their way to RUNNING there."""
@@ -83,7 +86,7 @@ class Bid:
 
     cell_id: CellId
     verdict: str
-    """won, fits, or the reason: no_fit, rootfs, placement_tags, draining, tried."""
+    """won, fits, or the reason: no_fit, rootfs, placement_tags, privileged, draining, tried."""
     have: Room
     score: float | None = None
     parts: Mapping[str, float] = field(factory=dict)

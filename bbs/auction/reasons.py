@@ -14,7 +14,8 @@ BIDS_SHOWN_MAX = 20
 def ruled_out(cell: CellView, demand: Demand, tried: frozenset[str]) -> Bid | None:
     """The bid of a cell that cannot take the demand, None if it can.
 
-    The order is Diego's filter order: rootfs, placement tags, then resources (auctionrunner/zone.go).
+    The order is Diego's filter order: rootfs, placement tags, then resources (auctionrunner/zone.go); privileged,
+    which Diego does not ask about, is before the resources.
     """
     if cell.cell_id in tried:
         return Bid(cell.cell_id, "tried", cell.available, detail="tried in this request; see its frames in the chain")
@@ -30,6 +31,8 @@ def ruled_out(cell: CellView, demand: Demand, tried: frozenset[str]) -> Bid | No
     if foreign := demand.placement_tags - cell.placement_tags - cell.optional_placement_tags:
         told = ", ".join(sorted(foreign))
         return Bid(cell.cell_id, "placement_tags", cell.available, detail=f"lacks the tags {told}")
+    if demand.privileged and not cell.privileged:
+        return Bid(cell.cell_id, "privileged", cell.available, detail="makes no privileged containers")
     if lacks := cell.available.lacks(demand.need):
         return Bid(cell.cell_id, "no_fit", cell.available, lacks=lacks)
     return None

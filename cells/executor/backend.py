@@ -57,6 +57,9 @@ class ContainerBackend(Protocol):
     def rootfs_names(self) -> Sequence[str]:
         """The names that `preloaded:` rootfs may have here."""
 
+    def makes_privileged(self) -> bool:
+        """Whether privileged containers are made here; known once it was started."""
+
     def warnings(self) -> Sequence[str]:
         """What makes this host less safe than it should be, in words; known once it was started."""
 

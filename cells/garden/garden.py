@@ -319,7 +319,6 @@ class Garden:
         """What the container wrote: its last `tail` lines (None: all), with `follow` also what it writes until its end.
 
         Of a container with a log rate limit only what the limit lets through, and notices of what is missing.
-
         Works after destroy, until the log makes room for newer ones. Raises ContainerNotFound.
         """
         return log_reading.lines(self._host.depot, handle, self._boxes.get(handle), tail, follow)
@@ -327,6 +326,10 @@ class Garden:
     def rootfs_names(self) -> list[str]:
         """The images this cell has."""
         return rootfs.names(self.config.image_root)
+
+    def makes_privileged(self) -> bool:
+        """Whether privileged containers are made here; known after `start`."""
+        return self._host.makes_privileged()
 
     def warnings(self) -> list[str]:
         """What makes this host less safe than it should be, in words; known after `start`."""

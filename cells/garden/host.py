@@ -145,7 +145,9 @@ class Host:
         Raises InvalidSpec, QuotaUnavailable, PrivilegedRefused.
         """
         if spec.privileged:
-            privileges.check(self.config.allow_privileged, self.runtime.version)
+            refused = privileges.refusal(self.config.allow_privileged, self.runtime.version)
+            if refused is not None:
+                raise refused
         egress.check(spec.egress)
         self.volumes.check(spec.limits)
 
@@ -299,6 +301,10 @@ class Host:
             apparmor_profile=self.apparmor.profile,
             privileges=self.privileges_of(box.record),
         )
+
+    def makes_privileged(self) -> bool:
+        """Whether privileged containers are made here."""
+        return privileges.refusal(self.config.allow_privileged, self.runtime.version) is None
 
     def warnings(self) -> list[str]:
         """What makes this host less safe than it should be."""

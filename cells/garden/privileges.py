@@ -62,18 +62,20 @@ def of_this_process(status: Path = STATUS) -> tuple[str, ...]:
     return tuple(name for number, name in enumerate(NAMES) if mask & 1 << number)
 
 
-def check(allowed: bool, version: RuntimeVersion) -> None:
-    """Raises PrivilegedRefused, which says why, when no privileged container may be made."""
+def refusal(allowed: bool, version: RuntimeVersion) -> PrivilegedRefused | None:
+    """Why no privileged container may be made, ready to be raised; None when they may."""
     if not allowed:
-        raise PrivilegedRefused(
+        return PrivilegedRefused(
             "the cell's configuration does not allow privileged containers (allow_privileged)",
             outcome=Outcome.NOT_STARTED,
             evidence={"reason": "not_allowed"},
         )
-    if why := version.shortcoming():
-        # Nothing but the runtime's own care keeps root of such a container from becoming root of the host by its bugs.
-        raise PrivilegedRefused(
-            f"privileged containers need a runtime without known holes: {why}",
-            outcome=Outcome.NOT_STARTED,
-            evidence={"reason": "runtime", "runtime": version.name, "version": version.text},
-        )
+    why = version.shortcoming()
+    if why is None:
+        return None
+    # Nothing but the runtime's own care keeps root of such a container from becoming root of the host by its bugs.
+    return PrivilegedRefused(
+        f"privileged containers need a runtime without known holes: {why}",
+        outcome=Outcome.NOT_STARTED,
+        evidence={"reason": "runtime", "runtime": version.name, "version": version.text},
+    )

@@ -12,7 +12,7 @@ PRELOADED = "preloaded"
 
 @define
 class Presence:
-    """The part that never changes, and the rootfs names, which may."""
+    """The part that never changes, and what garden says."""
 
     fixed: CellPresence
     garden: ContainerBackend
@@ -24,7 +24,8 @@ class Presence:
         self.fixed = evolve(self.fixed, url=url)
 
     def now(self, draining: bool) -> CellPresence:
-        """As of now: rootfses may be added while the cell runs."""
+        """As of now: rootfses may be added while the cell runs, and garden knows its runtime once it has started."""
         preloaded = RootfsProvider(name=PRELOADED, properties=tuple(self.garden.rootfs_names()))
         others = [RootfsProvider(name=scheme) for scheme in self.image_schemes]
-        return evolve(self.fixed, rootfs_provider_list=(preloaded, *others), draining=draining)
+        providers, privileged = (preloaded, *others), self.garden.makes_privileged()
+        return evolve(self.fixed, rootfs_provider_list=providers, privileged=privileged, draining=draining)

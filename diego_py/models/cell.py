@@ -52,6 +52,8 @@ class CellPresence:
     """A workload must ask for all of these to come here."""
     optional_placement_tags: Annotated[tuple[Name, ...], Limits(unique=True)] = ()
     """A workload may ask for these."""
+    privileged: bool = False
+    """Makes privileged containers."""
     draining: bool = False
     """Takes no new work."""
     boot_id: Name

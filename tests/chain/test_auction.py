@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from tests.chain.definitions import lrp
 from tests.chain.expected import Expected, failed
 from tests.chain.installation import Installation
+from tests.kernel.containers import runtime_of_version
 
 pytestmark = [pytest.mark.chain, pytest.mark.kernel]
 
@@ -74,6 +76,20 @@ async def test_each_cell_has_its_own_reason(installation: Installation) -> None:
     bids = {bid["cell"]: bid for bid in document["placement"]["bids"]}
     assert bids["cell-1"]["lacks"] == {"memory_mb": {"need": 64, "have": 32}}
     assert (bids["cell-2"]["verdict"], bids["cell-2"]["detail"]) == ("placement_tags", "takes only work tagged gpu")
+
+
+async def test_privileged_goes_to_cells_that_make_such(installation: Installation, tmp_path: Path) -> None:
+    old, safe = "runc version 1.1.5", "runc version 1.4.0"
+    await installation.start_cell(1)
+    (tmp_path / "old").mkdir()
+    await installation.start_cell(2, allow_privileged=True, runtime_path=runtime_of_version(tmp_path / "old", old))
+    document = await failed(installation, await installation.desire(lrp(privileged=True)), NO_CELL_FITS)
+    bids = document["placement"]["bids"]
+    assert [(bid["verdict"], bid["detail"]) for bid in bids] == [("privileged", "makes no privileged containers")] * 2
+    await installation.start_cell(3, allow_privileged=True, runtime_path=runtime_of_version(tmp_path, safe))
+    answer = await installation.desire(lrp("other", privileged=True))
+    assert answer.status == 201, answer.body
+    assert answer.json["actual_lrps"][0]["cell_id"] == "cell-3"
 
 
 async def test_room_for_some_of_the_instances(installation: Installation) -> None:

@@ -13,7 +13,14 @@ import pytest
 from cells.executor.backend import ContainerBackend
 from cells.garden.spec import ContainerSpec, Limits, Network, ProcessSpec
 from diego_py.call import Call
-from diego_py.errors import ContainerNotFound, DiegoError, HandleTaken, IllegalTransition, RootfsNotFound
+from diego_py.errors import (
+    ContainerNotFound,
+    DiegoError,
+    HandleTaken,
+    IllegalTransition,
+    PrivilegedRefused,
+    RootfsNotFound,
+)
 from diego_py.service.clock import SystemClock
 
 Contract = Callable[[ContainerBackend, str, str], Awaitable[None]]
@@ -154,6 +161,8 @@ async def refuses_what_makes_no_sense(backend: ContainerBackend, handle: str, ro
     await _fails_as(ContainerNotFound, backend.run(call(), handle))
     await _fails_as(ContainerNotFound, backend.stop(call(), handle, GRACE_S))
     await _fails_as(RootfsNotFound, backend.create(call(), shell(handle, "preloaded:none", "exit 0")))
+    assert not backend.makes_privileged()
+    await _fails_as(PrivilegedRefused, backend.create(call(), shell(handle, rootfs, "exit 0", privileged=True)))
     assert handle not in [container.handle for container in backend.containers()]
     with pytest.raises(ContainerNotFound):
         backend.logs(f"{handle}-never", 1, False)

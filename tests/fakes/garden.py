@@ -34,6 +34,7 @@ from diego_py.errors import (
     GardenFailed,
     HandleTaken,
     IllegalTransition,
+    PrivilegedRefused,
     RootfsNotFound,
 )
 from diego_py.service.clock import Clock, SystemClock
@@ -96,6 +97,8 @@ class FakeGarden:
         with call.hop("garden", self.cell_id, "create", GardenFailed):
             if spec.handle in self._boxes:
                 raise HandleTaken(f"create container {spec.handle}")
+            if spec.privileged:
+                raise PrivilegedRefused(f"create container {spec.handle}")
             if spec.rootfs.removeprefix("preloaded:") not in self.images:
                 raise RootfsNotFound(f"find rootfs {spec.rootfs}")
             await self._scripted("create", spec.handle)
@@ -185,6 +188,9 @@ class FakeGarden:
 
     def rootfs_names(self) -> list[str]:
         return list(self.images)
+
+    def makes_privileged(self) -> bool:
+        return False
 
     def warnings(self) -> list[str]:
         return list(self.faults)

@@ -55,6 +55,10 @@ async def test_root_is_the_hosts_with_every_capability_of_the_cell(garden: Garde
     assert "0 0 4294967295" in {" ".join(line.split()) for line in lines}
 
 
+async def test_the_cell_says_that_it_makes_them(garden: Garden) -> None:
+    assert garden.makes_privileged()
+
+
 async def test_another_user_has_no_capability_until_it_becomes_root(garden: Garden) -> None:
     seen = status(await output(garden, privileged("a", SEEN, user="vcap")))
     assert (seen["CapEff"], seen["CapPrm"], seen["CapAmb"]) == ("0" * 16,) * 3
@@ -204,6 +208,7 @@ async def test_a_ready_sandbox_gives_its_place(new_garden: Callable[..., Any], a
 
 
 async def refused(garden: Garden) -> PrivilegedRefused:
+    assert not garden.makes_privileged()
     with pytest.raises(DiegoError) as caught:
         await garden.create(call(), privileged("a", "exit 0"))
     error = caught.value.root

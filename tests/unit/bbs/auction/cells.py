@@ -39,6 +39,7 @@ demands = st.builds(
     rootfs=st.sampled_from([ROOTFS, "preloaded:other", "docker://registry.test/app", "oci:x"]),
     need=st.builds(Room, amounts, amounts, st.just(1)),
     placement_tags=tag_sets,
+    privileged=st.booleans(),
 )
 cell_lists = st.lists(
     st.builds(
@@ -56,6 +57,7 @@ cell_lists = st.lists(
         ),
         placement_tags=tag_sets,
         optional_placement_tags=tag_sets,
+        privileged=st.booleans(),
         draining=st.booleans(),
         starting=st.integers(0, 3),
         instances=st.dictionaries(st.sampled_from([ProcessGuid("web"), ProcessGuid("worker")]), st.integers(0, 3)),

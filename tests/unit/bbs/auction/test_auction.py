@@ -33,6 +33,7 @@ def fits(view: CellView, wanted: Demand) -> bool:
         and (not offered or name in offered)
         and view.placement_tags <= wanted.placement_tags
         and wanted.placement_tags <= view.placement_tags | view.optional_placement_tags
+        and (view.privileged or not wanted.privileged)
         and wanted.need.memory_mb <= view.available.memory_mb
         and wanted.need.disk_mb <= view.available.disk_mb
         and wanted.need.containers <= view.available.containers
@@ -86,7 +87,7 @@ def test_every_cell_bids_and_every_refusal_has_its_reason_with_numbers(wanted: D
                 assert amounts["have"] == max(0, getattr(view.available, name))
                 assert amounts["need"] > amounts["have"]
         else:
-            assert bid.verdict in ("rootfs", "placement_tags", "draining")
+            assert bid.verdict in ("rootfs", "placement_tags", "privileged", "draining")
             assert bid.detail
 
 

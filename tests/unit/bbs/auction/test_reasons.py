@@ -13,6 +13,7 @@ from tests.unit.bbs.auction.cells import ROOTFS, cell, cell_lists, demand, deman
 RULED_OUT = [
     (cell("c"), demand(rootfs="oci:x"), "rootfs", "does not offer oci:x"),
     (cell("c"), demand(rootfs="preloaded:other"), "rootfs", "does not offer preloaded:other"),
+    (cell("c"), demand(privileged=True), "privileged", "makes no privileged containers"),
     (cell("c", draining=True), demand(), "draining", "the cell is being emptied"),
     (
         cell("c", placement_tags=frozenset({"gpu", "a"})),
