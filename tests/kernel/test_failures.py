@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from cells.garden.spec import ContainerSpec, Limits
 from diego_py.chain import problem
 from diego_py.errors import DiegoError, Outcome
 from tests.kernel.containers import call, every_runtime, shell, spec, start
+from tests.kernel.images import until
 
 pytestmark = pytest.mark.kernel
 
@@ -51,6 +53,18 @@ async def fails(garden: Garden, wanted: ContainerSpec) -> DiegoError:
     assert set(links.ours(garden.config.interface_prefix)) <= {host.link(place.address_number).name for place in idle}
     assert not host.cgroups.handles()
     return failed.value
+
+
+async def test_destroy_beside_a_create_that_fails(garden: Garden) -> None:
+    """Only one of them takes it away: numbers that are given back twice may be somebody else's by then."""
+
+    async def destroy() -> None:
+        await until(lambda: "a" in garden._boxes)
+        await garden.destroy(call(), "a")
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(destroy())
+        await fails(garden, spec("a", "/not/there"))
 
 
 @every_runtime

@@ -120,6 +120,23 @@ async def test_its_own_out_of_memory_kills_no_other(garden: Garden) -> None:
     assert (main.status, main.oom_killed) == (3, False)
 
 
+async def test_its_own_disk_limit(new_garden: Callable[..., Any]) -> None:
+    garden = await new_garden(volumes_store_mb=256)
+    await start_main(garden)
+    write = "busybox dd if=/dev/zero of=/big bs=1M count=20 2>/dev/null && echo written || echo full"
+    fill = f"{write}; exec busybox sleep 1000"
+    await start(garden, sidecar(fill, "small", limits=Limits(disk_bytes=8 * MEBIBYTE)))
+    await start(garden, sidecar(fill, "large", limits=Limits(disk_bytes=64 * MEBIBYTE)))
+    await until_printed(garden, "main.large", "written")
+    await until_printed(garden, "main.small", "full")
+    await garden.stop(call(), "main.small", grace_s=0)
+    used = (await garden.wait("main.small")).disk
+    assert used is not None
+    assert used.limit_bytes == 8 * MEBIBYTE
+    assert used.used_bytes <= 8 * MEBIBYTE
+    assert await said(garden, "main", "dd if=/dev/zero of=/big bs=1M count=20 2>/dev/null && echo written") == "written"
+
+
 async def test_own_log_and_status_and_the_end_of_one_is_not_the_end_of_others(garden: Garden) -> None:
     await start_main(garden)
     await start(garden, sidecar("echo to its own log; exit 9", "short"))
