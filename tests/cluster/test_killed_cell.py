@@ -131,7 +131,6 @@ async def test_killed_for_good_with_the_defaults(new_site: NewSite) -> None:
 async def test_a_process_that_ends_is_started_again(site: Site) -> None:
     """CRASHED, with a document, then RUNNING under a new name; the third crash waits."""
     (before,) = await site.desired(lrp(script="echo up; exec sleep 734532"))
-    os.kill(await process_of("sleep", "734532"), signal.SIGTERM)  # the default answer: PID 1 ignores it
     os.kill(await process_of("sleep", "734532"), signal.SIGKILL)
     (row,) = await site.rows_when(
         "it runs again", lambda rows: running(rows, 1) and rows[0]["instance_guid"] != before["instance_guid"]
