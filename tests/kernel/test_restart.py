@@ -16,12 +16,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from attrs import asdict
+from attrs import asdict, evolve
 
 from cells.garden import kernel, processes
 from cells.garden.config import GardenConfig
 from cells.garden.spec import ProcessSpec
-from tests.kernel.containers import call, every_runtime, shell, spec, start, until_printed
+from tests.kernel.containers import call, every_runtime, runtime_of_version, shell, spec, start, until_printed
 from tests.kernel.images import until
 
 pytestmark = pytest.mark.kernel
@@ -32,7 +32,7 @@ from cells.garden import demolition
 from cells.garden import garden as module
 from cells.garden.config import GardenConfig
 from cells.garden.garden import Garden
-from cells.garden.spec import ProcessSpec
+from cells.garden.spec import Limits, ProcessSpec
 from diego_py.service.clock import SystemClock
 from tests.kernel.containers import call, shell, start
 
@@ -125,6 +125,33 @@ async def test_adoption(new_garden: Callable[..., Any], new_config: Callable[...
     ended = await garden.stop(call(), "goes-on", grace_s=20)
     assert ended.status == 7
     assert "got TERM" in ended.log_tail
+
+
+PRIVILEGED = """
+async def scenario(garden, hang):
+    await start(garden, shell("goes-on", "mount -t tmpfs x /tmp; exec sleep 600", privileged=True))
+    real = type(garden._host.runtime).create
+    async def hang_after_it(*arguments):
+        await real(*arguments)
+        await hang()
+    type(garden._host.runtime).create = hang_after_it
+    limits = Limits(disk_bytes=4 << 20)
+    await garden.create(call(), shell("half-built", "exec sleep 600", privileged=True, limits=limits))
+"""
+
+
+async def test_privileged_ones_are_adopted_or_removed(
+    new_garden: Callable[..., Any], new_config: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Also when the cell makes none any more."""
+    config = new_config(allow_privileged=True, runtime_path=runtime_of_version(tmp_path, "runc version 1.4.0"))
+    async with owner(config, PRIVILEGED):
+        pass
+    garden = await new_garden(evolve(config, allow_privileged=False))
+    assert {container.handle: container.state for container in garden.containers()} == {"goes-on": "running"}
+    result = await garden.exec(call(), "goes-on", ProcessSpec("/bin/grep", ("CapEff", "/proc/self/status")), 20)
+    own = Path("/proc/self/status").read_text()
+    assert result.output.split()[1] == next(line.split()[1] for line in own.splitlines() if line.startswith("CapBnd"))
 
 
 def _end(pid: int) -> None:
