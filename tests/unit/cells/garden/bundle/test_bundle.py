@@ -191,3 +191,8 @@ def test_seccomp_names_are_listed_once_and_sorted() -> None:
     names = [name for group in groups.values() for name in group]
     assert len(names) == len(set(names))
     assert all(group == sorted(group) for group in groups.values())
+
+
+def test_no_hostname_leaves_the_one_of_the_namespace() -> None:
+    assert "hostname" in build(PLAN)
+    assert "hostname" not in build(evolve(PLAN, hostname=""))
