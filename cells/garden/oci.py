@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from typing import Any
 
 from attrs import define, field
 
-from cells.garden import children, null_device, runtimes
+from cells.garden import children, kernel, null_device, runtimes
 from cells.garden.bundle.plan import Config
 from cells.garden.depot import Directory
 from cells.garden.monitor import gone
@@ -36,6 +37,8 @@ from diego_py.errors import (
 )
 
 EXEC_FIFO = "exec.fifo"
+RUNC_COPIES = "runc.*"
+"""Files in the runtime's directory of a container at which runc mounts its own binary, read-only."""
 """What a created process waits at; the way of runc and crun, not every runtime's."""
 NO_LOG = "none"
 """conmon still reads what the container writes, so it is never held up."""
@@ -182,6 +185,7 @@ class Runtime:
         """
         if not (self.state / handle).exists():
             return
+        await children.in_thread(_unmount_own_copies, self.state / handle)
         if self.version.release != "call" and not force:
             # All that runc and crun would do but for the cgroups, which we remove: no process for one directory.
             await children.in_thread(shutil.rmtree, self.state / handle)
@@ -270,6 +274,19 @@ def exit_status(directory: Directory, handle: str) -> int | None:
     except OSError:
         return None
     return int(text) if re.fullmatch(r"[0-9]{1,3}", text) else None
+
+
+def _unmount_own_copies(state: Path) -> None:
+    """Take away where runc mounted its own binary: it does so for a moment at each start, and may die in that moment.
+
+    Until then nobody can remove its directory. Raises OSError.
+    """
+    for path in state.glob(RUNC_COPIES):
+        try:
+            kernel.umount(str(path), kernel.MNT_DETACH)
+        except OSError as refused:
+            if refused.errno not in (errno.EINVAL, errno.ENOENT):  # Nothing is mounted there, or it went by itself.
+                raise
 
 
 def _monitor(directory: Directory) -> Process:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -176,3 +177,12 @@ async def test_budget_that_runs_out(garden: Garden, budget_ms: float) -> None:
     assert failed.value.root.code == "budget_spent"
     assert garden.containers() == []
     assert not list(Path(garden.config.state_dir, "containers").iterdir())
+
+
+async def test_what_runc_mounted_as_it_died_goes_with_the_container(garden: Garden) -> None:
+    await garden.create(call(), shell("a", "exit 0"))
+    left = Path(garden.config.state_dir, "runtime/a/runc.Xa3Bc9")
+    left.touch()
+    subprocess.run(["mount", "--bind", "/bin/busybox", left], check=True)
+    await garden.destroy(call(), "a")
+    assert not left.parent.exists()
