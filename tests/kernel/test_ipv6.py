@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
@@ -120,10 +119,16 @@ asyncio.run(main())
 @pytest.fixture
 def orphans(host_sweep: None) -> Iterator[None]:
     """What the garden's process leaves to this one, a subreaper, has ended or is about to: wait for all of it."""
+    before = children()
     yield
-    with contextlib.suppress(ChildProcessError):
-        while True:
-            os.wait()
+    for pid in children() - before:
+        os.waitpid(pid, 0)
+
+
+def children() -> set[int]:
+    """Ours, whichever of our threads they belong to."""
+    lists = (Path(thread.path, "children").read_text().split() for thread in os.scandir("/proc/self/task"))
+    return {int(pid) for pids in lists for pid in pids}
 
 
 @pytest.mark.usefixtures("orphans")
