@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -168,8 +169,9 @@ def _mounts(names: CellNames) -> list[str]:
 
 
 def _links(names: CellNames) -> list[str]:
+    # Not of /sys/class/net: there a link stays for a moment after the kernel has told that it is gone.
     prefix = names.interface_prefix
-    found = (entry.name for entry in os.scandir("/sys/class/net"))
+    found = (name for _, name in socket.if_nameindex())
     return sorted(name for name in found if name.startswith(prefix) and name[len(prefix) :].isdigit())
 
 
