@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 
 from diego_py.embedded.cluster import Cluster
+from tests import orphans
 from tests.cluster.site import Site
 from tests.kernel.containers import make_busybox
 
@@ -57,6 +58,7 @@ async def new_site(image_root: Path, open_directory: Path) -> AsyncIterator[NewS
 
     async with aiohttp.ClientSession() as session, AsyncExitStack() as made:
         yield make
+    orphans.reap()
 
 
 @pytest.fixture

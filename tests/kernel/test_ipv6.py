@@ -14,6 +14,8 @@ import msgspec
 import pytest
 from attrs import asdict
 
+from tests.orphans import children
+
 pytestmark = pytest.mark.kernel
 
 SCENARIO = """
@@ -123,12 +125,6 @@ def orphans(host_sweep: None) -> Iterator[None]:
     yield
     for pid in children() - before:
         os.waitpid(pid, 0)
-
-
-def children() -> set[int]:
-    """Ours, whichever of our threads they belong to."""
-    lists = (Path(thread.path, "children").read_text().split() for thread in os.scandir("/proc/self/task"))
-    return {int(pid) for pids in lists for pid in pids}
 
 
 @pytest.mark.usefixtures("orphans")

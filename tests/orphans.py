@@ -1,0 +1,42 @@
+"""What killed cells leave to this process, which is a subreaper: in production that is the host's init, which reaps.
+
+Unreaped, a process keeps the namespace it was in from ending, and with it the holder of a sandbox from dying.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from pathlib import Path
+
+HOLDER = "memfd:sandbox"
+PATIENCE_S = 5.0
+LOOK_S = 0.02
+
+
+def reap() -> None:
+    """Return when no holder is left among our children, dead or dying, and nothing else that is dead."""
+    until_s = time.monotonic() + PATIENCE_S
+    while _reap_dead() and time.monotonic() < until_s:
+        time.sleep(LOOK_S)
+
+
+def _reap_dead() -> bool:
+    """Reap whoever is dead; whether a holder is still there."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG):
+            pass
+    return any(_name(pid) == HOLDER for pid in children())
+
+
+def children() -> set[int]:
+    """Ours, whichever of our threads they belong to."""
+    lists = (Path(thread.path, "children").read_text().split() for thread in os.scandir("/proc/self/task"))
+    return {int(pid) for pids in lists for pid in pids}
+
+
+def _name(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
