@@ -18,16 +18,17 @@ LOOK_S = 0.02
 def reap() -> None:
     """Return when no holder is left among our children, dead or dying, and nothing else that is dead."""
     until_s = time.monotonic() + PATIENCE_S
-    while _reap_dead() and time.monotonic() < until_s:
+    reap_dead()
+    while any(_name(pid) == HOLDER for pid in children()) and time.monotonic() < until_s:
         time.sleep(LOOK_S)
+        reap_dead()
 
 
-def _reap_dead() -> bool:
-    """Reap whoever is dead; whether a holder is still there."""
+def reap_dead() -> None:
+    """Reap whoever is dead now."""
     with contextlib.suppress(ChildProcessError):
         while os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG):
             pass
-    return any(_name(pid) == HOLDER for pid in children())
 
 
 def children() -> set[int]:

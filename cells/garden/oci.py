@@ -185,11 +185,11 @@ class Runtime:
         """
         if not (self.state / handle).exists():
             return
-        await children.in_thread(_unmount_own_copies, self.state / handle)
         if self.version.release != "call" and not force:
             # All that runc and crun would do but for the cgroups, which we remove: no process for one directory.
-            await children.in_thread(shutil.rmtree, self.state / handle)
+            await children.in_thread(_forget, self.state / handle)
             return
+        await children.in_thread(_unmount_own_copies, self.state / handle)
         await self._call("delete", directory, [*(["--force"] if force else []), handle])
 
     async def _call(self, operation: str, directory: Directory, arguments: list[str]) -> None:
@@ -274,6 +274,11 @@ def exit_status(directory: Directory, handle: str) -> int | None:
     except OSError:
         return None
     return int(text) if re.fullmatch(r"[0-9]{1,3}", text) else None
+
+
+def _forget(state: Path) -> None:
+    _unmount_own_copies(state)
+    shutil.rmtree(state)
 
 
 def _unmount_own_copies(state: Path) -> None:

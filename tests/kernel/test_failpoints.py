@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -24,6 +23,7 @@ from cells.garden.spec import ProcessSpec
 from diego_py.service.clock import SystemClock
 from tests.kernel.containers import call, shell, start
 from tests.kernel.failpoints import HANDLE, SIDECAR, SIDECAR_SCRIPT
+from tests.orphans import reap_dead
 
 pytestmark = pytest.mark.kernel
 
@@ -38,9 +38,7 @@ KILLED = -9
 def orphans(host_sweep: None) -> Iterator[None]:
     """Helpers of a killed owner end as children of this process, which is a subreaper. They are nobody's fault."""
     yield
-    with contextlib.suppress(ChildProcessError):
-        while os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG):
-            pass
+    reap_dead()
 
 
 @define

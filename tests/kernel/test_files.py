@@ -18,6 +18,7 @@ from cells.garden.garden import Garden
 from cells.garden.spec import ProcessSpec
 from diego_py.errors import DiegoError
 from tests.kernel.containers import call, shell, spec, start, until_printed
+from tests.kernel.images import tar as packed
 
 pytestmark = pytest.mark.kernel
 
@@ -35,14 +36,6 @@ def entry(name: str, content: bytes | None = None, **fields: Any) -> tuple[tarfi
 
 def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tuple[tarfile.TarInfo, bytes]:
     return entry(name, type=kind, linkname=target)
-
-
-def packed(*entries: tuple[tarfile.TarInfo, bytes]) -> bytes:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        for described, content in entries:
-            archive.addfile(described, io.BytesIO(content))
-    return stream.getvalue()
 
 
 async def stream(data: bytes, size: int = 100_000) -> AsyncIterator[bytes]:

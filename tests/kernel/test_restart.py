@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import select
@@ -23,6 +22,7 @@ from cells.garden.config import GardenConfig
 from cells.garden.spec import ProcessSpec
 from tests.kernel.containers import call, every_runtime, runtime_of_version, shell, spec, start, until_printed
 from tests.kernel.images import until
+from tests.orphans import reap_dead
 
 pytestmark = pytest.mark.kernel
 
@@ -56,9 +56,7 @@ asyncio.run(main())
 def orphans(host_sweep: None) -> Iterator[None]:
     """Helpers of a killed owner end as children of this process, which is a subreaper. They are nobody's fault."""
     yield
-    with contextlib.suppress(ChildProcessError):
-        while os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG):
-            pass
+    reap_dead()
 
 
 @asynccontextmanager

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import struct
 from collections.abc import Iterator
 from socket import socket
@@ -86,14 +85,10 @@ class Guard:
             self._due.set()
 
     def _read(self) -> None:
-        while self._socket is not None:
-            try:
-                data = self._socket.recv(netlink.ANSWER_BYTES_MAX)
-            except BlockingIOError:
-                return
-            except OSError as failed:
-                if failed.errno != errno.ENOBUFS:
-                    raise
+        if self._socket is None:
+            return
+        for data in netlink.waiting(self._socket):
+            if data is None:
                 self._lost = True
                 continue
             self._seen |= set(changers(data, self.firewall.policy.table))

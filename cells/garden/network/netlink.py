@@ -79,6 +79,21 @@ def send(connected: socket.socket, *messages: Message) -> None:
         raise OSError(refused, os.strerror(refused))
 
 
+def waiting(connected: socket.socket) -> Iterator[bytes | None]:
+    """What waits to be read, one receipt after another; None where there was no room for more. Raises OSError."""
+    while True:
+        try:
+            data = connected.recv(ANSWER_BYTES_MAX)
+        except BlockingIOError:
+            return
+        except OSError as failed:
+            if failed.errno != errno.ENOBUFS:
+                raise
+            yield None
+            continue
+        yield data
+
+
 def messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
     """Kind, sender and body of each message in what was received at once."""
     while len(data) >= HEADER.size:

@@ -64,14 +64,8 @@ class PacketLog:
 
     def _read(self) -> None:
         assert self._socket is not None
-        while True:
-            try:
-                data = self._socket.recv(netlink.ANSWER_BYTES_MAX)
-            except BlockingIOError:
-                return
-            except OSError as failed:
-                if failed.errno != errno.ENOBUFS:
-                    raise
+        for data in netlink.waiting(self._socket):
+            if data is None:
                 continue  # More came than we could read: those are not told of, as those beyond the rate are not.
             for kind, _, body in netlink.messages(data):
                 if kind == PACKET and (told := event(body)) is not None:
