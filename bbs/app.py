@@ -70,7 +70,7 @@ def build(config: BbsConfig, clock: Clock, log: structlog.stdlib.BoundLogger, pr
     database = Database(config.dsn, clock, DatabaseSettings(connections_max=config.database_connections_max))
     tasks = OwnedTasks(log, grace_s=config.stop_grace_s)
     http = HopClient()
-    lifecycle = Lifecycle(database, clock, lambda: str(uuid.uuid4()), config.presence_ttl_s)
+    lifecycle = Lifecycle(database, clock, lambda: str(uuid.uuid4()), config.presence_ttl_s, config.crash_policy)
     pool = CellPool(database, CellClient(http))
     removal = Removal(database, lifecycle, pool)
     placement = Placement(

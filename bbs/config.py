@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from attrs import field, frozen
 
+from bbs.convergence.backoff import DIEGO, CrashPolicy
+
 
 @frozen(kw_only=True)
 class BbsConfig:
@@ -28,5 +30,8 @@ class BbsConfig:
     """How long a convergence leader leads after its last renewal, by the database's clock."""
     convergence_interval_s: float = 1.0
     """Pause between two rounds of convergence, less or more a fifth."""
+    crash_policy: CrashPolicy = DIEGO
+    """When an app that ended is started again: `immediate_restarts`, `backoff_min_s`, `backoff_max_s`, `crashes_max`,
+    `reset_after_s` (bbs/convergence/backoff.py). What is left out has Diego's value."""
     stop_grace_s: float = 20.0
     """How long requests under way may take to finish after SIGTERM."""

@@ -14,6 +14,7 @@ from typing import TypeVar
 import asyncpg
 from attrs import define, evolve, frozen
 
+from bbs.convergence.backoff import DIEGO, CrashPolicy
 from bbs.outcome import subject
 from bbs.store import actual_lrps, cells, database_clock, desires, failures, idempotency, leader, moves, reconcile, rows
 from bbs.store.actual_lrps import Locked
@@ -69,6 +70,7 @@ class Lifecycle:
     clock: Clock
     new_guid: Callable[[], str]
     presence_ttl_s: float = PRESENCE_TTL_S
+    crash_policy: CrashPolicy = DIEGO
 
     async def desire(self, call: Call, definition: DesiredLRPDefinition, key: IdempotencyKey | None = None) -> Desired:
         """Store an LRP and its rows. Raises AlreadyExists, IdempotencyInFlight, IdempotencyMismatch."""
@@ -203,7 +205,7 @@ class Lifecycle:
                 about = None if locked is None else _attempt_of(locked.row, instance_guid, cell_id)
                 await failures.insert(connection, document, "run", about)
                 return None if locked is None else locked.row
-            after = moves.crashed(locked.row, document.detail, locked.now)
+            after = moves.crashed(locked.row, document.detail, locked.now, self.crash_policy)
             return await rows.save_failed(connection, locked, after, document, "run")
 
         return await self.database.run(call, "crash_instance", work)
@@ -266,7 +268,7 @@ class Lifecycle:
             guids = reconcile.reported_guids(report)
             known = await actual_lrps.list_concerning(connection, report.presence.cell_id, guids)
             differences = reconcile.compare(report, known, await database_clock.now(connection))
-            reconciliation = reconcile.Reconciliation(connection, report, self.new_guid, vanished)
+            reconciliation = reconcile.Reconciliation(connection, report, self.new_guid, vanished, self.crash_policy)
             done = await reconciliation.apply(differences)
             acknowledged = tuple(ended.instance_guid for ended in report.ended)
             return ReportOutcome(True, differences.stop, acknowledged, done.started, done.crashed, done.vanished)

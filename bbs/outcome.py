@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from attrs import evolve, frozen
@@ -10,7 +11,7 @@ from attrs import evolve, frozen
 from diego_py import chain
 from diego_py.call import Call
 from diego_py.chain import Problem
-from diego_py.errors import DiegoError, Fault, Outcome
+from diego_py.errors import DiegoError, Fault, Next, Outcome
 from diego_py.models.actual_lrp import ActualLRP
 from diego_py.models.identifiers import CellId
 
@@ -73,6 +74,26 @@ def subject(row: ActualLRP) -> dict[str, Any]:
         "instance_guid": row.instance_guid,
         "domain": row.domain,
     }
+
+
+def given_up(row: ActualLRP, crash_count: int) -> Next:
+    """What a user can do about an instance that nobody else starts again."""
+    again = f"diego restart {row.process_guid} {row.index}"
+    return Next(f"Nobody starts it again after {crash_count} crashes; mend the app, then start it anew", run=again)
+
+
+def after_crash(members: Mapping[str, Any], row: ActualLRP) -> dict[str, Any]:
+    """What the document of a crash says besides, once the row is CRASHED: when the next start is, or that none is."""
+    if row.next_attempt_at is not None:
+        return {"next_attempt_at": instant(row.next_attempt_at)}
+    advice = given_up(row, row.crash_count)
+    others = members.get("next")
+    return {"next": [{"do": advice.do, "run": advice.run}, *(others if isinstance(others, list) else ())]}
+
+
+def instant(at: datetime) -> str:
+    """A time as documents write it."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def is_crash(error: DiegoError) -> bool:

@@ -17,9 +17,9 @@ from bbs.auction.auction import Assignment
 from bbs.auction.reasons import placement as told_placement
 from bbs.auction.reasons import summary
 from bbs.cell_pool import CellPool, demand_of
-from bbs.convergence.backoff import after_crash_s, after_failure_s
+from bbs.convergence.backoff import after_failure_s
 from bbs.lifecycle import Lifecycle
-from bbs.outcome import Failure, InstanceOutcome, Told, is_crash, tell
+from bbs.outcome import Failure, InstanceOutcome, Told, given_up, instant, is_crash, tell
 from bbs.removal import Removal
 from diego_py.call import Call
 from diego_py.chain import Problem
@@ -279,7 +279,12 @@ class Placement:
         row, cell_id = failure.outcome.row, failure.outcome.cell_id
         call = call.with_budget(max(SETTLE_BUDGET_MS, call.remaining_ms()))
         if is_crash(failure.error) and cell_id is not None and row.instance_guid is not None:
-            document = _next_at(document, call, after_crash_s(row.crash_count + 1))
+            crash_count = row.crash_count + 1
+            wait_s = self.lifecycle.crash_policy.wait_s(crash_count)
+            if wait_s is None:
+                document = evolve(document, next=(given_up(row, crash_count), *document.next))
+            else:
+                document = _next_at(document, call, wait_s)
             await self.lifecycle.crash(call, row.process_guid, row.index, row.instance_guid, cell_id, document)
             return document
         wait_s = after_failure_s(row.attempts + 1, failure.error.root.fault, self.jitter())
@@ -309,9 +314,6 @@ def _spent(row: ActualLRP, choice: Assignment, failed: Sequence[tuple[CellId, Di
     )
 
 
-def _next_at(document: Problem, call: Call, wait_s: float | None) -> Problem:
-    """The document with the time of the next attempt; None when nobody but a user tries again."""
-    if wait_s is None:
-        return document
-    at = call.clock.now() + timedelta(seconds=wait_s)
-    return evolve(document, next_attempt_at=at.isoformat(timespec="milliseconds").replace("+00:00", "Z"))
+def _next_at(document: Problem, call: Call, wait_s: float) -> Problem:
+    """The document with the time of the next attempt."""
+    return evolve(document, next_attempt_at=instant(call.clock.now() + timedelta(seconds=wait_s)))

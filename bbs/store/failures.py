@@ -57,6 +57,11 @@ class Document:
     body: bytes
     members: Mapping[str, Any]
 
+    def with_members(self, **more: Any) -> Document:
+        """The same document with these members set."""
+        members = {**self.members, **more}
+        return Document(self.id, msgspec.json.encode(members), members)
+
     @property
     def detail(self) -> str:
         """What went wrong in one line, as a text column takes it."""

@@ -7,14 +7,12 @@ from typing import Any, Final
 
 from attrs import evolve
 
-from bbs.convergence.backoff import after_crash_s
+from bbs.convergence.backoff import CrashPolicy
 from diego_py.errors import IllegalTransition
 from diego_py.models import actual_lrp
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPEvent, ActualLRPState, NetInfo
 from diego_py.models.identifiers import CellId, InstanceGuid
 
-STABLE_S: Final = 5 * 60.0
-"""Who ran longer than this before it crashed begins to count its crashes anew. Diego: CrashResetTimeout."""
 REASON_CHARACTERS_MAX: Final = 16 * 1024
 
 
@@ -68,11 +66,11 @@ def failed(row: ActualLRP, reason: str | None, next_attempt_at: datetime | None,
     )
 
 
-def crashed(row: ActualLRP, reason: str, now: datetime) -> ActualLRP:
+def crashed(row: ActualLRP, reason: str, now: datetime, policy: CrashPolicy) -> ActualLRP:
     """Ended by the app's own fault. Without a next attempt it crashed so often that only a user restarts it."""
-    stable = row.state is ActualLRPState.RUNNING and (now - row.since).total_seconds() > STABLE_S
-    crash_count = 1 if stable else row.crash_count + 1
-    wait_s = after_crash_s(crash_count)
+    ran_s = (now - row.since).total_seconds() if row.state is ActualLRPState.RUNNING else None
+    crash_count = policy.count(row.crash_count, ran_s)
+    wait_s = policy.wait_s(crash_count)
     return _moved(
         row,
         ActualLRPEvent.CRASH,

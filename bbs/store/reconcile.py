@@ -12,7 +12,8 @@ from typing import Any, Final
 import asyncpg
 from attrs import define, frozen
 
-from bbs.convergence.backoff import after_failure_s
+from bbs.convergence.backoff import CrashPolicy, after_failure_s
+from bbs.outcome import after_crash
 from bbs.store import actual_lrps, moves, rows
 from bbs.store.actual_lrps import Locked
 from bbs.store.failures import Document, document_of, document_of_cell
@@ -113,6 +114,7 @@ class Reconciliation:
     new_guid: Callable[[], str]
     write_problem: Callable[[ActualLRP, ContainerVanished, datetime], Problem]
     """The numbered document of a vanished container, given when it is tried again."""
+    crash_policy: CrashPolicy
 
     async def apply(self, differences: Differences) -> Reconciled:
         """Each difference that is still one once its row is locked."""
@@ -149,7 +151,8 @@ class Reconciliation:
         if not _may_crash(locked.row, ended, self.report.presence.cell_id):
             return []
         document = document_of_cell(ended.failure, self.new_guid())
-        after = moves.crashed(locked.row, document.detail, locked.now)
+        after = moves.crashed(locked.row, document.detail, locked.now, self.crash_policy)
+        document = document.with_members(**after_crash(document.members, after))
         return [await rows.save_failed(self.connection, locked, after, document, "run")]
 
     async def _vanish(self, locked: Locked, seen: ActualLRP) -> list[ActualLRP]:

@@ -41,6 +41,9 @@ def reason(instance: ActualLRP, now: datetime, characters: int = REASON_CHARACTE
     told = " ".join((instance.placement_error or instance.crash_reason or "").split())
     if len(told) > characters:
         told = f"{told[:characters]}… (diego explain {instance.process_guid})"
+    if instance.state is ActualLRPState.CRASHED and instance.next_attempt_at is None:
+        again = f"diego restart {instance.process_guid} {instance.index}"
+        told = f"{told}; given up after {instance.crash_count} crashes: {again}"
     if instance.next_attempt_at is not None:
         told = f"{told}; next attempt {until(instance.next_attempt_at, now)}" if told else "waits"
     return told

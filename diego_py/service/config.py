@@ -25,3 +25,5 @@ def load(kind: type[T], path: Path) -> T:
     except wire.InvalidFields as invalid:
         told = "; ".join(f"{error.pointer}: {error.detail}" for error in invalid.errors)
         raise ConfigError(f"{path}: {told}") from invalid
+    except ValueError as contradiction:
+        raise ConfigError(f"{path}: {contradiction}") from contradiction

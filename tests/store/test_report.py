@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from attrs import evolve
 
+from bbs import outcome
 from bbs.store import cells, failures
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, NetInfo
 from diego_py.models.work import EndedReport, InstanceState
@@ -162,6 +163,29 @@ async def test_a_crash_is_counted_and_acknowledged_once(scene: Scene) -> None:
     assert listed[0].document["instance"] == f"/v1/failures/{listed[0].id}"
     where = await scene.database.read(scene.call, "last", lambda c: failures.last_on_a_cell(c, "app", 0))
     assert where == ("cell-1", running.instance_guid)
+
+
+async def test_a_crash_says_when_the_next_start_is_and_at_last_that_there_is_none(scene: Scene) -> None:
+    await scene.cell()
+    for crashes in (2, 199):
+        (row,) = await scene.unclaimed(f"app-{crashes}")
+        running = await scene.start(await scene.claim(row))
+        await scene.sql("UPDATE actual_lrps SET crash_count = $1 WHERE process_guid = $2", crashes, f"app-{crashes}")
+        await scene.lifecycle.report(scene.call, report(sequence=crashes, ended=[ended(scene, running)]))
+    waits, given_up = [await scene.row(f"app-{crashes}") for crashes in (2, 199)]
+    assert waits is not None
+    assert waits.failure is not None
+    assert waits.next_attempt_at is not None
+    assert waits.failure["next_attempt_at"] == outcome.instant(waits.next_attempt_at)
+    assert (waits.next_attempt_at - waits.since).total_seconds() == 30
+    assert given_up is not None
+    assert given_up.failure is not None
+    assert (given_up.crash_count, given_up.next_attempt_at) == (200, None)
+    assert "next_attempt_at" not in given_up.failure
+    first, *others = given_up.failure["next"]
+    assert first["run"] == "diego restart app-199 0"
+    assert "200 crashes" in first["do"]
+    assert others, "what the cell advises stays"
 
 
 async def test_a_document_of_nonsense_is_stored_all_the_same(scene: Scene) -> None:

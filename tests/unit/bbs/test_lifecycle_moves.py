@@ -8,6 +8,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bbs.convergence.backoff import CrashPolicy
 from bbs.store import moves, reconcile
 from diego_py.errors import IllegalTransition
 from diego_py.models.actual_lrp import TRANSITIONS, ActualLRP, ActualLRPEvent, ActualLRPState, NetInfo
@@ -25,7 +26,7 @@ MOVES: dict[ActualLRPEvent, Callable[[ActualLRP], ActualLRP]] = {
     ActualLRPEvent.CLAIM: lambda row: moves.claimed(row, "cell-1", NOW),
     ActualLRPEvent.START: lambda row: moves.started(row, "cell-1", NET_INFO, "z1", NOW),
     ActualLRPEvent.FAIL: lambda row: moves.failed(row, "why", None, NOW),
-    ActualLRPEvent.CRASH: lambda row: moves.crashed(row, "why", NOW),
+    ActualLRPEvent.CRASH: lambda row: moves.crashed(row, "why", NOW, CrashPolicy()),
     ActualLRPEvent.LOSE: lambda row: moves.lost(row, "why", NOW),
     ActualLRPEvent.RETRY: lambda row: moves.retried(row, NOW),
     ActualLRPEvent.RESTART: lambda row: moves.restarted(row, "new", NOW),

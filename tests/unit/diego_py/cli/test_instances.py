@@ -26,6 +26,11 @@ def test_a_crash_tells_why_and_when_it_is_tried_again() -> None:
     assert row == ["web", "0", "CRASHED", "30s ago", "-", "-", "exited; next attempt in 1m"]
 
 
+def test_what_is_given_up_says_what_a_user_can_do() -> None:
+    crashed = instance(WEB, 3, state=ActualLRPState.CRASHED, crash_reason="exited", crash_count=200, **GONE)
+    assert instances.reason(crashed, NOW) == "exited; given up after 200 crashes: diego restart web 3"
+
+
 def test_a_cut_reason_says_where_the_whole_is() -> None:
     waits = instance(WEB, 0, state=ActualLRPState.UNCLAIMED, placement_error="x" * 100, next_attempt_at=NOW, **GONE)
     told = instances.reason(waits, NOW, characters=10)

@@ -12,9 +12,20 @@ CANARY = "canary-31ef"
 
 
 @attrs.frozen(kw_only=True)
+class Range:
+    low: int = 0
+    high: int = 1
+
+    def __attrs_post_init__(self) -> None:
+        if self.low > self.high:
+            raise ValueError("low must not be above high")
+
+
+@attrs.frozen(kw_only=True)
 class Settings:
     id: str
     port: int = 8080
+    range: Range = attrs.field(factory=Range)
     password: Secret = attrs.field(default=Secret(""), repr=False)
 
 
@@ -35,6 +46,12 @@ def test_every_bad_setting_is_named(path: Path) -> None:
     message = str(caught.value)
     assert all(name in message for name in ("/id", "/port", "/colour", "/password", str(path)))
     assert CANARY not in message
+
+
+def test_settings_that_contradict_each_other_are_refused(path: Path) -> None:
+    path.write_text('{"id": "bbs-1", "range": {"low": 2}}')
+    with pytest.raises(ConfigError, match="low must not be above high"):
+        load(Settings, path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", f'{{"id": "{CANARY}",}}'])
