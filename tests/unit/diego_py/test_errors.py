@@ -136,7 +136,8 @@ def test_the_page_of_codes_is_what_the_registry_says() -> None:
 def test_a_stale_page_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     main = generated()["main"]
     page = tmp_path / "errors.md"
-    main.__globals__.update(ERRORS_PAGE=page, OPENAPI=tmp_path / "openapi.json", CHECKOUT=tmp_path)
+    states, description = tmp_path / "states.md", tmp_path / "openapi.json"
+    main.__globals__.update(ERRORS_PAGE=page, STATES_PAGE=states, OPENAPI=description, CHECKOUT=tmp_path)
     monkeypatch.setattr(sys, "argv", ["generate-docs", "--check"])
     assert main() == 1
     monkeypatch.setattr(sys, "argv", ["generate-docs"])
