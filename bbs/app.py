@@ -84,7 +84,7 @@ def build(config: BbsConfig, clock: Clock, log: structlog.stdlib.BoundLogger, pr
     )
     leadership = Leadership(database, clock, owner, config.leader_ttl_s)
     convergence = Convergence(
-        database=database,
+        store=database,
         pool=pool,
         leadership=leadership,
         repairs=Repairs(config.id, lifecycle, placement, log),
@@ -127,7 +127,7 @@ def build(config: BbsConfig, clock: Clock, log: structlog.stdlib.BoundLogger, pr
 async def _database_ready(database: Database, clock: Clock) -> str | None:
     """What keeps Postgres from being used, or None."""
     try:
-        await database.read(Call.begin(clock, 2_000), "readyz", lambda c: c.fetchval("SELECT 1"))
+        await database.read(Call.begin(clock, 2_000), "readyz", lambda tx: tx.now())
     except DiegoError as error:
         return error.root.message
     return None

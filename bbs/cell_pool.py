@@ -13,11 +13,10 @@ from attrs import define, evolve, field, frozen
 from bbs.auction import auction
 from bbs.auction.auction import Assignment
 from bbs.auction.cell_view import CellView, Demand, Room
-from bbs.store import cells
+from bbs.cell_calls import CellCalls
 from bbs.store.cells import CellRecord
-from bbs.store.database import Database
+from bbs.store.transaction import Store
 from diego_py.call import Call
-from diego_py.clients.cell import CellClient
 from diego_py.errors import DiegoError, HopUnreachable, Outcome
 from diego_py.models.desired_lrp import DesiredLRPDefinition
 from diego_py.models.identifiers import CellId, InstanceGuid, ProcessGuid
@@ -39,14 +38,14 @@ class Known:
 class CellPool:
     """The auction's view of the cells, kept fresh by their reports and by the database that all BBSes share."""
 
-    database: Database
-    client: CellClient
+    store: Store
+    calls: CellCalls
     _known: dict[CellId, Known] = field(factory=dict, init=False)
     _on_its_way: dict[InstanceGuid, tuple[CellId, Demand]] = field(factory=dict, init=False)
 
     async def refresh(self, call: Call) -> None:
         """Read the live cells from the database. Those that reported elsewhere appear, dead ones vanish."""
-        records = await self.database.read(call, "list_cells", cells.list_live)
+        records = await self.store.read(call, "list_cells", lambda tx: tx.cells.list_live())
         for record in records:
             self._learn(record, None)
         live = {record.presence.cell_id for record in records}
@@ -88,13 +87,13 @@ class CellPool:
 
     async def run(self, call: Call, cell_id: CellId, work: Work, attempt: int) -> Started:
         """Have the cell run an instance. Raises what the cell raised, or HopUnreachable."""
-        started = await self.client.run(call, cell_id, await self._url(call, cell_id), work, attempt)
+        started = await self.calls.run(call, cell_id, await self._url(call, cell_id), work, attempt)
         self._answered(cell_id, started)
         return started
 
     async def stop(self, call: Call, cell_id: CellId, instance_guid: InstanceGuid) -> Stopped:
         """Have the cell stop an instance. Raises what the cell raised, or HopUnreachable."""
-        return await self.client.stop(call, cell_id, await self._url(call, cell_id), instance_guid)
+        return await self.calls.stop(call, cell_id, await self._url(call, cell_id), instance_guid)
 
     @asynccontextmanager
     async def logs(
@@ -102,7 +101,7 @@ class CellPool:
     ) -> AsyncIterator[aiohttp.StreamReader]:
         """The log of an instance, from its cell."""
         url = await self._url(call, cell_id)
-        async with self.client.logs(call, cell_id, url, instance_guid, query) as content:
+        async with self.calls.logs(call, cell_id, url, instance_guid, query) as content:
             yield content
 
     def zone_of(self, cell_id: CellId) -> str:
@@ -112,7 +111,7 @@ class CellPool:
     async def _ask(self, call: Call, record: CellRecord) -> None:
         presence = record.presence
         try:
-            report = await self.client.state(call, presence.cell_id, presence.url)
+            report = await self.calls.state(call, presence.cell_id, presence.url)
         except DiegoError:
             return  # its last word stands; if it is dead, its presence runs out
         self._learn(_record_of(report), report.instances)

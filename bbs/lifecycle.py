@@ -7,21 +7,22 @@ outside of the database.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-import asyncpg
 from attrs import define, evolve, frozen
 
 from bbs.convergence.backoff import DIEGO, CrashPolicy
 from bbs.outcome import subject
-from bbs.store import actual_lrps, cells, database_clock, desires, failures, idempotency, leader, moves, reconcile, rows
+from bbs.store import desires, failures, moves, reconcile, replay, rows
 from bbs.store.actual_lrps import Locked
-from bbs.store.database import Database
 from bbs.store.desires import Desired, Removed, Updated, etag
 from bbs.store.failures import Document, document_of
-from bbs.store.idempotency import IdempotencyKey, Replay, StoredAnswer
+from bbs.store.fence import run_fenced
+from bbs.store.idempotency import IdempotencyKey, StoredAnswer
+from bbs.store.replay import Replay
+from bbs.store.transaction import Store, Transaction
 from diego_py import chain
 from diego_py.call import Call
 from diego_py.chain import Problem
@@ -66,7 +67,7 @@ class ReportOutcome:
 class Lifecycle:
     """Every change of a row. With an `epoch`, only as the convergence leader of that epoch: else NotLeader."""
 
-    database: Database
+    store: Store
     clock: Clock
     new_guid: Callable[[], str]
     presence_ttl_s: float = PRESENCE_TTL_S
@@ -75,11 +76,11 @@ class Lifecycle:
     async def desire(self, call: Call, definition: DesiredLRPDefinition, key: IdempotencyKey | None = None) -> Desired:
         """Store an LRP and its rows. Raises AlreadyExists, IdempotencyInFlight, IdempotencyMismatch."""
 
-        async def work(connection: asyncpg.Connection) -> Desired:
-            await self._keep(call, connection, key)
-            return await desires.desire(connection, definition, self.new_guid)
+        async def work(tx: Transaction) -> Desired:
+            await self._keep(call, tx, key)
+            return await desires.desire(tx, definition, self.new_guid)
 
-        return await self.database.run(call, "desire_lrp", work)
+        return await self.store.run(call, "desire_lrp", work)
 
     async def update(
         self,
@@ -91,57 +92,57 @@ class Lifecycle:
     ) -> Updated:
         """Change an LRP and add rows. Raises DesiredLRPNotFound, PreconditionFailed and what keys raise."""
 
-        async def work(connection: asyncpg.Connection) -> Updated:
-            await self._keep(call, connection, key)
-            return await desires.update(connection, process_guid, update, if_match, self.new_guid)
+        async def work(tx: Transaction) -> Updated:
+            await self._keep(call, tx, key)
+            return await desires.update(tx, process_guid, update, if_match, self.new_guid)
 
-        return await self.database.run(call, "update_lrp", work)
+        return await self.store.run(call, "update_lrp", work)
 
     async def undesire(self, call: Call, process_guid: str, key: IdempotencyKey | None = None) -> Removed:
         """Remove an LRP and the rows that no cell has. Raises DesiredLRPNotFound and what keys raise."""
 
-        async def work(connection: asyncpg.Connection) -> Removed:
-            await self._keep(call, connection, key)
-            return await desires.undesire(connection, process_guid)
+        async def work(tx: Transaction) -> Removed:
+            await self._keep(call, tx, key)
+            return await desires.undesire(tx, process_guid)
 
-        return await self.database.run(call, "undesire_lrp", work)
+        return await self.store.run(call, "undesire_lrp", work)
 
     async def add_missing(self, call: Call, process_guid: str, epoch: int | None) -> tuple[ActualLRP, ...]:
         """Add UNCLAIMED rows for the indices of a desired LRP that have none; each is still to be offered."""
 
-        async def work(connection: asyncpg.Connection) -> tuple[ActualLRP, ...]:
-            return await desires.add_missing(connection, process_guid, self.new_guid)
+        async def work(tx: Transaction) -> tuple[ActualLRP, ...]:
+            return await desires.add_missing(tx, process_guid, self.new_guid)
 
-        return await self._run(call, "add_instances", work, epoch)
+        return await run_fenced(self.store, call, "add_instances", work, epoch)
 
     async def offer(self, call: Call, row: ActualLRP, epoch: int | None = None) -> ActualLRP:
         """A new instance_guid; whoever has the old one can no longer claim. Raises IllegalTransition if it moved on."""
 
-        async def work(connection: asyncpg.Connection) -> ActualLRP:
-            locked = await rows.lock(connection, row.process_guid, row.index)
+        async def work(tx: Transaction) -> ActualLRP:
+            locked = await rows.lock(tx, row.process_guid, row.index)
             if locked.row.instance_guid != row.instance_guid:
                 raise _moved_on("OFFER", row, locked.row)
-            return await rows.save(connection, locked, moves.offered(locked.row, self.new_guid(), locked.now))
+            return await rows.save(tx, locked, moves.offered(locked.row, self.new_guid(), locked.now))
 
-        return await self._run(call, "offer_instance", work, epoch)
+        return await run_fenced(self.store, call, "offer_instance", work, epoch)
 
     async def claim(self, call: Call, process_guid: str, index: int, request: ClaimRequest) -> ActualLRP:
         """Give a row to the cell that it was offered to; again, if it has it already. Raises ClaimRefused."""
 
-        async def work(connection: asyncpg.Connection) -> ActualLRP:
-            locked = await self._offered(connection, process_guid, index, request.instance_guid)
+        async def work(tx: Transaction) -> ActualLRP:
+            locked = await self._offered(tx, process_guid, index, request.instance_guid)
             row = locked.row
             if row.cell_id is not None and row.cell_id != request.cell_id:
                 raise ClaimRefused(f"instance {request.instance_guid} belongs to cell {row.cell_id}")
             if row.state is ActualLRPState.CLAIMED:
                 return row
-            if not await cells.is_live(connection, request.cell_id, request.boot_id):
+            if not await tx.cells.is_live(request.cell_id, request.boot_id):
                 raise ClaimRefused(f"cell {request.cell_id} has no live presence with boot {request.boot_id}")
             if row.state is not ActualLRPState.UNCLAIMED:
                 raise ClaimRefused(f"instance {request.instance_guid} is {row.state}")
-            return await rows.save(connection, locked, moves.claimed(row, request.cell_id, locked.now))
+            return await rows.save(tx, locked, moves.claimed(row, request.cell_id, locked.now))
 
-        return await self.database.run(call, "claim_instance", work)
+        return await self.store.run(call, "claim_instance", work)
 
     async def start(
         self,
@@ -155,13 +156,13 @@ class Lifecycle:
     ) -> ActualLRP:
         """The instance runs on the cell. Raises ClaimRefused if the row belongs to another one, or is gone."""
 
-        async def work(connection: asyncpg.Connection) -> ActualLRP:
-            locked = await self._offered(connection, process_guid, index, instance_guid)
+        async def work(tx: Transaction) -> ActualLRP:
+            locked = await self._offered(tx, process_guid, index, instance_guid)
             if locked.row.cell_id not in (None, cell_id):
                 raise ClaimRefused(f"instance {instance_guid} belongs to cell {locked.row.cell_id}")
-            return await rows.save(connection, locked, moves.started(locked.row, cell_id, net_info, zone, locked.now))
+            return await rows.save(tx, locked, moves.started(locked.row, cell_id, net_info, zone, locked.now))
 
-        return await self.database.run(call, "start_instance", work)
+        return await self.store.run(call, "start_instance", work)
 
     async def fail(
         self,
@@ -178,16 +179,16 @@ class Lifecycle:
         """
         document = document_of(problem)
 
-        async def work(connection: asyncpg.Connection) -> ActualLRP | None:
-            locked = await actual_lrps.lock(connection, row.process_guid, row.index)
+        async def work(tx: Transaction) -> ActualLRP | None:
+            locked = await tx.actual_lrps.lock(row.process_guid, row.index)
             if locked is None or not _attempt_is_open(locked.row, row.instance_guid):
-                await failures.insert(connection, document, phase, row)
+                await tx.failures.insert(document, phase, row)
                 return None if locked is None else locked.row
             at = self._by_database(next_attempt_at, locked.now)
             after = moves.failed(locked.row, document.detail, at, locked.now)
-            return await rows.save_failed(connection, locked, after, document, phase)
+            return await rows.save_failed(tx, locked, after, document, phase)
 
-        return await self.database.run(call, "fail_instance", work)
+        return await self.store.run(call, "fail_instance", work)
 
     async def crash(
         self, call: Call, process_guid: str, index: int, instance_guid: str, cell_id: str, problem: Problem
@@ -199,76 +200,76 @@ class Lifecycle:
         """
         document = document_of(problem)
 
-        async def work(connection: asyncpg.Connection) -> ActualLRP | None:
-            locked = await actual_lrps.lock(connection, process_guid, index)
+        async def work(tx: Transaction) -> ActualLRP | None:
+            locked = await tx.actual_lrps.lock(process_guid, index)
             if locked is None or not _runs_there(locked.row, instance_guid, cell_id):
                 about = None if locked is None else _attempt_of(locked.row, instance_guid, cell_id)
-                await failures.insert(connection, document, "run", about)
+                await tx.failures.insert(document, "run", about)
                 return None if locked is None else locked.row
             after = moves.crashed(locked.row, document.detail, locked.now, self.crash_policy)
-            return await rows.save_failed(connection, locked, after, document, "run")
+            return await rows.save_failed(tx, locked, after, document, "run")
 
-        return await self.database.run(call, "crash_instance", work)
+        return await self.store.run(call, "crash_instance", work)
 
     async def record_failure(self, call: Call, problem: Problem, phase: str, row: ActualLRP | None = None) -> None:
         """Store a document, and leave the row alone."""
         document = document_of(problem)
 
-        async def work(connection: asyncpg.Connection) -> None:
-            await failures.insert(connection, document, phase, row)
+        async def work(tx: Transaction) -> None:
+            await tx.failures.insert(document, phase, row)
 
-        await self.database.run(call, "record_failure", work)
+        await self.store.run(call, "record_failure", work)
 
     async def lose(self, call: Call, row: ActualLRP, epoch: int | None, problem: Problem) -> ActualLRP:
         """The cell vanished: UNCLAIMED and due now. Raises IllegalTransition if the row changed since it was read."""
         document: Document = document_of(problem)
 
-        async def work(connection: asyncpg.Connection) -> ActualLRP:
-            locked = await self._unchanged(connection, row, "LOSE")
+        async def work(tx: Transaction) -> ActualLRP:
+            locked = await self._unchanged(tx, row, "LOSE")
             after = moves.lost(locked.row, document.detail, locked.now)
-            return await rows.save_failed(connection, locked, after, document, "run")
+            return await rows.save_failed(tx, locked, after, document, "run")
 
-        return await self._run(call, "lose_instance", work, epoch)
+        return await run_fenced(self.store, call, "lose_instance", work, epoch)
 
     async def retry(self, call: Call, row: ActualLRP, epoch: int | None) -> ActualLRP:
         """CRASHED long enough: UNCLAIMED and due now. Raises IllegalTransition if the row changed since it was read."""
 
-        async def work(connection: asyncpg.Connection) -> ActualLRP:
-            locked = await self._unchanged(connection, row, "RETRY")
-            return await rows.save(connection, locked, moves.retried(locked.row, locked.now))
+        async def work(tx: Transaction) -> ActualLRP:
+            locked = await self._unchanged(tx, row, "RETRY")
+            return await rows.save(tx, locked, moves.retried(locked.row, locked.now))
 
-        return await self._run(call, "retry_instance", work, epoch)
+        return await run_fenced(self.store, call, "retry_instance", work, epoch)
 
     async def restart(self, call: Call, process_guid: str, index: int) -> Restarted:
         """A user wants a new one, whatever became of the old one. Raises ActualLRPNotFound."""
 
-        async def work(connection: asyncpg.Connection) -> Restarted:
-            locked = await rows.lock(connection, process_guid, index)
+        async def work(tx: Transaction) -> Restarted:
+            locked = await rows.lock(tx, process_guid, index)
             after = moves.restarted(locked.row, self.new_guid(), locked.now)
-            return Restarted(locked.row, await rows.save(connection, locked, after))
+            return Restarted(locked.row, await rows.save(tx, locked, after))
 
-        return await self.database.run(call, "restart_instance", work)
+        return await self.store.run(call, "restart_instance", work)
 
     async def remove(
         self, call: Call, process_guid: str, index: int, instance_guid: str | None, epoch: int | None = None
     ) -> bool:
         """Delete the row of this instance; None: of whichever. False if there is none such."""
 
-        async def work(connection: asyncpg.Connection) -> bool:
-            return await actual_lrps.delete(connection, process_guid, index, instance_guid)
+        async def work(tx: Transaction) -> bool:
+            return await tx.actual_lrps.delete(process_guid, index, instance_guid)
 
-        return await self._run(call, "remove_instance", work, epoch)
+        return await run_fenced(self.store, call, "remove_instance", work, epoch)
 
     async def report(self, call: Call, report: CellReport) -> ReportOutcome:
         """Renew a cell's presence and bring its rows in line with what it has. Touches no row of another cell."""
 
-        async def work(connection: asyncpg.Connection) -> ReportOutcome:
-            if not await cells.upsert(connection, report, self.presence_ttl_s):
+        async def work(tx: Transaction) -> ReportOutcome:
+            if not await tx.cells.upsert(report, self.presence_ttl_s):
                 return ReportOutcome(accepted=False)
             guids = reconcile.reported_guids(report)
-            known = await actual_lrps.list_concerning(connection, report.presence.cell_id, guids)
-            differences = reconcile.compare(report, known, await database_clock.now(connection))
-            reconciliation = reconcile.Reconciliation(connection, report, self.new_guid, vanished, self.crash_policy)
+            known = await tx.actual_lrps.list_concerning(report.presence.cell_id, guids)
+            differences = reconcile.compare(report, known, await tx.now())
+            reconciliation = reconcile.Reconciliation(tx, report, self.new_guid, vanished, self.crash_policy)
             done = await reconciliation.apply(differences)
             acknowledged = tuple(ended.instance_guid for ended in report.ended)
             return ReportOutcome(True, differences.stop, acknowledged, done.started, done.crashed, done.vanished)
@@ -276,7 +277,7 @@ class Lifecycle:
         def vanished(row: ActualLRP, error: ContainerVanished, next_attempt_at: datetime) -> Problem:
             return self._vanished(call, row, error, next_attempt_at)
 
-        return await self.database.run(call, "cell_report", work, reserved=True)
+        return await self.store.run(call, "cell_report", work, reserved=True)
 
     async def replay(self, call: Call, key: IdempotencyKey) -> Replay:
         """What became of the first request with this key. Raises IdempotencyInFlight, IdempotencyMismatch.
@@ -284,37 +285,23 @@ class Lifecycle:
         If its owner died under way, the key is the new owner's, who goes on from the present state.
         """
 
-        async def work(connection: asyncpg.Connection) -> Replay:
-            return await idempotency.replay(connection, key, _in_flight_s(call))
+        async def work(tx: Transaction) -> Replay:
+            return await replay.replay(tx, key, _in_flight_s(call))
 
-        return await self.database.run(call, "find_key", work)
+        return await self.store.run(call, "find_key", work)
 
     async def answered(self, call: Call, key: IdempotencyKey, answer: StoredAnswer) -> None:
         """Keep the answer for whoever asks again with the key. Nothing if the request had no effect that stored it."""
-        await self.database.run(call, "store_answer", lambda connection: idempotency.answered(connection, key, answer))
+        await self.store.run(call, "store_answer", lambda tx: tx.idempotency.answered(key, answer))
 
-    async def _run(
-        self, call: Call, op: str, work: Callable[[asyncpg.Connection], Awaitable[T]], epoch: int | None
-    ) -> T:
-        """One transaction; with an epoch, fenced: the fence holds until the end, so no takeover comes in between."""
-
-        async def fenced(connection: asyncpg.Connection) -> T:
-            if epoch is not None:
-                await leader.fence(connection, epoch)
-            return await work(connection)
-
-        return await self.database.run(call, op, fenced)
-
-    async def _keep(self, call: Call, connection: asyncpg.Connection, key: IdempotencyKey | None) -> None:
+    async def _keep(self, call: Call, tx: Transaction, key: IdempotencyKey | None) -> None:
         """Store the key of the request with its effect."""
         if key is not None:
-            await idempotency.insert(connection, key, _in_flight_s(call))
+            await replay.keep(tx, key, _in_flight_s(call))
 
-    async def _offered(
-        self, connection: asyncpg.Connection, process_guid: str, index: int, instance_guid: str
-    ) -> Locked:
+    async def _offered(self, tx: Transaction, process_guid: str, index: int, instance_guid: str) -> Locked:
         """The locked row if it is of this instance. Raises ClaimRefused."""
-        locked = await actual_lrps.lock(connection, process_guid, index)
+        locked = await tx.actual_lrps.lock(process_guid, index)
         if locked is None:
             raise ClaimRefused(f"{process_guid}/{index} has no row any more")
         if locked.row.instance_guid != instance_guid:
@@ -322,9 +309,9 @@ class Lifecycle:
             raise ClaimRefused(f"{process_guid}/{index} waits for {other}, not for {instance_guid}")
         return locked
 
-    async def _unchanged(self, connection: asyncpg.Connection, row: ActualLRP, event: str) -> Locked:
+    async def _unchanged(self, tx: Transaction, row: ActualLRP, event: str) -> Locked:
         """The locked row if it is the very revision that was decided on. Raises IllegalTransition."""
-        locked = await rows.lock(connection, row.process_guid, row.index)
+        locked = await rows.lock(tx, row.process_guid, row.index)
         if locked.row.modification_tag != row.modification_tag:
             raise _moved_on(event, row, locked.row)
         return locked

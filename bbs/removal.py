@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-import asyncpg
 from attrs import define, evolve
 
 from bbs.cell_pool import CellPool
 from bbs.lifecycle import Lifecycle
 from bbs.outcome import InstanceOutcome
-from bbs.store import actual_lrps, desired_lrps
-from bbs.store.database import Database
+from bbs.store.transaction import Store, Transaction
 from diego_py.call import Call
 from diego_py.errors import DesiredLRPNotFound, DiegoError, HopUnreachable, Outcome
 from diego_py.models.actual_lrp import ActualLRP
@@ -26,7 +24,7 @@ MOVES_MAX = 3
 class Removal:
     """Stops and removes instances."""
 
-    database: Database
+    store: Store
     lifecycle: Lifecycle
     pool: CellPool
 
@@ -54,12 +52,12 @@ class Removal:
     async def _undesired(self, call: Call, process_guid: ProcessGuid) -> Sequence[ActualLRP]:
         """The rows of an LRP that is not desired any more; none if it is desired again by now."""
 
-        async def look(connection: asyncpg.Connection) -> Sequence[ActualLRP]:
-            if await desired_lrps.get(connection, process_guid) is not None:
+        async def look(tx: Transaction) -> Sequence[ActualLRP]:
+            if await tx.desired_lrps.get(process_guid) is not None:
                 return ()
-            return await actual_lrps.list_of(connection, process_guid)
+            return await tx.actual_lrps.list_of(process_guid)
 
-        return await self.database.snapshot(call, "list_instances", look)
+        return await self.store.snapshot(call, "list_instances", look)
 
     async def stop_all(self, call: Call, rows: Sequence[ActualLRP]) -> list[InstanceOutcome]:
         """Stop and remove instances side by side; each returns an outcome and never raises."""

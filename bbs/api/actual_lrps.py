@@ -10,8 +10,8 @@ from bbs.api.waiting import Waiting
 from bbs.cell_pool import CellPool
 from bbs.lifecycle import Lifecycle
 from bbs.placement import Placement
-from bbs.store import actual_lrps, desired_lrps, failures
-from bbs.store.database import Database
+from bbs.store import actual_lrps
+from bbs.store.transaction import Store
 from diego_py.call import Call
 from diego_py.errors import (
     ActualLRPNotFound,
@@ -55,7 +55,7 @@ class StoppedInstance:
 class ActualLRPs:
     """Handlers of instances."""
 
-    database: Database
+    store: Store
     lifecycle: Lifecycle
     placement: Placement
     pool: CellPool
@@ -111,8 +111,8 @@ class ActualLRPs:
             cell_id=query.get("cell_id"),
             state=state,
         )
-        items = await self.database.read(
-            call, "list_actual_lrps", lambda c: actual_lrps.list_page(c, wanted, page.after, page.limit)
+        items = await self.store.read(
+            call, "list_actual_lrps", lambda tx: tx.actual_lrps.list_page(wanted, page.after, page.limit)
         )
         return page_answer(request, items, page, lambda row: (row.process_guid, row.index, str(row.presence)))
 
@@ -124,7 +124,7 @@ class ActualLRPs:
         """Stop the instance and start it again; answers when the new one runs."""
         preferences = headers.preferences_from(request.headers)
         guid, index = _key(request)
-        desired = await self.database.read(call, "get_desired_lrp", lambda c: desired_lrps.get(c, guid))
+        desired = await self.store.read(call, "get_desired_lrp", lambda tx: tx.desired_lrps.get(guid))
         desired = found(desired, DesiredLRPNotFound(f"no desired LRP {guid[:200]}"))
         if headers.BUDGET_MS not in request.headers:
             call = call.with_budget(self.start_budget_ms + desired.definition.start_timeout_ms)
@@ -174,15 +174,15 @@ class ActualLRPs:
         """Cell and instance whose log is meant: the one that is there, else the last one that failed."""
         if row.cell_id is not None and row.instance_guid is not None:
             return row.cell_id, row.instance_guid
-        last = await self.database.read(
-            call, "last_failure", lambda c: failures.last_on_a_cell(c, row.process_guid, row.index)
+        last = await self.store.read(
+            call, "last_failure", lambda tx: tx.failures.last_on_a_cell(row.process_guid, row.index)
         )
         last = found(last, ContainerNotFound(f"{row.process_guid}/{row.index} never ran on a cell"))
         return last
 
     async def _row(self, request: web.Request, call: Call) -> ActualLRP:
         guid, index = _key(request)
-        row = await self.database.read(call, "get_actual_lrp", lambda c: actual_lrps.get(c, guid, index))
+        row = await self.store.read(call, "get_actual_lrp", lambda tx: tx.actual_lrps.get(guid, index))
         return found(row, ActualLRPNotFound(f"no instance {guid[:200]}/{index}"))
 
 

@@ -10,9 +10,8 @@ from attrs import define, frozen
 from bbs.api.paging import PAGING, short_list
 from bbs.cell_pool import CellPool
 from bbs.lifecycle import Lifecycle
-from bbs.store import cells
 from bbs.store.cells import CellRecord
-from bbs.store.database import Database
+from bbs.store.transaction import Store
 from diego_py.call import Call
 from diego_py.errors import CellNotFound, ConflictError, InvalidSpec, RequestFailed
 from diego_py.http.server import Route, answer, decode, found, read_json
@@ -78,7 +77,7 @@ class CellPage:
 class Cells:
     """Handlers of cells."""
 
-    database: Database
+    store: Store
     lifecycle: Lifecycle
     pool: CellPool
     presence_ttl_s: float
@@ -103,22 +102,22 @@ class Cells:
 
     async def list(self, request: web.Request, call: Call) -> web.StreamResponse:
         """All cells, live ones and those whose presence ran out."""
-        records = await self.database.read(call, "list_cells", cells.list_all)
+        records = await self.store.read(call, "list_cells", lambda tx: tx.cells.list_all())
         return short_list(request, [CellStatus.of(record) for record in records], lambda cell: (cell.cell_id,), (str,))
 
     async def get(self, request: web.Request, call: Call) -> web.StreamResponse:
         """One cell."""
         cell_id = CellId(request.match_info["cell_id"])
-        record = await self.database.read(call, "get_cell", lambda c: cells.get(c, cell_id))
+        record = await self.store.read(call, "get_cell", lambda tx: tx.cells.get(cell_id))
         return answer(CellStatus.of(found(record, CellNotFound(f"no cell {cell_id[:200]}"))))
 
     async def forget(self, request: web.Request, call: Call) -> web.StreamResponse:
         """Forget a cell whose presence ran out. A live one is refused: it would be back with its next report."""
         cell_id = CellId(request.match_info["cell_id"])
-        record = await self.database.read(call, "get_cell", lambda c: cells.get(c, cell_id))
+        record = await self.store.read(call, "get_cell", lambda tx: tx.cells.get(cell_id))
         if found(record, CellNotFound(f"no cell {cell_id[:200]}")).live:
             raise ConflictError(f"cell {cell_id} is live; stop its process first")
-        await self.database.run(call, "forget_cell", lambda c: cells.delete(c, cell_id))
+        await self.store.run(call, "forget_cell", lambda tx: tx.cells.delete(cell_id))
         return answer({"cell_id": cell_id})
 
     async def report(self, request: web.Request, call: Call) -> web.StreamResponse:

@@ -13,8 +13,7 @@ from bbs.api.paging import PAGING, page_answer, page_request
 from bbs.api.waiting import Waiting
 from bbs.lifecycle import Desired, Lifecycle, etag
 from bbs.placement import Placed, Placement
-from bbs.store import actual_lrps, desired_lrps
-from bbs.store.database import Database
+from bbs.store.transaction import Store
 from diego_py.call import Call
 from diego_py.errors import (
     DeleteFailed,
@@ -68,7 +67,7 @@ class RemovedLRP:
 class DesiredLRPs:
     """Handlers of desired LRPs."""
 
-    database: Database
+    store: Store
     lifecycle: Lifecycle
     placement: Placement
     idempotency: Idempotency
@@ -131,17 +130,17 @@ class DesiredLRPs:
         page = page_request(request, ("domain",), (str,))
         domain = request.query.get("domain")
         after = ProcessGuid(page.after[0]) if page.after else None
-        items = await self.database.read(
+        items = await self.store.read(
             call,
             "list_desired_lrps",
-            lambda c: desired_lrps.list_page(c, Domain(domain) if domain else None, after, page.limit),
+            lambda tx: tx.desired_lrps.list_page(Domain(domain) if domain else None, after, page.limit),
         )
         return page_answer(request, items, page, lambda desired: (desired.definition.process_guid,))
 
     async def get(self, request: web.Request, call: Call) -> web.StreamResponse:
         """One desired LRP with its ETag."""
         guid = ProcessGuid(request.match_info["process_guid"])
-        desired = await self.database.read(call, "get_desired_lrp", lambda c: desired_lrps.get(c, guid))
+        desired = await self.store.read(call, "get_desired_lrp", lambda tx: tx.desired_lrps.get(guid))
         desired = found(desired, DesiredLRPNotFound(f"no desired LRP {guid[:200]}"))
         return answer(desired, extra={"ETag": etag(desired.modification_tag)})
 
@@ -179,8 +178,8 @@ class DesiredLRPs:
 
     async def _stored(self, call: Call, guid: ProcessGuid) -> Desired:
         """What the first request of a key left in the database."""
-        desired = await self.database.read(call, "get_desired_lrp", lambda c: desired_lrps.get(c, guid))
-        rows = await self.database.read(call, "list_instances", lambda c: actual_lrps.list_of(c, guid))
+        desired = await self.store.read(call, "get_desired_lrp", lambda tx: tx.desired_lrps.get(guid))
+        rows = await self.store.read(call, "list_instances", lambda tx: tx.actual_lrps.list_of(guid))
         return Desired(found(desired, DesiredLRPNotFound(f"no desired LRP {guid}")), tuple(rows))
 
     def _budgeted(self, request: web.Request, call: Call, start_timeout_ms: int) -> Call:

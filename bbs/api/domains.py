@@ -7,9 +7,8 @@ from aiohttp import web
 from attrs import define
 
 from bbs.api.paging import PAGING, short_list
-from bbs.store import domains
-from bbs.store.database import Database
 from bbs.store.domains import DomainFreshness
+from bbs.store.transaction import Store
 from diego_py.call import Call
 from diego_py.errors import InvalidHeader, RequestFailed
 from diego_py.http.server import Route, answer, decode, invalid_fields, read_json
@@ -39,7 +38,7 @@ class DomainPage:
 class Domains:
     """Handlers of domains."""
 
-    database: Database
+    store: Store
 
     def routes(self) -> list[Route]:
         return [
@@ -49,7 +48,7 @@ class Domains:
 
     async def list(self, request: web.Request, call: Call) -> web.StreamResponse:
         """The fresh domains: only their surplus instances are ever stopped."""
-        fresh = await self.database.read(call, "list_domains", domains.list_fresh)
+        fresh = await self.store.read(call, "list_domains", lambda tx: tx.domains.list_fresh())
         return short_list(request, fresh, lambda item: (item.domain,), (str,))
 
     async def upsert(self, request: web.Request, call: Call) -> web.StreamResponse:
@@ -60,5 +59,5 @@ class Domains:
             raise invalid_fields([FieldError("/ttl_s", OUT_OF_RANGE, f"must be between 0 and {TTL_S_MAX}")])
         if len(domain.encode()) > DOMAIN_BYTES_MAX:
             raise InvalidHeader(f"a domain has at most {DOMAIN_BYTES_MAX} bytes")
-        await self.database.run(call, "upsert_domain", lambda c: domains.upsert(c, Domain(domain), ttl or None))
+        await self.store.run(call, "upsert_domain", lambda tx: tx.domains.upsert(Domain(domain), ttl or None))
         return answer({"domain": domain, "ttl_s": ttl})

@@ -9,7 +9,7 @@ from attrs import define
 
 from bbs.api.paging import PAGING, page_answer, page_request
 from bbs.store import failures
-from bbs.store.database import Database
+from bbs.store.transaction import Store
 from diego_py.call import Call
 from diego_py.errors import FailureNotFound, RequestFailed
 from diego_py.http.server import JSON, Route, found
@@ -21,7 +21,7 @@ FILTERS = ("process_guid", "domain", "code")
 class Failures:
     """Handlers of stored failures."""
 
-    database: Database
+    store: Store
 
     def routes(self) -> list[Route]:
         return [
@@ -36,13 +36,13 @@ class Failures:
         wanted = failures.Filter(
             process_guid=query.get("process_guid"), domain=query.get("domain"), code=query.get("code")
         )
-        items = await self.database.read(
-            call, "list_failures", lambda c: failures.list_page(c, wanted, page.after, page.limit)
+        items = await self.store.read(
+            call, "list_failures", lambda tx: tx.failures.list_page(wanted, page.after, page.limit)
         )
         return page_answer(request, items, page, failures.cursor_of)
 
     async def get(self, request: web.Request, call: Call) -> web.StreamResponse:
         """One document, exactly as it was answered."""
         id = request.match_info["id"]
-        stored = await self.database.read(call, "get_failure", lambda c: failures.get_document(c, id))
+        stored = await self.store.read(call, "get_failure", lambda tx: tx.failures.get_document(id))
         return web.Response(body=found(stored, FailureNotFound(f"no failure {id[:200]}")), content_type=JSON)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import asyncpg
 import structlog
 from attrs import define, field
 
@@ -12,8 +11,7 @@ from bbs.cell_pool import CellPool
 from bbs.convergence.apply import Repairs
 from bbs.convergence.leader import Leadership
 from bbs.convergence.plan import Plan, Snapshot, plan
-from bbs.store import actual_lrps, cells, database_clock, desired_lrps, domains, failures, idempotency
-from bbs.store.database import Database
+from bbs.store.transaction import Store, Transaction
 from diego_py.call import Call
 from diego_py.service.clock import Clock
 from diego_py.service.run import OwnedTasks
@@ -27,7 +25,7 @@ PRUNE_INTERVAL_S = 3_600.0
 class Convergence:
     """Every BBS runs it; only the leader does anything but refresh what it knows of the cells."""
 
-    database: Database
+    store: Store
     pool: CellPool
     leadership: Leadership
     repairs: Repairs
@@ -49,7 +47,7 @@ class Convergence:
         epoch = await self.leadership.held(call)
         if epoch is None or self._applying:
             return
-        snapshot = await self.database.snapshot(call, "read_everything", self._read)
+        snapshot = await self.store.snapshot(call, "read_everything", self._read)
         planned = plan(snapshot)
         self._tell_valve(planned.valve)
         await self._prune(call)
@@ -63,16 +61,16 @@ class Convergence:
         finally:
             self._applying = False
 
-    async def _read(self, connection: asyncpg.Connection) -> Snapshot:
-        statuses = await cells.list_all(connection)
-        desired = await desired_lrps.list_all(connection)
+    async def _read(self, tx: Transaction) -> Snapshot:
+        statuses = await tx.cells.list_all()
+        desired = await tx.desired_lrps.list_all()
         return Snapshot(
-            now=await database_clock.now(connection),
+            now=await tx.now(),
             desired={lrp.definition.process_guid: lrp for lrp in desired},
-            actuals=tuple(await actual_lrps.list_all(connection)),
+            actuals=tuple(await tx.actual_lrps.list_all()),
             live_cells=frozenset(cell.presence.cell_id for cell in statuses if cell.live),
             known_cells=frozenset(cell.presence.cell_id for cell in statuses),
-            fresh_domains=frozenset(fresh.domain for fresh in await domains.list_fresh(connection)),
+            fresh_domains=frozenset(fresh.domain for fresh in await tx.domains.list_fresh()),
             may_lose_cells=self.leadership.led_for_s() >= self.presence_ttl_s,
         )
 
@@ -87,6 +85,6 @@ class Convergence:
         if self.clock.monotonic() - self._pruned_s < PRUNE_INTERVAL_S:
             return
         self._pruned_s = self.clock.monotonic()
-        await self.database.run(call, "prune_failures", failures.prune)
-        await self.database.run(call, "prune_keys", idempotency.prune)
-        await self.database.run(call, "prune_domains", domains.prune)
+        await self.store.run(call, "prune_failures", lambda tx: tx.failures.prune())
+        await self.store.run(call, "prune_keys", lambda tx: tx.idempotency.prune())
+        await self.store.run(call, "prune_domains", lambda tx: tx.domains.prune())

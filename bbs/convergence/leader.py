@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from attrs import define, field
 
-from bbs.store import leader
-from bbs.store.database import Database
+from bbs.store.transaction import Store
 from diego_py.call import Call
 from diego_py.service.clock import Clock
 
@@ -14,7 +13,7 @@ from diego_py.service.clock import Clock
 class Leadership:
     """This BBS's claim to lead, and for how long it has led."""
 
-    database: Database
+    store: Store
     clock: Clock
     owner: str
     ttl_s: float
@@ -26,8 +25,8 @@ class Leadership:
 
     async def held(self, call: Call) -> int | None:
         """The epoch if this BBS leads now, else None. Renews the claim."""
-        epoch = await self.database.run(
-            call, "lead", lambda c: leader.acquire_or_renew(c, self.owner, self.ttl_s), reserved=True
+        epoch = await self.store.run(
+            call, "lead", lambda tx: tx.leader.acquire_or_renew(self.owner, self.ttl_s), reserved=True
         )
         if epoch != self._epoch:
             self._epoch, self._since_s = epoch, self.clock.monotonic()
@@ -43,6 +42,4 @@ class Leadership:
             return
         call = Call.begin(self.clock, 2_000)
         epoch, self._epoch = self._epoch, None
-        await self.database.run(
-            call, "resign", lambda c: leader.release(c, self.owner, epoch), reserved=True
-        )
+        await self.store.run(call, "resign", lambda tx: tx.leader.release(self.owner, epoch), reserved=True)

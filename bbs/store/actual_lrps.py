@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 import asyncpg
 import msgspec
@@ -38,189 +38,161 @@ class Filter:
     state: str | None = None
 
 
-INSERT_UNCLAIMED: Final = """
-    INSERT INTO actual_lrps (process_guid, index, presence, domain, state, instance_guid, since, crash_count, attempts,
-                             routable, availability_zone, tag_epoch, tag_index)
-    SELECT $1, new.index, 'ORDINARY', $2, 'UNCLAIMED', new.instance_guid, clock_timestamp(), 0, 0, false, '',
-           new.tag_epoch, 0
-    FROM unnest($3::integer[], $4::text[], $5::text[]) AS new (index, instance_guid, tag_epoch)
-    ON CONFLICT (process_guid, index, presence) DO NOTHING
-    RETURNING *
-"""
+@frozen
+class PostgresActualLRPs:
+    """Instances in Postgres. What each method means is said in `tables.ActualLRPTable`."""
 
+    connection: asyncpg.Connection
 
-async def insert_unclaimed(
-    connection: asyncpg.Connection,
-    process_guid: str,
-    domain: str,
-    indices: Sequence[int],
-    instance_guids: Sequence[str | None],
-    tag_epochs: Sequence[str],
-) -> list[ActualLRP]:
-    """Add UNCLAIMED rows, with the instance_guid each is offered under if one is given. Existing rows stay."""
-    rows = await connection.fetch(INSERT_UNCLAIMED, process_guid, domain, indices, instance_guids, tag_epochs)
-    return sorted((_row(row) for row in rows), key=lambda row: row.index)
+    INSERT_UNCLAIMED = """
+        INSERT INTO actual_lrps (process_guid, index, presence, domain, state, instance_guid, since, crash_count,
+                                 attempts, routable, availability_zone, tag_epoch, tag_index)
+        SELECT $1, new.index, 'ORDINARY', $2, 'UNCLAIMED', new.instance_guid, clock_timestamp(), 0, 0, false, '',
+               new.tag_epoch, 0
+        FROM unnest($3::integer[], $4::text[], $5::text[]) AS new (index, instance_guid, tag_epoch)
+        ON CONFLICT (process_guid, index, presence) DO NOTHING
+        RETURNING *
+    """
 
+    async def insert_unclaimed(
+        self,
+        process_guid: str,
+        domain: str,
+        indices: Sequence[int],
+        instance_guids: Sequence[str | None],
+        tag_epochs: Sequence[str],
+    ) -> list[ActualLRP]:
+        rows = await self.connection.fetch(
+            self.INSERT_UNCLAIMED, process_guid, domain, indices, instance_guids, tag_epochs
+        )
+        return sorted((_row(row) for row in rows), key=lambda row: row.index)
 
-GET: Final = """
-    SELECT actual_lrps.*, failures.document FROM actual_lrps LEFT JOIN failures ON failures.id = failure_id
-    WHERE actual_lrps.process_guid = $1 AND actual_lrps.index = $2 AND presence = $3
-"""
+    GET = """
+        SELECT actual_lrps.*, failures.document FROM actual_lrps LEFT JOIN failures ON failures.id = failure_id
+        WHERE actual_lrps.process_guid = $1 AND actual_lrps.index = $2 AND presence = $3
+    """
 
+    async def get(self, process_guid: str, index: int, presence: str = "ORDINARY") -> ActualLRP | None:
+        row = await self.connection.fetchrow(self.GET, process_guid, index, presence)
+        return None if row is None else _row(row, with_failure=True)
 
-async def get(
-    connection: asyncpg.Connection, process_guid: str, index: int, presence: str = "ORDINARY"
-) -> ActualLRP | None:
-    """One row with the document of its failure."""
-    row = await connection.fetchrow(GET, process_guid, index, presence)
-    return None if row is None else _row(row, with_failure=True)
+    LOCK = """
+        SELECT *, clock_timestamp() AS now FROM actual_lrps
+        WHERE process_guid = $1 AND index = $2 AND presence = 'ORDINARY' FOR UPDATE
+    """
 
+    async def lock(self, process_guid: str, index: int) -> Locked | None:
+        row = await self.connection.fetchrow(self.LOCK, process_guid, index)
+        return None if row is None else Locked(_row(row), row["failure_id"], row["now"])
 
-LOCK: Final = """
-    SELECT *, clock_timestamp() AS now FROM actual_lrps
-    WHERE process_guid = $1 AND index = $2 AND presence = 'ORDINARY' FOR UPDATE
-"""
+    LIST_PAGE = """
+        SELECT * FROM actual_lrps
+        WHERE (process_guid, index, presence) > ($1, $2, $3)
+          AND ($4::text IS NULL OR process_guid = $4) AND ($5::text IS NULL OR domain = $5)
+          AND ($6::text IS NULL OR cell_id = $6) AND ($7::text IS NULL OR state = $7)
+        ORDER BY process_guid, index, presence LIMIT $8
+    """
 
+    LIST_PAGE_WITH_FAILURE = """
+        SELECT actual_lrps.*, failures.document FROM actual_lrps LEFT JOIN failures ON failures.id = failure_id
+        WHERE (actual_lrps.process_guid, actual_lrps.index, presence) > ($1, $2, $3)
+          AND ($4::text IS NULL OR actual_lrps.process_guid = $4) AND ($5::text IS NULL OR actual_lrps.domain = $5)
+          AND ($6::text IS NULL OR actual_lrps.cell_id = $6) AND ($7::text IS NULL OR state = $7)
+        ORDER BY actual_lrps.process_guid, actual_lrps.index, presence LIMIT $8
+    """
 
-async def lock(connection: asyncpg.Connection, process_guid: str, index: int) -> Locked | None:
-    """The ordinary row, locked until the transaction ends; without the document of its failure."""
-    row = await connection.fetchrow(LOCK, process_guid, index)
-    return None if row is None else Locked(_row(row), row["failure_id"], row["now"])
+    async def list_page(
+        self,
+        wanted: Filter,
+        after: Cursor | None = None,
+        limit: int = 500,
+        *,
+        with_failure: bool = False,
+    ) -> list[ActualLRP]:
+        statement = self.LIST_PAGE_WITH_FAILURE if with_failure else self.LIST_PAGE
+        filters = (wanted.process_guid, wanted.domain, wanted.cell_id, wanted.state)
+        rows = await self.connection.fetch(statement, *(after or ("", -1, "")), *filters, limit)
+        return [_row(row, with_failure=with_failure) for row in rows]
 
+    LIST_OF = "SELECT * FROM actual_lrps WHERE process_guid = $1 ORDER BY index, presence"
 
-LIST_PAGE: Final = """
-    SELECT * FROM actual_lrps
-    WHERE (process_guid, index, presence) > ($1, $2, $3)
-      AND ($4::text IS NULL OR process_guid = $4) AND ($5::text IS NULL OR domain = $5)
-      AND ($6::text IS NULL OR cell_id = $6) AND ($7::text IS NULL OR state = $7)
-    ORDER BY process_guid, index, presence LIMIT $8
-"""
+    LIST_OF_WITH_FAILURE = """
+        SELECT actual_lrps.*, failures.document FROM actual_lrps LEFT JOIN failures ON failures.id = failure_id
+        WHERE actual_lrps.process_guid = $1 ORDER BY actual_lrps.index, presence
+    """
 
-LIST_PAGE_WITH_FAILURE: Final = """
-    SELECT actual_lrps.*, failures.document FROM actual_lrps LEFT JOIN failures ON failures.id = failure_id
-    WHERE (actual_lrps.process_guid, actual_lrps.index, presence) > ($1, $2, $3)
-      AND ($4::text IS NULL OR actual_lrps.process_guid = $4) AND ($5::text IS NULL OR actual_lrps.domain = $5)
-      AND ($6::text IS NULL OR actual_lrps.cell_id = $6) AND ($7::text IS NULL OR state = $7)
-    ORDER BY actual_lrps.process_guid, actual_lrps.index, presence LIMIT $8
-"""
+    async def list_of(self, process_guid: str, *, with_failure: bool = False) -> list[ActualLRP]:
+        rows = await self.connection.fetch(self.LIST_OF_WITH_FAILURE if with_failure else self.LIST_OF, process_guid)
+        return [_row(row, with_failure=with_failure) for row in rows]
 
+    LIST_OF_CELL = "SELECT * FROM actual_lrps WHERE cell_id = $1 ORDER BY process_guid, index, presence"
 
-async def list_page(
-    connection: asyncpg.Connection,
-    wanted: Filter,
-    after: Cursor | None = None,
-    limit: int = 500,
-    *,
-    with_failure: bool = False,
-) -> list[ActualLRP]:
-    """At most `limit` rows in order, from the one behind `after` on."""
-    statement = LIST_PAGE_WITH_FAILURE if with_failure else LIST_PAGE
-    filters = (wanted.process_guid, wanted.domain, wanted.cell_id, wanted.state)
-    rows = await connection.fetch(statement, *(after or ("", -1, "")), *filters, limit)
-    return [_row(row, with_failure=with_failure) for row in rows]
+    async def list_of_cell(self, cell_id: str) -> list[ActualLRP]:
+        return [_row(row) for row in await self.connection.fetch(self.LIST_OF_CELL, cell_id)]
 
+    LIST_CONCERNING = """
+        SELECT * FROM actual_lrps WHERE cell_id = $1 OR instance_guid = ANY($2::text[])
+        ORDER BY process_guid, index, presence
+    """
 
-LIST_OF: Final = "SELECT * FROM actual_lrps WHERE process_guid = $1 ORDER BY index, presence"
+    async def list_concerning(self, cell_id: str, instance_guids: Sequence[str]) -> list[ActualLRP]:
+        return [_row(row) for row in await self.connection.fetch(self.LIST_CONCERNING, cell_id, instance_guids)]
 
-LIST_OF_WITH_FAILURE: Final = """
-    SELECT actual_lrps.*, failures.document FROM actual_lrps LEFT JOIN failures ON failures.id = failure_id
-    WHERE actual_lrps.process_guid = $1 ORDER BY actual_lrps.index, presence
-"""
+    LIST_ALL = "SELECT * FROM actual_lrps ORDER BY process_guid, index, presence"
 
+    async def list_all(self) -> list[ActualLRP]:
+        return [_row(row) for row in await self.connection.fetch(self.LIST_ALL)]
 
-async def list_of(connection: asyncpg.Connection, process_guid: str, *, with_failure: bool = False) -> list[ActualLRP]:
-    """Every row of one LRP."""
-    rows = await connection.fetch(LIST_OF_WITH_FAILURE if with_failure else LIST_OF, process_guid)
-    return [_row(row, with_failure=with_failure) for row in rows]
+    SAVE = """
+        UPDATE actual_lrps
+        SET state = $4, instance_guid = $5, cell_id = $6, net_info = $7, since = $8, crash_count = $9,
+            crash_reason = $10, placement_error = $11, failure_id = $12, attempts = $13, next_attempt_at = $14,
+            routable = $15, availability_zone = $16, tag_index = $17
+        WHERE process_guid = $1 AND index = $2 AND presence = $3
+    """
 
+    async def save(self, row: ActualLRP, failure_id: str | None) -> None:
+        await self.connection.execute(
+            self.SAVE,
+            row.process_guid,
+            row.index,
+            row.presence.value,
+            row.state.value,
+            row.instance_guid,
+            row.cell_id,
+            None if row.net_info is None else wire.encode(row.net_info),
+            row.since,
+            row.crash_count,
+            row.crash_reason,
+            row.placement_error,
+            failure_id,
+            row.attempts,
+            row.next_attempt_at,
+            row.routable,
+            row.availability_zone,
+            row.modification_tag.index,
+        )
 
-LIST_OF_CELL: Final = "SELECT * FROM actual_lrps WHERE cell_id = $1 ORDER BY process_guid, index, presence"
+    DELETE = """
+        DELETE FROM actual_lrps
+        WHERE process_guid = $1 AND index = $2 AND presence = 'ORDINARY' AND ($3::text IS NULL OR instance_guid = $3)
+        RETURNING true
+    """
 
+    async def delete(self, process_guid: str, index: int, instance_guid: str | None) -> bool:
+        return bool(await self.connection.fetchval(self.DELETE, process_guid, index, instance_guid))
 
-async def list_of_cell(connection: asyncpg.Connection, cell_id: str) -> list[ActualLRP]:
-    """Every row that a cell has claimed."""
-    return [_row(row) for row in await connection.fetch(LIST_OF_CELL, cell_id)]
+    DELETE_WITHOUT_CELL = """
+        DELETE FROM actual_lrps
+        WHERE (process_guid, index, presence) IN (
+            SELECT process_guid, index, presence FROM actual_lrps
+            WHERE process_guid = $1 AND state IN ('UNCLAIMED', 'CRASHED')
+            ORDER BY index, presence FOR UPDATE
+        )
+    """
 
-
-LIST_CONCERNING: Final = """
-    SELECT * FROM actual_lrps WHERE cell_id = $1 OR instance_guid = ANY($2::text[])
-    ORDER BY process_guid, index, presence
-"""
-
-
-async def list_concerning(
-    connection: asyncpg.Connection, cell_id: str, instance_guids: Sequence[str]
-) -> list[ActualLRP]:
-    """Every row that a cell has claimed, and every row of these instances wherever they are."""
-    return [_row(row) for row in await connection.fetch(LIST_CONCERNING, cell_id, instance_guids)]
-
-
-LIST_ALL: Final = "SELECT * FROM actual_lrps ORDER BY process_guid, index, presence"
-
-
-async def list_all(connection: asyncpg.Connection) -> list[ActualLRP]:
-    """Every row, without documents."""
-    return [_row(row) for row in await connection.fetch(LIST_ALL)]
-
-
-SAVE: Final = """
-    UPDATE actual_lrps
-    SET state = $4, instance_guid = $5, cell_id = $6, net_info = $7, since = $8, crash_count = $9, crash_reason = $10,
-        placement_error = $11, failure_id = $12, attempts = $13, next_attempt_at = $14, routable = $15,
-        availability_zone = $16, tag_index = $17
-    WHERE process_guid = $1 AND index = $2 AND presence = $3
-"""
-
-
-async def save(connection: asyncpg.Connection, row: ActualLRP, failure_id: str | None) -> None:
-    """Write a row that this transaction has locked."""
-    await connection.execute(
-        SAVE,
-        row.process_guid,
-        row.index,
-        row.presence.value,
-        row.state.value,
-        row.instance_guid,
-        row.cell_id,
-        None if row.net_info is None else wire.encode(row.net_info),
-        row.since,
-        row.crash_count,
-        row.crash_reason,
-        row.placement_error,
-        failure_id,
-        row.attempts,
-        row.next_attempt_at,
-        row.routable,
-        row.availability_zone,
-        row.modification_tag.index,
-    )
-
-
-DELETE: Final = """
-    DELETE FROM actual_lrps
-    WHERE process_guid = $1 AND index = $2 AND presence = 'ORDINARY' AND ($3::text IS NULL OR instance_guid = $3)
-    RETURNING true
-"""
-
-
-async def delete(connection: asyncpg.Connection, process_guid: str, index: int, instance_guid: str | None) -> bool:
-    """Remove the ordinary row if it is of this instance; None: of whichever. False if there is none such."""
-    return bool(await connection.fetchval(DELETE, process_guid, index, instance_guid))
-
-
-DELETE_WITHOUT_CELL: Final = """
-    DELETE FROM actual_lrps
-    WHERE (process_guid, index, presence) IN (
-        SELECT process_guid, index, presence FROM actual_lrps
-        WHERE process_guid = $1 AND state IN ('UNCLAIMED', 'CRASHED')
-        ORDER BY index, presence FOR UPDATE
-    )
-"""
-
-
-async def delete_without_cell(connection: asyncpg.Connection, process_guid: str) -> None:
-    """Remove the rows of an LRP that no cell has."""
-    await connection.execute(DELETE_WITHOUT_CELL, process_guid)
+    async def delete_without_cell(self, process_guid: str) -> None:
+        await self.connection.execute(self.DELETE_WITHOUT_CELL, process_guid)
 
 
 def _row(row: asyncpg.Record, *, with_failure: bool = False) -> ActualLRP:

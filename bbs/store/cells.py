@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Final
 
 import asyncpg
 from attrs import frozen
@@ -32,108 +31,92 @@ class CellRecord:
         return self.presence.cell_id
 
 
-UPSERT: Final = """
-    INSERT INTO cells (cell_id, boot_id, url, zone, address, presence, available_memory_mb, available_disk_mb,
-                       available_containers, sequence, seen_at, expires_at)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, clock_timestamp(), clock_timestamp() + $11::interval)
-    ON CONFLICT (cell_id) DO UPDATE
-    SET boot_id = excluded.boot_id,
-        former_boot_id = CASE WHEN cells.boot_id = excluded.boot_id THEN cells.former_boot_id ELSE cells.boot_id END,
-        url = excluded.url, zone = excluded.zone, address = excluded.address, presence = excluded.presence,
-        available_memory_mb = excluded.available_memory_mb, available_disk_mb = excluded.available_disk_mb,
-        available_containers = excluded.available_containers, sequence = excluded.sequence,
-        seen_at = excluded.seen_at, expires_at = excluded.expires_at
-    WHERE (cells.boot_id = excluded.boot_id AND cells.sequence <= excluded.sequence)
-       OR (cells.boot_id <> excluded.boot_id
-           AND (cells.former_boot_id IS DISTINCT FROM excluded.boot_id OR cells.expires_at <= clock_timestamp()))
-    RETURNING true
-"""
+@frozen
+class PostgresCells:
+    """Cells in Postgres. What each method means is said in `tables.CellTable`."""
 
+    connection: asyncpg.Connection
 
-async def upsert(connection: asyncpg.Connection, report: CellReport, ttl_s: float) -> bool:
-    """Take up a report and renew the presence, and keep the row locked. False if the report is out of date.
-
-    Out of date is a lower sequence of the same boot, and anything of the boot that the present one replaced, for as
-    long as the present one is live. A boot that is not known replaces the present one at once: the cell restarted.
+    UPSERT = """
+        INSERT INTO cells (cell_id, boot_id, url, zone, address, presence, available_memory_mb, available_disk_mb,
+                           available_containers, sequence, seen_at, expires_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, clock_timestamp(), clock_timestamp() + $11::interval)
+        ON CONFLICT (cell_id) DO UPDATE
+        SET boot_id = excluded.boot_id,
+            former_boot_id =
+                CASE WHEN cells.boot_id = excluded.boot_id THEN cells.former_boot_id ELSE cells.boot_id END,
+            url = excluded.url, zone = excluded.zone, address = excluded.address, presence = excluded.presence,
+            available_memory_mb = excluded.available_memory_mb, available_disk_mb = excluded.available_disk_mb,
+            available_containers = excluded.available_containers, sequence = excluded.sequence,
+            seen_at = excluded.seen_at, expires_at = excluded.expires_at
+        WHERE (cells.boot_id = excluded.boot_id AND cells.sequence <= excluded.sequence)
+           OR (cells.boot_id <> excluded.boot_id
+               AND (cells.former_boot_id IS DISTINCT FROM excluded.boot_id OR cells.expires_at <= clock_timestamp()))
+        RETURNING true
     """
-    presence, available = report.presence, report.available
-    accepted = await connection.fetchval(
-        UPSERT,
-        presence.cell_id,
-        presence.boot_id,
-        presence.url,
-        presence.zone,
-        presence.address,
-        wire.encode(presence),
-        available.memory_mb,
-        available.disk_mb,
-        available.containers,
-        report.sequence,
-        timedelta(seconds=ttl_s),
-    )
-    return bool(accepted)
 
+    async def upsert(self, report: CellReport, ttl_s: float) -> bool:
+        presence, available = report.presence, report.available
+        accepted = await self.connection.fetchval(
+            self.UPSERT,
+            presence.cell_id,
+            presence.boot_id,
+            presence.url,
+            presence.zone,
+            presence.address,
+            wire.encode(presence),
+            available.memory_mb,
+            available.disk_mb,
+            available.containers,
+            report.sequence,
+            timedelta(seconds=ttl_s),
+        )
+        return bool(accepted)
 
-LIST_LIVE: Final = """
-    SELECT presence, available_memory_mb, available_disk_mb, available_containers, sequence, seen_at, expires_at,
-           true AS live
-    FROM cells WHERE expires_at > clock_timestamp() ORDER BY cell_id
-"""
+    LIST_LIVE = """
+        SELECT presence, available_memory_mb, available_disk_mb, available_containers, sequence, seen_at, expires_at,
+               true AS live
+        FROM cells WHERE expires_at > clock_timestamp() ORDER BY cell_id
+    """
 
+    async def list_live(self) -> list[CellRecord]:
+        return [_record(row) for row in await self.connection.fetch(self.LIST_LIVE)]
 
-async def list_live(connection: asyncpg.Connection) -> list[CellRecord]:
-    """The cells whose presence lasts."""
-    return [_record(row) for row in await connection.fetch(LIST_LIVE)]
+    LIST_ALL = """
+        SELECT presence, available_memory_mb, available_disk_mb, available_containers, sequence, seen_at, expires_at,
+               expires_at > clock_timestamp() AS live
+        FROM cells ORDER BY cell_id
+    """
 
+    async def list_all(self) -> list[CellRecord]:
+        return [_record(row) for row in await self.connection.fetch(self.LIST_ALL)]
 
-LIST_ALL: Final = """
-    SELECT presence, available_memory_mb, available_disk_mb, available_containers, sequence, seen_at, expires_at,
-           expires_at > clock_timestamp() AS live
-    FROM cells ORDER BY cell_id
-"""
+    GET = """
+        SELECT presence, available_memory_mb, available_disk_mb, available_containers, sequence, seen_at, expires_at,
+               expires_at > clock_timestamp() AS live
+        FROM cells WHERE cell_id = $1
+    """
 
+    async def get(self, cell_id: str) -> CellRecord | None:
+        row = await self.connection.fetchrow(self.GET, cell_id)
+        return None if row is None else _record(row)
 
-async def list_all(connection: asyncpg.Connection) -> list[CellRecord]:
-    """Every cell that was seen and not deleted since."""
-    return [_record(row) for row in await connection.fetch(LIST_ALL)]
+    IS_LIVE = """
+        SELECT true FROM cells WHERE cell_id = $1 AND boot_id = $2 AND expires_at > clock_timestamp()
+    """
 
+    async def is_live(self, cell_id: str, boot_id: str) -> bool:
+        return bool(await self.connection.fetchval(self.IS_LIVE, cell_id, boot_id))
 
-GET: Final = """
-    SELECT presence, available_memory_mb, available_disk_mb, available_containers, sequence, seen_at, expires_at,
-           expires_at > clock_timestamp() AS live
-    FROM cells WHERE cell_id = $1
-"""
+    EXPIRE = "UPDATE cells SET expires_at = clock_timestamp() WHERE cell_id = $1 RETURNING true"
 
+    async def expire(self, cell_id: str) -> bool:
+        return bool(await self.connection.fetchval(self.EXPIRE, cell_id))
 
-async def get(connection: asyncpg.Connection, cell_id: str) -> CellRecord | None:
-    row = await connection.fetchrow(GET, cell_id)
-    return None if row is None else _record(row)
+    DELETE = "DELETE FROM cells WHERE cell_id = $1 RETURNING true"
 
-
-IS_LIVE: Final = """
-    SELECT true FROM cells WHERE cell_id = $1 AND boot_id = $2 AND expires_at > clock_timestamp()
-"""
-
-
-async def is_live(connection: asyncpg.Connection, cell_id: str, boot_id: str) -> bool:
-    """Whether this boot of the cell is the present one and its presence lasts."""
-    return bool(await connection.fetchval(IS_LIVE, cell_id, boot_id))
-
-
-EXPIRE: Final = "UPDATE cells SET expires_at = clock_timestamp() WHERE cell_id = $1 RETURNING true"
-
-
-async def expire(connection: asyncpg.Connection, cell_id: str) -> bool:
-    """End the presence now: the cell says goodbye, or an operator knows that it is gone. False if it is not known."""
-    return bool(await connection.fetchval(EXPIRE, cell_id))
-
-
-DELETE: Final = "DELETE FROM cells WHERE cell_id = $1 RETURNING true"
-
-
-async def delete(connection: asyncpg.Connection, cell_id: str) -> bool:
-    """Forget a cell. False if it is not known."""
-    return bool(await connection.fetchval(DELETE, cell_id))
+    async def delete(self, cell_id: str) -> bool:
+        return bool(await self.connection.fetchval(self.DELETE, cell_id))
 
 
 def _record(row: asyncpg.Record) -> CellRecord:

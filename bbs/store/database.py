@@ -18,6 +18,7 @@ from attrs import define, field
 from bbs.store.connections import ConnectionPool, DatabaseSettings
 from bbs.store.migrate import migrate
 from bbs.store.postgres_errors import DRIVER_ERRORS, Collision, is_lost, refused_value, translate
+from bbs.store.postgres_transaction import PostgresTransaction
 from diego_py.call import Call
 from diego_py.errors import BudgetSpent, DatabaseUnavailable, DiegoError, InternalError, Outcome
 from diego_py.service.clock import Clock
@@ -65,7 +66,7 @@ class Database:
         await self._reserved.close()
 
     async def run(
-        self, call: Call, op: str, work: Callable[[asyncpg.Connection], Awaitable[T]], *, reserved: bool = False
+        self, call: Call, op: str, work: Callable[[PostgresTransaction], Awaitable[T]], *, reserved: bool = False
     ) -> T:
         """`work` in one transaction, done again up to twice when Postgres undid it: it must be repeatable.
 
@@ -73,35 +74,35 @@ class Database:
         """
         for number in range(1, TRIES_MAX):
             try:
-                async with self.transaction(call, op, reserved=reserved) as connection:
-                    return await work(connection)
+                async with self.transaction(call, op, reserved=reserved) as tx:
+                    return await work(tx)
             except Collision:
                 await self.clock.sleep(self.random() * PAUSE_MAX_S * number)
-        async with self.transaction(call, op, reserved=reserved) as connection:
-            return await work(connection)
+        async with self.transaction(call, op, reserved=reserved) as tx:
+            return await work(tx)
 
     async def read(
-        self, call: Call, op: str, work: Callable[[asyncpg.Connection], Awaitable[T]], *, reserved: bool = False
+        self, call: Call, op: str, work: Callable[[PostgresTransaction], Awaitable[T]], *, reserved: bool = False
     ) -> T:
         """`work`, which only reads; each of its statements may see a newer state than the one before."""
-        async with self._transaction(call, op, _NONE, reserved=reserved) as connection:
-            return await work(connection)
+        async with self._transaction(call, op, _NONE, reserved=reserved) as tx:
+            return await work(tx)
 
-    async def snapshot(self, call: Call, op: str, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+    async def snapshot(self, call: Call, op: str, work: Callable[[PostgresTransaction], Awaitable[T]]) -> T:
         """`work`, which only reads, all of it from one and the same state of the database."""
-        async with self._transaction(call, op, _SNAPSHOT, reserved=False) as connection:
-            return await work(connection)
+        async with self._transaction(call, op, _SNAPSHOT, reserved=False) as tx:
+            return await work(tx)
 
     def transaction(
         self, call: Call | None, op: str = "transaction", *, reserved: bool = False
-    ) -> AbstractAsyncContextManager[asyncpg.Connection]:
+    ) -> AbstractAsyncContextManager[PostgresTransaction]:
         """One transaction, committed when the block ends and undone when it raises. `run` also tries again."""
         return self._transaction(call, op, _READ_COMMITTED, reserved=reserved)
 
     @asynccontextmanager
     async def _transaction(
         self, call: Call | None, op: str, begin: str, *, reserved: bool
-    ) -> AsyncIterator[asyncpg.Connection]:
+    ) -> AsyncIterator[PostgresTransaction]:
         refusal: DiegoError | None = None
         commit = _Commit()
         with _hop(call, op):
@@ -109,7 +110,7 @@ class Database:
                 if begin:
                     await connection.execute(begin)
                 try:
-                    yield connection
+                    yield PostgresTransaction(connection)
                 except DiegoError as error:
                     refusal = error
                 except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-import asyncpg
 from attrs import frozen
 
-from bbs.store import actual_lrps, desired_lrps
+from bbs.store.transaction import Transaction
 from diego_py.errors import DesiredLRPNotFound, PreconditionFailed
 from diego_py.models.actual_lrp import ActualLRP, Presence
 from diego_py.models.desired_lrp import DesiredLRP, DesiredLRPDefinition, DesiredLRPUpdate
@@ -49,64 +48,60 @@ def etag(tag: ModificationTag) -> str:
     return f'"{tag.epoch}.{tag.index}"'
 
 
-async def desire(
-    connection: asyncpg.Connection, definition: DesiredLRPDefinition, new_guid: Callable[[], str]
-) -> Desired:
+async def desire(tx: Transaction, definition: DesiredLRPDefinition, new_guid: Callable[[], str]) -> Desired:
     """Store it with an UNCLAIMED row for each instance. Raises AlreadyExists."""
-    desired = await desired_lrps.insert(connection, definition, new_guid())
+    desired = await tx.desired_lrps.insert(definition, new_guid())
     indices = list(range(definition.instances))
-    return Desired(desired, await _insert(connection, definition, indices, new_guid))
+    return Desired(desired, await _insert(tx, definition, indices, new_guid))
 
 
 async def update(
-    connection: asyncpg.Connection,
+    tx: Transaction,
     process_guid: str,
     change: DesiredLRPUpdate,
     if_match: str | None,
     new_guid: Callable[[], str],
 ) -> Updated:
     """Change it and add the rows that are missing. Raises DesiredLRPNotFound, PreconditionFailed."""
-    before = await desired_lrps.get(connection, process_guid, for_update=True)
+    before = await tx.desired_lrps.get(process_guid, for_update=True)
     if before is None:
         raise DesiredLRPNotFound(f"no desired LRP {process_guid}")
     if if_match is not None and not _matches(if_match, before.modification_tag):
         raise PreconditionFailed(f"desired LRP {process_guid} is now {etag(before.modification_tag)}")
-    after = await desired_lrps.update(connection, change.apply_to(before.definition))
+    after = await tx.desired_lrps.update(change.apply_to(before.definition))
     if after is None:
         raise DesiredLRPNotFound(f"no desired LRP {process_guid}")
-    existing = await actual_lrps.list_of(connection, process_guid)
+    existing = await tx.actual_lrps.list_of(process_guid)
     instances = after.definition.instances
     missing = _missing(instances, existing)
     return Updated(
         before=before,
         desired=after,
-        added=await _insert(connection, after.definition, missing, new_guid),
+        added=await _insert(tx, after.definition, missing, new_guid),
         surplus=tuple(row for row in existing if row.index >= instances),
     )
 
 
-async def undesire(connection: asyncpg.Connection, process_guid: str) -> Removed:
+async def undesire(tx: Transaction, process_guid: str) -> Removed:
     """Remove it, and the rows that no cell has: a claim of such a row comes too late. Raises DesiredLRPNotFound."""
-    desired = await desired_lrps.delete(connection, process_guid)
+    desired = await tx.desired_lrps.delete(process_guid)
     if desired is None:
         raise DesiredLRPNotFound(f"no desired LRP {process_guid}")
-    await actual_lrps.delete_without_cell(connection, process_guid)
-    return Removed(desired, tuple(await actual_lrps.list_of(connection, process_guid)))
+    await tx.actual_lrps.delete_without_cell(process_guid)
+    return Removed(desired, tuple(await tx.actual_lrps.list_of(process_guid)))
 
 
-async def add_missing(
-    connection: asyncpg.Connection, process_guid: str, new_guid: Callable[[], str]
-) -> tuple[ActualLRP, ...]:
+async def add_missing(tx: Transaction, process_guid: str, new_guid: Callable[[], str]) -> tuple[ActualLRP, ...]:
     """Add rows for the indices that have none; nothing if it is no longer desired. They are offered to nobody yet."""
-    desired = await desired_lrps.get(connection, process_guid, for_update=True)
+    desired = await tx.desired_lrps.get(process_guid, for_update=True)
     if desired is None:
         return ()
-    missing = _missing(desired.definition.instances, await actual_lrps.list_of(connection, process_guid))
-    return await _insert(connection, desired.definition, missing, new_guid, offered=False)
+    missing = _missing(desired.definition.instances, await tx.actual_lrps.list_of(process_guid))
+    return await _insert(tx, desired.definition, missing, new_guid, offered=False)
 
 
 async def _insert(
-    connection: asyncpg.Connection,
+    tx: Transaction,
     definition: DesiredLRPDefinition,
     indices: list[int],
     new_guid: Callable[[], str],
@@ -118,7 +113,7 @@ async def _insert(
     guids = [new_guid() if offered else None for _ in indices]
     epochs = [new_guid() for _ in indices]
     process_guid, domain = definition.process_guid, definition.domain
-    return tuple(await actual_lrps.insert_unclaimed(connection, process_guid, domain, indices, guids, epochs))
+    return tuple(await tx.actual_lrps.insert_unclaimed(process_guid, domain, indices, guids, epochs))
 
 
 def _missing(instances: int, existing: Iterable[ActualLRP]) -> list[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Final
 
 import asyncpg
 from attrs import frozen
@@ -20,30 +19,30 @@ class DomainFreshness:
     """By the database's clock; None is never."""
 
 
-UPSERT: Final = """
-    INSERT INTO domains (domain, expires_at) VALUES ($1, clock_timestamp() + $2::interval)
-    ON CONFLICT (domain) DO UPDATE SET expires_at = excluded.expires_at
-"""
+@frozen
+class PostgresDomains:
+    """Domains in Postgres. What each method means is said in `tables.DomainTable`."""
 
+    connection: asyncpg.Connection
 
-async def upsert(connection: asyncpg.Connection, domain: str, ttl_s: float | None) -> None:
-    """Make a domain fresh for so many seconds from now; None is for ever."""
-    await connection.execute(UPSERT, domain, None if ttl_s is None else timedelta(seconds=ttl_s))
+    UPSERT = """
+        INSERT INTO domains (domain, expires_at) VALUES ($1, clock_timestamp() + $2::interval)
+        ON CONFLICT (domain) DO UPDATE SET expires_at = excluded.expires_at
+    """
 
+    async def upsert(self, domain: str, ttl_s: float | None) -> None:
+        await self.connection.execute(self.UPSERT, domain, None if ttl_s is None else timedelta(seconds=ttl_s))
 
-LIST_FRESH: Final = """
-    SELECT domain, expires_at FROM domains WHERE expires_at IS NULL OR expires_at > now() ORDER BY domain
-"""
+    LIST_FRESH = """
+        SELECT domain, expires_at FROM domains WHERE expires_at IS NULL OR expires_at > now() ORDER BY domain
+    """
 
+    async def list_fresh(self) -> list[DomainFreshness]:
+        return [
+            DomainFreshness(row["domain"], row["expires_at"]) for row in await self.connection.fetch(self.LIST_FRESH)
+        ]
 
-async def list_fresh(connection: asyncpg.Connection) -> list[DomainFreshness]:
-    """The domains that are fresh now."""
-    return [DomainFreshness(row["domain"], row["expires_at"]) for row in await connection.fetch(LIST_FRESH)]
+    PRUNE = "DELETE FROM domains WHERE expires_at < now() - interval '1 day'"
 
-
-PRUNE: Final = "DELETE FROM domains WHERE expires_at < now() - interval '1 day'"
-
-
-async def prune(connection: asyncpg.Connection) -> None:
-    """Forget domains that nobody made fresh for a day."""
-    await connection.execute(PRUNE)
+    async def prune(self) -> None:
+        await self.connection.execute(self.PRUNE)

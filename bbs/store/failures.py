@@ -89,100 +89,90 @@ def document_of_cell(members: Mapping[str, Any], id: str) -> Document:
     return Document(id, msgspec.json.encode(named), named)
 
 
-INSERT: Final = """
-    INSERT INTO failures (id, process_guid, index, instance_guid, cell_id, domain, request_id, phase, code, fault,
-                          status, document, created_at)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, clock_timestamp())
-    ON CONFLICT (id) DO NOTHING
-"""
+@frozen
+class PostgresFailures:
+    """Failure documents in Postgres. What each method means is said in `tables.FailureTable`."""
 
+    connection: asyncpg.Connection
 
-async def insert(connection: asyncpg.Connection, document: Document, phase: str, row: ActualLRP | None) -> None:
-    """Store a document about an instance, or about none; one that is there already stays."""
-    members = document.members
-    status = members.get("status")
-    await connection.execute(
-        INSERT,
-        document.id,
-        None if row is None else row.process_guid,
-        None if row is None else row.index,
-        None if row is None else row.instance_guid,
-        (None if row is None else row.cell_id) or document.cell_id,
-        None if row is None else row.domain,
-        _word(members.get("request_id")),
-        phase,
-        _word(members.get("code")),
-        _word(members.get("fault")),
-        status if isinstance(status, int) and 0 <= status < 1000 else 500,
-        document.body,
-    )
+    INSERT = """
+        INSERT INTO failures (id, process_guid, index, instance_guid, cell_id, domain, request_id, phase, code, fault,
+                              status, document, created_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, clock_timestamp())
+        ON CONFLICT (id) DO NOTHING
+    """
 
+    async def insert(self, document: Document, phase: str, row: ActualLRP | None) -> None:
+        members = document.members
+        status = members.get("status")
+        await self.connection.execute(
+            self.INSERT,
+            document.id,
+            None if row is None else row.process_guid,
+            None if row is None else row.index,
+            None if row is None else row.instance_guid,
+            (None if row is None else row.cell_id) or document.cell_id,
+            None if row is None else row.domain,
+            _word(members.get("request_id")),
+            phase,
+            _word(members.get("code")),
+            _word(members.get("fault")),
+            status if isinstance(status, int) and 0 <= status < 1000 else 500,
+            document.body,
+        )
 
-GET: Final = "SELECT * FROM failures WHERE id = $1"
+    GET = "SELECT * FROM failures WHERE id = $1"
 
+    async def get(self, id: str) -> FailureRecord | None:
+        row = await self.connection.fetchrow(self.GET, id)
+        return None if row is None else _record(row)
 
-async def get(connection: asyncpg.Connection, id: str) -> FailureRecord | None:
-    row = await connection.fetchrow(GET, id)
-    return None if row is None else _record(row)
+    GET_DOCUMENT = "SELECT document FROM failures WHERE id = $1"
 
+    async def get_document(self, id: str) -> bytes | None:
+        document: bytes | None = await self.connection.fetchval(self.GET_DOCUMENT, id)
+        return document
 
-GET_DOCUMENT: Final = "SELECT document FROM failures WHERE id = $1"
+    LIST_PAGE = """
+        SELECT * FROM failures
+        WHERE (created_at, id) < (COALESCE($1::timestamptz, 'infinity'), $2)
+          AND ($3::text IS NULL OR process_guid = $3) AND ($4::text IS NULL OR domain = $4)
+          AND ($5::text IS NULL OR code = $5)
+        ORDER BY created_at DESC, id DESC LIMIT $6
+    """
 
+    async def list_page(
+        self, wanted: Filter, after: tuple[datetime, str] | None = None, limit: int = 500
+    ) -> list[FailureRecord]:
+        at, id = after or (None, "")
+        rows = await self.connection.fetch(
+            self.LIST_PAGE, at, id, wanted.process_guid, wanted.domain, wanted.code, limit
+        )
+        return [_record(row) for row in rows]
 
-async def get_document(connection: asyncpg.Connection, id: str) -> bytes | None:
-    """The document, byte for byte as it was answered."""
-    document: bytes | None = await connection.fetchval(GET_DOCUMENT, id)
-    return document
+    LAST_ON_A_CELL = """
+        SELECT cell_id, instance_guid FROM failures
+        WHERE process_guid = $1 AND index = $2 AND cell_id IS NOT NULL AND instance_guid IS NOT NULL
+        ORDER BY created_at DESC, id DESC LIMIT 1
+    """
 
+    async def last_on_a_cell(self, process_guid: str, index: int) -> tuple[CellId, InstanceGuid] | None:
+        row = await self.connection.fetchrow(self.LAST_ON_A_CELL, process_guid, index)
+        return None if row is None else (row["cell_id"], row["instance_guid"])
 
-LIST_PAGE: Final = """
-    SELECT * FROM failures
-    WHERE (created_at, id) < (COALESCE($1::timestamptz, 'infinity'), $2)
-      AND ($3::text IS NULL OR process_guid = $3) AND ($4::text IS NULL OR domain = $4)
-      AND ($5::text IS NULL OR code = $5)
-    ORDER BY created_at DESC, id DESC LIMIT $6
-"""
+    PRUNE = """
+        DELETE FROM failures WHERE id IN (
+            SELECT id FROM failures WHERE created_at < now() - interval '30 days' ORDER BY created_at LIMIT $1
+        )
+    """
 
-
-async def list_page(
-    connection: asyncpg.Connection, wanted: Filter, after: tuple[datetime, str] | None = None, limit: int = 500
-) -> list[FailureRecord]:
-    """At most `limit`, the newest first, from the one behind `after` (as `cursor_of` tells) on."""
-    at, id = after or (None, "")
-    rows = await connection.fetch(LIST_PAGE, at, id, wanted.process_guid, wanted.domain, wanted.code, limit)
-    return [_record(row) for row in rows]
+    async def prune(self) -> None:
+        await self.connection.execute(self.PRUNE, PRUNE_ROWS)
 
 
 def cursor_of(failure: FailureRecord) -> tuple[datetime, str]:
     """Where a list goes on behind this one."""
     return failure.created_at, failure.id
-
-
-LAST_ON_A_CELL: Final = """
-    SELECT cell_id, instance_guid FROM failures
-    WHERE process_guid = $1 AND index = $2 AND cell_id IS NOT NULL AND instance_guid IS NOT NULL
-    ORDER BY created_at DESC, id DESC LIMIT 1
-"""
-
-
-async def last_on_a_cell(
-    connection: asyncpg.Connection, process_guid: str, index: int
-) -> tuple[CellId, InstanceGuid] | None:
-    """Where the instance failed last, and as which attempt."""
-    row = await connection.fetchrow(LAST_ON_A_CELL, process_guid, index)
-    return None if row is None else (row["cell_id"], row["instance_guid"])
-
-
-PRUNE: Final = """
-    DELETE FROM failures WHERE id IN (
-        SELECT id FROM failures WHERE created_at < now() - interval '30 days' ORDER BY created_at LIMIT $1
-    )
-"""
-
-
-async def prune(connection: asyncpg.Connection) -> None:
-    """Forget what is older than 30 days, a bounded number at a time."""
-    await connection.execute(PRUNE, PRUNE_ROWS)
 
 
 def _word(value: object) -> str:

@@ -9,14 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-import asyncpg
 from attrs import define, frozen
 
 from bbs.convergence.backoff import CrashPolicy, after_failure_s
 from bbs.outcome import after_crash
-from bbs.store import actual_lrps, moves, rows
+from bbs.store import moves, rows
 from bbs.store.actual_lrps import Locked
 from bbs.store.failures import Document, document_of, document_of_cell
+from bbs.store.transaction import Transaction
 from diego_py.chain import Problem
 from diego_py.errors import ContainerVanished
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, Presence
@@ -109,7 +109,7 @@ class Reconciled:
 class Reconciliation:
     """Applies differences to the rows, in key order, so that two of them never wait for each other."""
 
-    connection: asyncpg.Connection
+    tx: Transaction
     report: CellReport
     new_guid: Callable[[], str]
     write_problem: Callable[[ActualLRP, ContainerVanished, datetime], Problem]
@@ -127,7 +127,7 @@ class Reconciliation:
         crashed: list[ActualLRP] = []
         vanished: list[ActualLRP] = []
         for key, item in sorted(by_key.items(), key=lambda entry: entry[0]):
-            locked = await actual_lrps.lock(self.connection, *key)
+            locked = await self.tx.actual_lrps.lock(*key)
             if locked is None:
                 continue
             match item:
@@ -145,7 +145,7 @@ class Reconciliation:
         if not still or instance.net_info is None:
             return []
         after = moves.started(row, presence.cell_id, instance.net_info, presence.zone, locked.now)
-        return [await rows.save(self.connection, locked, after)]
+        return [await rows.save(self.tx, locked, after)]
 
     async def _crash(self, locked: Locked, ended: EndedReport) -> list[ActualLRP]:
         if not _may_crash(locked.row, ended, self.report.presence.cell_id):
@@ -153,7 +153,7 @@ class Reconciliation:
         document = document_of_cell(ended.failure, self.new_guid())
         after = moves.crashed(locked.row, document.detail, locked.now, self.crash_policy)
         document = document.with_members(**after_crash(document.members, after))
-        return [await rows.save_failed(self.connection, locked, after, document, "run")]
+        return [await rows.save_failed(self.tx, locked, after, document, "run")]
 
     async def _vanish(self, locked: Locked, seen: ActualLRP) -> list[ActualLRP]:
         row = locked.row
@@ -167,7 +167,7 @@ class Reconciliation:
             at = locked.now + timedelta(seconds=after_failure_s(row.attempts + 1, fault, jitter=0.0))
             document = self._vanished(row, at)
             after = moves.failed(row, document.detail, at, locked.now)
-        return [await rows.save_failed(self.connection, locked, after, document, "run")]
+        return [await rows.save_failed(self.tx, locked, after, document, "run")]
 
     def _vanished(self, row: ActualLRP, next_attempt_at: datetime) -> Document:
         told = f"cell {row.cell_id} no longer has instance {row.process_guid}/{row.index} ({row.instance_guid})"

@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
-import asyncpg
 from attrs import evolve
 
-from bbs.store import actual_lrps, failures
 from bbs.store.actual_lrps import Locked
 from bbs.store.failures import Document
+from bbs.store.transaction import Transaction
 from diego_py.errors import ActualLRPNotFound
 from diego_py.models.actual_lrp import ActualLRP
 
 
-async def lock(connection: asyncpg.Connection, process_guid: str, index: int) -> Locked:
+async def lock(tx: Transaction, process_guid: str, index: int) -> Locked:
     """The row, ours until the transaction ends. Raises ActualLRPNotFound."""
-    locked = await actual_lrps.lock(connection, process_guid, index)
+    locked = await tx.actual_lrps.lock(process_guid, index)
     if locked is None:
         raise ActualLRPNotFound(f"no instance {process_guid}/{index}")
     return locked
 
 
-async def save(connection: asyncpg.Connection, locked: Locked, after: ActualLRP) -> ActualLRP:
+async def save(tx: Transaction, locked: Locked, after: ActualLRP) -> ActualLRP:
     """Write what the locked row became, without a new failure; nothing if it became nothing else."""
     if after is not locked.row:
-        await actual_lrps.save(connection, after, _kept_failure(locked, after))
+        await tx.actual_lrps.save(after, _kept_failure(locked, after))
     return after
 
 
-async def save_failed(
-    connection: asyncpg.Connection, locked: Locked, after: ActualLRP, document: Document, phase: str
-) -> ActualLRP:
+async def save_failed(tx: Transaction, locked: Locked, after: ActualLRP, document: Document, phase: str) -> ActualLRP:
     """Write what the locked row became, and the document that says why; both or neither."""
-    await failures.insert(connection, document, phase, locked.row)
-    await actual_lrps.save(connection, after, document.id)
+    await tx.failures.insert(document, phase, locked.row)
+    await tx.actual_lrps.save(after, document.id)
     return evolve(after, failure=document.members)
 
 

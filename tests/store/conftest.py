@@ -11,7 +11,6 @@ import pytest
 from attrs import define, evolve
 
 from bbs.lifecycle import Lifecycle
-from bbs.store import actual_lrps
 from bbs.store.connections import DatabaseSettings
 from bbs.store.database import Database
 from diego_py import chain
@@ -124,11 +123,11 @@ class Scene:
         return await self.lifecycle.crash(self.call, *key, cell, problem(self.call, failure))
 
     async def row(self, guid: str = "app", index: int = 0) -> ActualLRP | None:
-        return await self.database.read(self.call, "get", lambda c: actual_lrps.get(c, guid, index))
+        return await self.database.read(self.call, "get", lambda tx: tx.actual_lrps.get(guid, index))
 
     async def sql(self, statement: str, *arguments: object) -> list[asyncpg.Record]:
         records: list[asyncpg.Record] = await self.database.run(
-            self.call, "sql", lambda c: c.fetch(statement, *arguments)
+            self.call, "sql", lambda tx: tx.connection.fetch(statement, *arguments)
         )
         return records
 

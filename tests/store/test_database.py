@@ -10,6 +10,7 @@ import pytest
 
 from bbs.store.connections import DatabaseSettings
 from bbs.store.database import Database
+from bbs.store.postgres_transaction import PostgresTransaction
 from diego_py import chain
 from diego_py.call import Call
 from diego_py.embedded.postgres import EmbeddedPostgres
@@ -33,35 +34,40 @@ def a_call(budget_ms: float = 10_000) -> Call:
     return Call.begin(SystemClock(), budget_ms)
 
 
-async def one(connection: asyncpg.Connection) -> int:
-    value: int = await connection.fetchval("SELECT 1")
+async def one(tx: PostgresTransaction) -> int:
+    value: int = await tx.connection.fetchval("SELECT 1")
     return value
 
 
+async def domains(tx: PostgresTransaction) -> int:
+    count: int = await tx.connection.fetchval("SELECT count(*) FROM domains")
+    return count
+
+
 async def test_work_is_committed(database: Database) -> None:
-    async def work(connection: asyncpg.Connection) -> str:
-        await connection.execute("INSERT INTO domains VALUES ('d', NULL)")
+    async def work(tx: PostgresTransaction) -> str:
+        await tx.connection.execute("INSERT INTO domains VALUES ('d', NULL)")
         return "done"
 
     assert await database.run(a_call(), "work", work) == "done"
-    assert await database.read(a_call(), "count", lambda c: c.fetchval("SELECT count(*) FROM domains")) == 1
+    assert await database.read(a_call(), "count", domains) == 1
 
 
 async def test_what_work_refuses_is_undone_and_has_no_frame_of_postgres(database: Database) -> None:
-    async def work(connection: asyncpg.Connection) -> None:
-        await connection.execute("INSERT INTO domains VALUES ('d', NULL)")
+    async def work(tx: PostgresTransaction) -> None:
+        await tx.connection.execute("INSERT INTO domains VALUES ('d', NULL)")
         raise DesiredLRPNotFound("no desired LRP x")
 
     with pytest.raises(DesiredLRPNotFound) as refused, a_call().hop("bbs", "bbs-1", "op", DesireFailed) as call:
         await database.run(call, "work", work)
     assert [frame.hop for frame in chain.problem(refused.value, a_call()).chain] == ["bbs"]
     assert chain.problem(refused.value, a_call()).status == 404
-    assert await database.read(a_call(), "count", lambda c: c.fetchval("SELECT count(*) FROM domains")) == 0
+    assert await database.read(a_call(), "count", domains) == 0
 
 
 async def test_a_defect_is_internal_and_does_not_show_the_row(database: Database) -> None:
-    async def work(connection: asyncpg.Connection) -> None:
-        await connection.execute(
+    async def work(tx: PostgresTransaction) -> None:
+        await tx.connection.execute(
             "INSERT INTO leader (singleton, epoch, owner, expires_at) VALUES (false, 1, 'CANARY', now())"
         )
 
@@ -73,10 +79,10 @@ async def test_a_defect_is_internal_and_does_not_show_the_row(database: Database
 
 
 async def test_a_swallowed_error_does_not_pass_for_a_commit(database: Database) -> None:
-    async def work(connection: asyncpg.Connection) -> None:
-        await connection.execute("INSERT INTO domains VALUES ('d', NULL)")
+    async def work(tx: PostgresTransaction) -> None:
+        await tx.connection.execute("INSERT INTO domains VALUES ('d', NULL)")
         with pytest.raises(asyncpg.DivisionByZeroError):
-            await connection.execute("SELECT 1 / 0")
+            await tx.connection.execute("SELECT 1 / 0")
 
     with pytest.raises(InternalError):
         await database.run(a_call(), "work", work)
@@ -86,19 +92,19 @@ async def test_a_swallowed_error_does_not_pass_for_a_commit(database: Database) 
 async def test_collisions_are_tried_three_times(database: Database, tries: int) -> None:
     count = 0
 
-    async def work(connection: asyncpg.Connection) -> int:
+    async def work(tx: PostgresTransaction) -> int:
         nonlocal count
         count += 1
         if count < tries:
-            await connection.execute("DO $$ BEGIN RAISE SQLSTATE '40P01'; END $$")
+            await tx.connection.execute("DO $$ BEGIN RAISE SQLSTATE '40P01'; END $$")
         return count
 
     assert await database.run(a_call(), "work", work) == tries
 
 
 async def test_after_three_collisions_it_is_a_conflict(database: Database) -> None:
-    async def work(connection: asyncpg.Connection) -> None:
-        await connection.execute("DO $$ BEGIN RAISE SQLSTATE '40001'; END $$")
+    async def work(tx: PostgresTransaction) -> None:
+        await tx.connection.execute("DO $$ BEGIN RAISE SQLSTATE '40001'; END $$")
 
     with pytest.raises(DatabaseConflict) as conflict:
         await database.run(a_call(), "work", work)
@@ -107,15 +113,16 @@ async def test_after_three_collisions_it_is_a_conflict(database: Database) -> No
 
 
 async def test_a_real_deadlock_resolves_itself(database: Database) -> None:
-    await database.run(a_call(), "rows", lambda c: c.execute("INSERT INTO domains VALUES ('a', NULL), ('b', NULL)"))
+    rows = "INSERT INTO domains VALUES ('a', NULL), ('b', NULL)"
+    await database.run(a_call(), "rows", lambda tx: tx.connection.execute(rows))
     both_hold_one = asyncio.Barrier(2)
 
     def work(first: str, second: str, barrier: list[asyncio.Barrier]) -> object:
-        async def lock(connection: asyncpg.Connection) -> None:
-            await connection.execute("SELECT 1 FROM domains WHERE domain = $1 FOR UPDATE", first)
+        async def lock(tx: PostgresTransaction) -> None:
+            await tx.connection.execute("SELECT 1 FROM domains WHERE domain = $1 FOR UPDATE", first)
             if barrier:
                 await barrier.pop().wait()
-            await connection.execute("SELECT 1 FROM domains WHERE domain = $1 FOR UPDATE", second)
+            await tx.connection.execute("SELECT 1 FROM domains WHERE domain = $1 FOR UPDATE", second)
 
         return lock
 
@@ -131,15 +138,15 @@ async def test_a_real_deadlock_resolves_itself(database: Database) -> None:
 async def test_a_lock_held_too_long_is_a_conflict(database_dsn: str) -> None:
     database = Database(database_dsn, SystemClock(), DatabaseSettings(lock_timeout_s=0.1))
     async with database.transaction(a_call(), "holder") as holder:
-        await holder.execute("SELECT * FROM leader FOR UPDATE")
+        await holder.connection.execute("SELECT * FROM leader FOR UPDATE")
         with pytest.raises(DatabaseConflict, match="keeps a row locked"):
-            await database.run(a_call(), "waiter", lambda c: c.execute("SELECT * FROM leader FOR UPDATE"))
+            await database.run(a_call(), "waiter", lambda tx: tx.connection.execute("SELECT * FROM leader FOR UPDATE"))
     await database.stop()
 
 
 async def test_a_spent_budget_is_504_and_the_connection_is_not_reused(database: Database) -> None:
     with pytest.raises(BudgetSpent) as spent:
-        await database.run(a_call(200), "sleep", lambda c: c.execute("SELECT pg_sleep(5)"))
+        await database.run(a_call(200), "sleep", lambda tx: tx.connection.execute("SELECT pg_sleep(5)"))
     assert spent.value.outcome is None
     assert await database.read(a_call(), "one", one) == 1
 
@@ -147,7 +154,7 @@ async def test_a_spent_budget_is_504_and_the_connection_is_not_reused(database: 
 async def test_a_statement_limit_of_the_server_is_503(database_dsn: str) -> None:
     database = Database(database_dsn, SystemClock(), DatabaseSettings(statement_timeout_s=0.1))
     with pytest.raises(DatabaseUnavailable, match="took longer than its limit"):
-        await database.read(a_call(), "sleep", lambda c: c.execute("SELECT pg_sleep(5)"))
+        await database.read(a_call(), "sleep", lambda tx: tx.connection.execute("SELECT pg_sleep(5)"))
     await database.stop()
 
 
@@ -173,36 +180,36 @@ async def test_too_many_waiters_are_refused_at_once(database_dsn: str) -> None:
 
 
 async def test_a_snapshot_sees_one_state(database: Database) -> None:
-    async def work(connection: asyncpg.Connection) -> tuple[int, int]:
-        before = await connection.fetchval("SELECT count(*) FROM domains")
-        await database.run(a_call(), "insert", lambda c: c.execute("INSERT INTO domains VALUES ('d', NULL)"))
-        return before, await connection.fetchval("SELECT count(*) FROM domains")
+    async def work(tx: PostgresTransaction) -> tuple[int, int]:
+        before = await domains(tx)
+        await database.run(a_call(), "insert", lambda other: other.domains.upsert("d", None))
+        return before, await domains(tx)
 
     assert await database.snapshot(a_call(), "snapshot", work) == (0, 0)
 
 
 async def test_a_backend_killed_before_commit_undoes_its_work(database: Database) -> None:
-    async def work(connection: asyncpg.Connection) -> None:
-        await connection.execute("INSERT INTO domains VALUES ('d', NULL)")
-        await connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+    async def work(tx: PostgresTransaction) -> None:
+        await tx.connection.execute("INSERT INTO domains VALUES ('d', NULL)")
+        await tx.connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
 
     with pytest.raises(DatabaseUnavailable) as lost:
         await database.run(a_call(), "work", work)
     assert lost.value.outcome is None
-    assert await database.read(a_call(), "count", lambda c: c.fetchval("SELECT count(*) FROM domains")) == 0
+    assert await database.read(a_call(), "count", domains) == 0
 
 
 async def test_a_connection_lost_during_commit_has_an_unknown_outcome(database: Database) -> None:
-    async def work(connection: asyncpg.Connection) -> None:
-        await connection.execute("""
+    async def work(tx: PostgresTransaction) -> None:
+        await tx.connection.execute("""
             CREATE FUNCTION die() RETURNS trigger LANGUAGE plpgsql AS
             $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$
         """)
-        await connection.execute("""
+        await tx.connection.execute("""
             CREATE CONSTRAINT TRIGGER die AFTER INSERT ON domains DEFERRABLE INITIALLY DEFERRED
             FOR EACH ROW EXECUTE FUNCTION die()
         """)
-        await connection.execute("INSERT INTO domains VALUES ('d', NULL)")
+        await tx.connection.execute("INSERT INTO domains VALUES ('d', NULL)")
 
     with pytest.raises(DatabaseUnavailable) as lost:
         await database.run(a_call(), "work", work)
@@ -226,7 +233,7 @@ async def test_it_starts_without_postgres_says_so_and_recovers(open_directory: P
         assert problem.retry_after_s is not None
         await server.start()
         assert await database.run(a_call(), "work", one) == 1
-        assert await database.read(a_call(), "count", lambda c: c.fetchval("SELECT count(*) FROM domains")) == 0
+        assert await database.read(a_call(), "count", domains) == 0
         await server.stop()
     await database.stop()
 
@@ -261,7 +268,7 @@ def _children(pid: int) -> list[int]:
 async def test_text_that_cannot_be_stored_is_the_callers_fault(scene: Scene) -> None:
     for text in ("a\0b", "a\udcff"):
         with pytest.raises(Exception, match="cannot be stored") as refused:
-            await scene.database.read(scene.call, "get", lambda c, text=text: c.fetchval("SELECT $1::text", text))
+            await scene.database.read(scene.call, "get", lambda tx, text=text: tx.desired_lrps.get(text))
         assert getattr(refused.value, "status", None) == 400
     with pytest.raises(Exception, match="cannot be stored"):
-        await scene.database.read(scene.call, "get", lambda c: c.fetchval("SELECT $1::integer", 2**40))
+        await scene.database.read(scene.call, "get", lambda tx: tx.connection.fetchval("SELECT $1::integer", 2**40))

@@ -4,8 +4,8 @@ import pytest
 from attrs import evolve
 
 from bbs.lifecycle import Desired
-from bbs.store import actual_lrps
-from bbs.store.idempotency import IdempotencyKey, Replay, StoredAnswer
+from bbs.store.idempotency import IdempotencyKey, StoredAnswer
+from bbs.store.replay import Replay
 from diego_py.errors import AlreadyExists, IdempotencyInFlight, IdempotencyMismatch
 from diego_py.models.desired_lrp import DesiredLRPUpdate
 from tests.store.conftest import Scene, definition, outcomes
@@ -36,7 +36,7 @@ async def test_a_key_is_for_one_request(scene: Scene) -> None:
             await scene.lifecycle.replay(scene.call, other)
         with pytest.raises(IdempotencyMismatch):
             await scene.lifecycle.desire(scene.call, definition("other"), other)
-    assert len(await scene.database.read(scene.call, "list", actual_lrps.list_all)) == 1
+    assert len(await scene.database.read(scene.call, "list", lambda tx: tx.actual_lrps.list_all())) == 1
 
 
 async def test_a_key_without_an_effect_is_not_kept(scene: Scene) -> None:

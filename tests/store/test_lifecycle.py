@@ -7,7 +7,6 @@ import pytest
 from attrs import evolve
 
 from bbs.lifecycle import Lifecycle, etag
-from bbs.store import actual_lrps, desired_lrps, failures
 from diego_py.call import Call
 from diego_py.errors import (
     ActualLRPNotFound,
@@ -40,7 +39,7 @@ async def test_desire_stores_the_definition_and_offers_every_instance(scene: Sce
     ]
     assert len({row.instance_guid for row in desired.actuals} - {None}) == 3
     assert desired.desired.modification_tag.index == 0
-    stored = await scene.database.read(scene.call, "get", lambda c: desired_lrps.get(c, "app"))
+    stored = await scene.database.read(scene.call, "get", lambda tx: tx.desired_lrps.get("app"))
     assert stored == desired.desired
     assert stored is not None
     assert stored.definition.environment_variables[0].value.reveal() == "s3cret"
@@ -50,7 +49,7 @@ async def test_desire_twice_is_refused_and_changes_nothing(scene: Scene) -> None
     (before,) = await scene.unclaimed()
     with pytest.raises(AlreadyExists):
         await scene.lifecycle.desire(scene.call, definition(instances=5))
-    assert await scene.database.read(scene.call, "list", actual_lrps.list_all) == [before]
+    assert await scene.database.read(scene.call, "list", lambda tx: tx.actual_lrps.list_all()) == [before]
 
 
 async def test_update_scales_up_and_names_the_surplus(scene: Scene) -> None:
@@ -63,7 +62,7 @@ async def test_update_scales_up_and_names_the_surplus(scene: Scene) -> None:
     less = await scene.lifecycle.update(scene.call, "app", DesiredLRPUpdate(instances=1))
     assert [row.index for row in less.surplus] == [1, 2, 3]
     assert less.added == ()
-    assert len(await scene.database.read(scene.call, "list", actual_lrps.list_all)) == 4
+    assert len(await scene.database.read(scene.call, "list", lambda tx: tx.actual_lrps.list_all())) == 4
 
 
 async def test_update_looks_at_if_match(scene: Scene) -> None:
@@ -217,9 +216,9 @@ async def test_fail_stores_the_reason_with_its_document(scene: Scene) -> None:
     assert abs((failed.next_attempt_at - at).total_seconds()) < 1
     assert await scene.row() == failed
     assert failed.failure == msgspec.json.decode(document.encode())
-    stored = await scene.database.read(scene.call, "get", lambda c: failures.get_document(c, "f1"))
+    stored = await scene.database.read(scene.call, "get", lambda tx: tx.failures.get_document("f1"))
     assert stored == document.encode()
-    record = await scene.database.read(scene.call, "get", lambda c: failures.get(c, "f1"))
+    record = await scene.database.read(scene.call, "get", lambda tx: tx.failures.get("f1"))
     assert record is not None
     assert (record.cell_id, record.instance_guid, record.phase) == ("cell-1", claimed.instance_guid, "place")
 

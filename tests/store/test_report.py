@@ -7,7 +7,7 @@ import pytest
 from attrs import evolve
 
 from bbs import outcome
-from bbs.store import cells, failures
+from bbs.store import failures
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, NetInfo
 from diego_py.models.work import EndedReport, InstanceState
 from tests.store.conftest import NET_INFO, Scene, problem, report, reported
@@ -31,17 +31,17 @@ def ended(scene: Scene, row: ActualLRP, **fields: Any) -> EndedReport:
 
 async def test_presence_lasts_until_it_runs_out(scene: Scene) -> None:
     await scene.cell()
-    (known,) = await scene.database.read(scene.call, "list", cells.list_live)
+    (known,) = await scene.database.read(scene.call, "list", lambda tx: tx.cells.list_live())
     assert (known.presence, known.available, known.live) == (report().presence, report().available, True)
     assert known.seen_at is not None
     assert known.expires_at is not None
     assert (known.expires_at - known.seen_at).total_seconds() == pytest.approx(15, abs=0.1)
-    assert await scene.database.run(scene.call, "expire", lambda c: cells.expire(c, "cell-1"))
-    assert await scene.database.read(scene.call, "list", cells.list_live) == []
-    (gone,) = await scene.database.read(scene.call, "list", cells.list_all)
+    assert await scene.database.run(scene.call, "expire", lambda tx: tx.cells.expire("cell-1"))
+    assert await scene.database.read(scene.call, "list", lambda tx: tx.cells.list_live()) == []
+    (gone,) = await scene.database.read(scene.call, "list", lambda tx: tx.cells.list_all())
     assert not gone.live
-    assert await scene.database.run(scene.call, "delete", lambda c: cells.delete(c, "cell-1"))
-    assert not await scene.database.run(scene.call, "delete", lambda c: cells.delete(c, "cell-1"))
+    assert await scene.database.run(scene.call, "delete", lambda tx: tx.cells.delete("cell-1"))
+    assert not await scene.database.run(scene.call, "delete", lambda tx: tx.cells.delete("cell-1"))
 
 
 async def test_an_older_report_never_overwrites(scene: Scene) -> None:
@@ -157,11 +157,11 @@ async def test_a_crash_is_counted_and_acknowledged_once(scene: Scene) -> None:
     assert (crashed.state, crashed.crash_count) == (CRASHED, 1)
     again = await scene.lifecycle.report(scene.call, told)
     assert (again.acknowledged, again.crashed) == ((running.instance_guid,), ())
-    listed = await scene.database.read(scene.call, "list", lambda c: failures.list_page(c, failures.Filter()))
+    listed = await scene.database.read(scene.call, "list", lambda tx: tx.failures.list_page(failures.Filter()))
     assert [failure.code for failure in listed] == ["app.exited"]
     assert (listed[0].cell_id, listed[0].instance_guid) == ("cell-1", running.instance_guid)
     assert listed[0].document["instance"] == f"/v1/failures/{listed[0].id}"
-    where = await scene.database.read(scene.call, "last", lambda c: failures.last_on_a_cell(c, "app", 0))
+    where = await scene.database.read(scene.call, "last", lambda tx: tx.failures.last_on_a_cell("app", 0))
     assert where == ("cell-1", running.instance_guid)
 
 

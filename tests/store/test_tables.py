@@ -3,7 +3,7 @@
 import pytest
 from attrs import evolve
 
-from bbs.store import actual_lrps, desired_lrps, domains, failures, idempotency
+from bbs.store import actual_lrps, failures, idempotency
 from bbs.store.actual_lrps import Filter
 from diego_py import wire
 from diego_py.models.actual_lrp import ActualLRP
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.store
 async def test_pages_of_instances_are_whole_and_in_order(scene: Scene) -> None:
     for guid in ("b", "A", "a", "a-1"):
         await scene.unclaimed(guid, instances=3)
-    whole = await scene.database.read(scene.call, "list", actual_lrps.list_all)
+    whole = await scene.database.read(scene.call, "list", lambda tx: tx.actual_lrps.list_all())
     assert [(row.process_guid, row.index) for row in whole] == [
         (g, i) for g in ("A", "a", "a-1", "b") for i in range(3)
     ]
@@ -30,7 +30,7 @@ async def test_pages_of_instances_are_whole_and_in_order(scene: Scene) -> None:
 async def pages(
     scene: Scene, wanted: Filter, after: actual_lrps.Cursor | None = None, limit: int = 500
 ) -> list[ActualLRP]:
-    return await scene.database.read(scene.call, "list", lambda c: actual_lrps.list_page(c, wanted, after, limit))
+    return await scene.database.read(scene.call, "list", lambda tx: tx.actual_lrps.list_page(wanted, after, limit))
 
 
 async def test_filters_of_instances(scene: Scene) -> None:
@@ -41,7 +41,7 @@ async def test_filters_of_instances(scene: Scene) -> None:
     assert await pages(scene, Filter(state="RUNNING", domain="tests")) == [running]
     assert await pages(scene, Filter(state="RUNNING", domain="other")) == []
     assert len(await pages(scene, Filter(domain="tests"))) == 2
-    of_cell = await scene.database.read(scene.call, "list", lambda c: actual_lrps.list_of_cell(c, "cell-1"))
+    of_cell = await scene.database.read(scene.call, "list", lambda tx: tx.actual_lrps.list_of_cell("cell-1"))
     assert of_cell == [running]
 
 
@@ -49,10 +49,10 @@ async def test_documents_come_with_lists_only_when_asked_for(scene: Scene) -> No
     await scene.crashed()
     (plain,) = await pages(scene, Filter())
     (whole,) = await scene.database.read(
-        scene.call, "list", lambda c: actual_lrps.list_page(c, Filter(), with_failure=True)
+        scene.call, "list", lambda tx: tx.actual_lrps.list_page(Filter(), with_failure=True)
     )
     (listed,) = await scene.database.read(
-        scene.call, "list", lambda c: actual_lrps.list_of(c, "app", with_failure=True)
+        scene.call, "list", lambda tx: tx.actual_lrps.list_of("app", with_failure=True)
     )
     assert plain.failure is None
     assert whole.failure is not None
@@ -68,14 +68,14 @@ async def test_pages_of_desired_lrps(scene: Scene) -> None:
 
     async def names(domain: str | None, after: str | None, limit: int) -> list[str]:
         listed = await scene.database.read(
-            scene.call, "list", lambda c: desired_lrps.list_page(c, domain, after, limit)
+            scene.call, "list", lambda tx: tx.desired_lrps.list_page(domain, after, limit)
         )
         return [desired.definition.process_guid for desired in listed]
 
     assert await names(None, None, 2) == ["a", "b"]
     assert await names("tests", "b", 2) == ["c"]
     assert await names("other", None, 2) == []
-    infos = await scene.database.read(scene.call, "list", desired_lrps.list_scheduling_infos)
+    infos = await scene.database.read(scene.call, "list", lambda tx: tx.desired_lrps.list_scheduling_infos())
     assert [(info.process_guid, info.instances, info.domain) for info in infos] == [
         (guid, 1, "tests") for guid in ("a", "b", "c")
     ]
@@ -88,7 +88,7 @@ async def test_failures_newest_first_by_page_and_filter(scene: Scene) -> None:
 
     async def page(after: tuple[str, str] | None, **wanted: str) -> list[failures.FailureRecord]:
         filter = failures.Filter(**wanted)
-        return await scene.database.read(scene.call, "list", lambda c: failures.list_page(c, filter, after, 3))
+        return await scene.database.read(scene.call, "list", lambda tx: tx.failures.list_page(filter, after, 3))
 
     first = await page(None)
     assert [failure.id for failure in first] == ["f4", "f3", "f2"]
@@ -102,20 +102,20 @@ async def test_failures_are_kept_for_thirty_days(scene: Scene) -> None:
     for id in ("old", "new"):
         await scene.lifecycle.record_failure(scene.call, problem(scene.call, id), "place")
     await scene.sql("UPDATE failures SET created_at = created_at - interval '31 days' WHERE id = 'old'")
-    await scene.database.run(scene.call, "prune", failures.prune)
+    await scene.database.run(scene.call, "prune", lambda tx: tx.failures.prune())
     assert [row["id"] for row in await scene.sql("SELECT id FROM failures")] == ["new"]
 
 
 async def test_domains_are_fresh_for_their_time(scene: Scene) -> None:
-    await scene.database.run(scene.call, "upsert", lambda c: domains.upsert(c, "short", 0.01))
-    await scene.database.run(scene.call, "upsert", lambda c: domains.upsert(c, "long", 60))
-    await scene.database.run(scene.call, "upsert", lambda c: domains.upsert(c, "ever", None))
+    await scene.database.run(scene.call, "upsert", lambda tx: tx.domains.upsert("short", 0.01))
+    await scene.database.run(scene.call, "upsert", lambda tx: tx.domains.upsert("long", 60))
+    await scene.database.run(scene.call, "upsert", lambda tx: tx.domains.upsert("ever", None))
     await scene.sql("SELECT pg_sleep(0.02)")
-    fresh = await scene.database.read(scene.call, "list", domains.list_fresh)
+    fresh = await scene.database.read(scene.call, "list", lambda tx: tx.domains.list_fresh())
     assert [(item.domain, item.expires_at is None) for item in fresh] == [("ever", True), ("long", False)]
     assert wire.encode(fresh)
     await scene.sql("UPDATE domains SET expires_at = expires_at - interval '2 days'")
-    await scene.database.run(scene.call, "prune", domains.prune)
+    await scene.database.run(scene.call, "prune", lambda tx: tx.domains.prune())
     assert [row["domain"] for row in await scene.sql("SELECT domain FROM domains")] == ["ever"]
 
 
@@ -123,7 +123,7 @@ async def test_keys_are_forgotten_a_day_after_they_ran_out(scene: Scene) -> None
     key = idempotency.IdempotencyKey("k", "POST /", b"h", "o")
     await scene.lifecycle.desire(scene.call, definition(), key)
     await scene.sql("UPDATE idempotency_keys SET expires_at = expires_at - interval '25 hours'")
-    await scene.database.run(scene.call, "prune", idempotency.prune)
+    await scene.database.run(scene.call, "prune", lambda tx: tx.idempotency.prune())
     assert await scene.sql("SELECT key FROM idempotency_keys") == []
 
 

@@ -8,7 +8,6 @@ from itertools import count
 import pytest
 from attrs import define, evolve, field
 
-from bbs.store import actual_lrps
 from diego_py.errors import DiegoError, InternalError
 from diego_py.models.actual_lrp import TRANSITIONS, ActualLRP, ActualLRPEvent, ActualLRPState
 from diego_py.models.desired_lrp import DesiredLRPUpdate
@@ -41,7 +40,7 @@ class Actor:
 
     async def step(self) -> None:
         """One random call. Refusals are fine, defects are not."""
-        rows = await self.scene.database.read(self.scene.call, "list", actual_lrps.list_all)
+        rows = await self.scene.database.read(self.scene.call, "list", lambda tx: tx.actual_lrps.list_all())
         self.seen = [*self.seen[-10:], *rows]
         known = rows if rows and self.random.random() < 0.8 else self.seen
         row = self.random.choice(known) if known else None
@@ -109,7 +108,7 @@ async def test_one_call_after_another_makes_only_moves_of_the_table(scene: Scene
     before: dict[tuple[str, int, str], ActualLRP] = {}
     for _ in range(STEPS):
         await actor.step()
-        rows = await scene.database.read(scene.call, "list", actual_lrps.list_all)
+        rows = await scene.database.read(scene.call, "list", lambda tx: tx.actual_lrps.list_all())
         after = {(row.process_guid, row.index, row.modification_tag.epoch): row for row in rows}
         for key in before.keys() & after.keys():
             check_move(before[key], after[key])

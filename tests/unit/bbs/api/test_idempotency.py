@@ -12,7 +12,8 @@ from attrs import define, field
 
 from bbs.api.idempotency import Idempotency
 from bbs.lifecycle import Lifecycle
-from bbs.store.idempotency import IdempotencyKey, Replay, StoredAnswer
+from bbs.store.idempotency import IdempotencyKey, StoredAnswer
+from bbs.store.replay import Replay
 from diego_py.call import Call
 from diego_py.chain import problem, rebuild
 from diego_py.errors import (

@@ -1,0 +1,30 @@
+"""What a BBS asks of cells. The client of `diego_py` is one answer, the simulation's another."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+import aiohttp
+
+from diego_py.call import Call
+from diego_py.models.identifiers import CellId, InstanceGuid
+from diego_py.models.work import CellReport, Started, Stopped, Work
+
+
+class CellCalls(Protocol):
+    """The calls to the cell that listens at `url`. Each raises what the cell raised, or HopUnreachable."""
+
+    async def run(self, call: Call, cell_id: CellId, url: str, work: Work, attempt: int) -> Started:
+        """Have the cell run an instance; returns when it is RUNNING."""
+
+    async def stop(self, call: Call, cell_id: CellId, url: str, instance_guid: InstanceGuid) -> Stopped:
+        """Have the cell stop an instance; returns when its container is gone."""
+
+    async def state(self, call: Call, cell_id: CellId, url: str) -> CellReport:
+        """What the cell has now."""
+
+    def logs(
+        self, call: Call, cell_id: CellId, url: str, instance_guid: InstanceGuid, query: str
+    ) -> AbstractAsyncContextManager[aiohttp.StreamReader]:
+        """The log of an instance as NDJSON."""

@@ -1,0 +1,45 @@
+"""A transaction of Postgres: every table on the same connection."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import asyncpg
+from attrs import define, field
+
+from bbs.store.actual_lrps import PostgresActualLRPs
+from bbs.store.cells import PostgresCells
+from bbs.store.desired_lrps import PostgresDesiredLRPs
+from bbs.store.domains import PostgresDomains
+from bbs.store.failures import PostgresFailures
+from bbs.store.idempotency import PostgresIdempotency
+from bbs.store.leader import PostgresLeader
+
+
+@define
+class PostgresTransaction:
+    """What `transaction.Transaction` promises."""
+
+    connection: asyncpg.Connection
+    actual_lrps: PostgresActualLRPs = field(init=False)
+    cells: PostgresCells = field(init=False)
+    desired_lrps: PostgresDesiredLRPs = field(init=False)
+    domains: PostgresDomains = field(init=False)
+    failures: PostgresFailures = field(init=False)
+    idempotency: PostgresIdempotency = field(init=False)
+    leader: PostgresLeader = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.actual_lrps = PostgresActualLRPs(self.connection)
+        self.cells = PostgresCells(self.connection)
+        self.desired_lrps = PostgresDesiredLRPs(self.connection)
+        self.domains = PostgresDomains(self.connection)
+        self.failures = PostgresFailures(self.connection)
+        self.idempotency = PostgresIdempotency(self.connection)
+        self.leader = PostgresLeader(self.connection)
+
+    NOW = "SELECT transaction_timestamp()"
+
+    async def now(self) -> datetime:
+        moment: datetime = await self.connection.fetchval(self.NOW)
+        return moment

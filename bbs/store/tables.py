@@ -1,0 +1,205 @@
+"""What the tables can do, whatever keeps them: Postgres, or the memory of a simulation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+
+from bbs.store import actual_lrps, failures
+from bbs.store.actual_lrps import Cursor, Locked
+from bbs.store.cells import CellRecord
+from bbs.store.desired_lrps import SchedulingInfo
+from bbs.store.domains import DomainFreshness
+from bbs.store.failures import Document, FailureRecord
+from bbs.store.idempotency import IdempotencyKey, KeyRecord, StoredAnswer
+from diego_py.models.actual_lrp import ActualLRP
+from diego_py.models.desired_lrp import DesiredLRP, DesiredLRPDefinition
+from diego_py.models.identifiers import CellId, InstanceGuid
+from diego_py.models.work import CellReport
+
+
+class ActualLRPTable(Protocol):
+    """One row an instance. Which row may become which is decided elsewhere, never here."""
+
+    async def insert_unclaimed(
+        self,
+        process_guid: str,
+        domain: str,
+        indices: Sequence[int],
+        instance_guids: Sequence[str | None],
+        tag_epochs: Sequence[str],
+    ) -> list[ActualLRP]:
+        """Add UNCLAIMED rows, with the instance_guid each is offered under if one is given. Existing rows stay."""
+
+    async def get(self, process_guid: str, index: int, presence: str = "ORDINARY") -> ActualLRP | None:
+        """One row with the document of its failure."""
+
+    async def lock(self, process_guid: str, index: int) -> Locked | None:
+        """The ordinary row, locked until the transaction ends; without the document of its failure."""
+
+    async def list_page(
+        self,
+        wanted: actual_lrps.Filter,
+        after: Cursor | None = None,
+        limit: int = 500,
+        *,
+        with_failure: bool = False,
+    ) -> list[ActualLRP]:
+        """At most `limit` rows in order, from the one behind `after` on."""
+
+    async def list_of(self, process_guid: str, *, with_failure: bool = False) -> list[ActualLRP]:
+        """Every row of one LRP."""
+
+    async def list_of_cell(self, cell_id: str) -> list[ActualLRP]:
+        """Every row that a cell has claimed."""
+
+    async def list_concerning(self, cell_id: str, instance_guids: Sequence[str]) -> list[ActualLRP]:
+        """Every row that a cell has claimed, and every row of these instances wherever they are."""
+
+    async def list_all(self) -> list[ActualLRP]:
+        """Every row, without documents."""
+
+    async def save(self, row: ActualLRP, failure_id: str | None) -> None:
+        """Write a row that this transaction has locked."""
+
+    async def delete(self, process_guid: str, index: int, instance_guid: str | None) -> bool:
+        """Remove the ordinary row if it is of this instance; None: of whichever. False if there is none such."""
+
+    async def delete_without_cell(self, process_guid: str) -> None:
+        """Remove the rows of an LRP that no cell has."""
+
+
+class DesiredLRPTable(Protocol):
+    """What clients sent, and what decisions are made by."""
+
+    async def insert(self, definition: DesiredLRPDefinition, tag_epoch: str) -> DesiredLRP:
+        """Store a new one. Raises AlreadyExists."""
+
+    async def get(self, process_guid: str, *, for_update: bool = False) -> DesiredLRP | None:
+        """One, locked until the transaction ends if asked for."""
+
+    async def list_page(
+        self, domain: str | None = None, after: str | None = None, limit: int = 500
+    ) -> list[DesiredLRP]:
+        """At most `limit`, in order of process_guid, from the one behind `after` on."""
+
+    async def list_all(self) -> list[DesiredLRP]:
+        """Every one with its definition; where that is not needed, `list_scheduling_infos` is many times faster."""
+
+    async def list_scheduling_infos(self) -> list[SchedulingInfo]:
+        """Every one, without its definition."""
+
+    async def update(self, definition: DesiredLRPDefinition) -> DesiredLRP | None:
+        """Replace the definition and raise the tag; None if there is no such row. Lock and compare the row before."""
+
+    async def delete(self, process_guid: str) -> DesiredLRP | None:
+        """Remove one and return it as it was; None if it is not there."""
+
+
+class CellTable(Protocol):
+    """What each cell said last, and until when it counts as live by the database's clock alone."""
+
+    async def upsert(self, report: CellReport, ttl_s: float) -> bool:
+        """Take up a report and renew the presence, and keep the row locked. False if the report is out of date.
+
+        Out of date is a lower sequence of the same boot, and anything of the boot that the present one replaced, for as
+        long as the present one is live. A boot that is not known replaces the present one at once: the cell restarted.
+        """
+
+    async def list_live(self) -> list[CellRecord]:
+        """The cells whose presence lasts."""
+
+    async def list_all(self) -> list[CellRecord]:
+        """Every cell that was seen and not deleted since."""
+
+    async def get(self, cell_id: str) -> CellRecord | None:
+        """One, live or not."""
+
+    async def is_live(self, cell_id: str, boot_id: str) -> bool:
+        """Whether this boot of the cell is the present one and its presence lasts."""
+
+    async def expire(self, cell_id: str) -> bool:
+        """End the presence now: the cell says goodbye, or is known to be gone. False if it is not known."""
+
+    async def delete(self, cell_id: str) -> bool:
+        """Forget a cell. False if it is not known."""
+
+
+class DomainTable(Protocol):
+    """Until when a client vouches for its part of the desired state."""
+
+    async def upsert(self, domain: str, ttl_s: float | None) -> None:
+        """Make a domain fresh for so many seconds from now; None is for ever."""
+
+    async def list_fresh(self) -> list[DomainFreshness]:
+        """The domains that are fresh now."""
+
+    async def prune(self) -> None:
+        """Forget domains that nobody made fresh for a day."""
+
+
+class FailureTable(Protocol):
+    """Failure documents as they were answered."""
+
+    async def insert(self, document: Document, phase: str, row: ActualLRP | None) -> None:
+        """Store a document about an instance, or about none; one that is there already stays."""
+
+    async def get(self, id: str) -> FailureRecord | None:
+        """One, with its columns."""
+
+    async def get_document(self, id: str) -> bytes | None:
+        """The document, byte for byte as it was answered."""
+
+    async def list_page(
+        self, wanted: failures.Filter, after: tuple[datetime, str] | None = None, limit: int = 500
+    ) -> list[FailureRecord]:
+        """At most `limit`, the newest first, from the one behind `after` (as `cursor_of` tells) on."""
+
+    async def last_on_a_cell(self, process_guid: str, index: int) -> tuple[CellId, InstanceGuid] | None:
+        """Where the instance failed last, and as which attempt."""
+
+    async def prune(self) -> None:
+        """Forget what is older than 30 days, a bounded number at a time."""
+
+
+class IdempotencyTable(Protocol):
+    """One row an Idempotency-Key."""
+
+    async def insert(self, key: IdempotencyKey, in_flight_s: float) -> bool:
+        """Store a key as in flight, over an answer that ran out. False if it is there already.
+
+        Waits for another transaction that stores the same key.
+        """
+
+    async def get(self, key: str) -> KeyRecord | None:
+        """What is stored under a key."""
+
+    async def take_over(self, key: IdempotencyKey, in_flight_s: float) -> bool:
+        """Make a key ours whose owner's time is over. False if it is not in flight, or not over."""
+
+    async def answered(self, key: IdempotencyKey, answer: StoredAnswer) -> bool:
+        """Store what was answered. False if the key had no effect to store, or belongs to another owner by now."""
+
+    async def prune(self) -> None:
+        """Forget keys a day after they ran out."""
+
+
+class LeaderTable(Protocol):
+    """The one row that says which BBS converges, and in which epoch."""
+
+    async def acquire_or_renew(self, owner: str, ttl_s: float) -> int | None:
+        """The epoch in which `owner` leads for the next `ttl_s` seconds; None if another one leads.
+
+        The epoch rises when the lead changes hands or had run out. `owner` must be of one process, not of one host: a
+        process that starts again under the same owner goes on in the same epoch.
+        """
+
+    async def hold_epoch(self) -> int:
+        """The present epoch, which stays the present one until this transaction ends.
+
+        A plain SELECT would not do: a takeover could commit between it and our own commit.
+        """
+
+    async def release(self, owner: str, epoch: int) -> None:
+        """Give up the lead, so that another BBS need not wait for it to run out."""
