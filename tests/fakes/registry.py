@@ -16,11 +16,16 @@ from aiohttp import web
 from attrs import define, field
 
 from cells.garden.images.documents import OCI_INDEX, OCI_MANIFEST, OCI_TAR, architecture_of
+from tests.fakes import zstd
 
 CONFIG = "application/vnd.oci.image.config.v1+json"
 ARCHITECTURE = architecture_of(os.uname().machine)
 TOKEN = "a-token"
 
+COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": lambda content: gzip.compress(content, 1, mtime=0),
+    "zstd": zstd.compress,
+}
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
 
 
@@ -38,9 +43,12 @@ class BuiltImage:
     """As they are transferred."""
 
 
-def build(tars: Sequence[bytes], process: dict[str, Any] | None = None, **config: Any) -> BuiltImage:
+def build(
+    tars: Sequence[bytes], process: dict[str, Any] | None = None, compression: str = "gzip", **config: Any
+) -> BuiltImage:
     """An image of tar archives, the lowest first."""
-    layers = [gzip.compress(content, 1, mtime=0) for content in tars]
+    layers = [COMPRESSIONS[compression](content) for content in tars]
+    kind = f"{OCI_TAR}+{compression}"
     told = msgspec.json.encode(
         {
             "architecture": ARCHITECTURE,
@@ -54,9 +62,7 @@ def build(tars: Sequence[bytes], process: dict[str, Any] | None = None, **config
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
         "config": {"mediaType": CONFIG, "digest": digest_of(told), "size": len(told)},
-        "layers": [
-            {"mediaType": OCI_TAR + "+gzip", "digest": digest_of(layer), "size": len(layer)} for layer in layers
-        ],
+        "layers": [{"mediaType": kind, "digest": digest_of(layer), "size": len(layer)} for layer in layers],
     }
     return BuiltImage(msgspec.json.encode(document), {digest_of(blob): blob for blob in (told, *layers)}, layers)
 

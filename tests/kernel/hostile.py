@@ -19,6 +19,8 @@ from pathlib import Path
 
 from attrs import frozen
 
+from tests.fakes import zstd
+
 KINDS = ("tar", "tgz", "zip", "layer")
 TOKEN = "hostile-entry"
 """Part of every name that must not appear outside."""
@@ -200,8 +202,8 @@ def set_id_bits(rng: random.Random, kind: str, canary: Path) -> Made:
 
 
 def whiteouts(rng: random.Random, kind: str, canary: Path) -> Made:
-    bad = [".wh.", ".wh..", ".wh...", "a/.wh...", ".wh.x/y", ".wh..wh..opq", "a/.wh./x", "a/.wh..wh..opq/x"]
-    good = [".wh.etc", "a/.wh.x", "a/.wh..wh..opq", ".wh..wh.plnk", ".wh..wh.aufs", "a/.wh.a\n", ".wh.dev"]
+    bad = [".wh.", ".wh..", ".wh...", "a/.wh...", ".wh.x/y", "a/.wh./x", "a/.wh..wh..opq/x"]
+    good = [".wh.etc", ".wh..wh..opq", "a/.wh.x", "a/.wh..wh..opq", ".wh..wh.plnk", ".wh..wh.aufs", "a/.wh.a\n", ".wh.dev"]
     name = rng.choice(bad + good)
     items = [Item(FILE, "a/x"), Item(rng.choice([FILE, DIRECTORY, SYMLINK]), name, link="/etc"), Item(DIRECTORY, "a/x")]
     allowed = may(UNSAFE) if name in bad else may(HARMLESS)
@@ -368,6 +370,26 @@ def flipped(rng: random.Random, kind: str, canary: Path) -> Made:
     return bytes(data), ANY | {HARMLESS}
 
 
+def zstd_streams(rng: random.Random, kind: str, canary: Path) -> Made:
+    """Windows of gigabytes, bombs, frames that end nowhere, and frames to be skipped."""
+    if kind not in ("layer", "tar"):
+        return cut(rng, kind, canary)
+    data = zstd.compress(_tar(_good(rng)))
+    return rng.choice(
+        [
+            (zstd.with_window(rng.choice([28, 31, 41])) + data, may(TOO_LARGE)),
+            (data + zstd.with_window(31), may(TOO_LARGE)),
+            (zstd.compress(_tar(_good(rng))[:-1024]) + zstd.of_zeros(1 << 30), may(TOO_LARGE)),
+            (zstd.skippable(bytes(8 << 20)) + zstd.of_zeros(1 << 30), may(TOO_LARGE)),
+            (data[: rng.randrange(4, len(data))], may(CORRUPT)),
+            (data + rng.choice([b"garbage", b"PK\x03\x04", gzip.compress(b"")]), may(CORRUPT)),
+            (data + zstd.skippable()[:-1], may(CORRUPT)),
+            (zstd.skippable() * 2000 + data, may(HARMLESS)),
+            (zstd.compress(b"") * 2000 + data + zstd.skippable(b"") + bytes(7), may(HARMLESS)),
+        ]
+    )
+
+
 def garbage(rng: random.Random, kind: str, canary: Path) -> Made:
     starts = [b"", b"\x1f\x8b\x08", b"PK\x03\x04", b"PK\x05\x06", b"BZh9", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"]
     return rng.choice(starts) + rng.randbytes(rng.choice([0, 10, 500, 5000])), ANY
@@ -498,6 +520,8 @@ ATTACKS: tuple[Attack, ...] = (
     cut,
     flipped,
     garbage,
+    zstd_streams,
+    zstd_streams,
     other_kind,
     headers_flipped,
     headers_flipped,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import lzma
 import tarfile
+import threading
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -16,11 +18,14 @@ import pytest
 
 from cells.garden.garden import Garden
 from cells.garden.images import provide
+from cells.garden.images.collection import StoredLayer
+from cells.garden.images.layer_files import LayerFiles
 from cells.garden.images.source import ImageConfig
 from cells.garden.images.store import LAYERS_MAX
 from cells.garden.spec import ContainerSpec, ProcessSpec
 from diego_py.chain import problem
 from diego_py.errors import DiegoError, RegistryUnreachable
+from tests.fakes import zstd
 from tests.kernel.containers import call, output, shell, start
 from tests.kernel.images import MemorySource, busybox, link, member, tar, until
 
@@ -121,6 +126,38 @@ async def test_the_image_speaks_where_the_container_is_silent(garden: Garden, of
     assert await output(garden, explicit) == ["0", "/etc"]
 
 
+async def test_a_layer_that_hides_all_below(garden: Garden, offer: Offer) -> None:
+    """And what is opaque without an entry of its own has nothing of what it hides: neither content nor mode."""
+    below = tar(member("hidden"), member("kept/", mode=0o700), member("kept/old"), member("kept/in/", mode=0o711))
+    hides = tar(member(".wh..wh..opq"), *busybox())
+    above = tar(member("kept/in/new"), member("over/in/x"))
+    covered = tar(member("over/", mode=0o750), member("over/in/", mode=0o711), member("over/in/y"))
+    again = tar(member("over/.wh..wh..opq"), member("over/in/z"))
+    offer(MemorySource([below, hides, above]))
+    script = "ls -d /hidden /kept/old 2>&1 | wc -l; stat -c '%a %n' /kept /kept/in; ls /kept/in"
+    assert await output(garden, from_image("a", script)) == ["2", "755 /kept", "755 /kept/in", "new"]
+    offer(MemorySource([below, base(), covered, again]))
+    script = "ls -d /hidden /kept/old; stat -c '%a %n' /over /over/in; ls /over/in"
+    assert await output(garden, from_image("b", script)) == [
+        *("/hidden", "/kept/old", "750 /over", "755 /over/in", "z"),
+    ]
+
+
+async def test_marks_of_directories_that_were_replaced(garden: Garden, offer: Offer) -> None:
+    marked = [member("d/"), link("s", "d"), member("s/opaque/.wh..wh..opq"), member("s/implicit/f")]
+    replaced = [link("s", "nowhere"), member("d", b"now a file")]
+    offer(MemorySource([base(), tar(*marked, *replaced)]))
+    assert await output(garden, from_image("a", "cat /d; echo; readlink /s")) == ["now a file", "nowhere"]
+
+
+async def test_times_of_directories_that_were_replaced(garden: Garden, offer: Offer) -> None:
+    """By a file, which keeps its own time, and by a link that leads nowhere, with a directory in each."""
+    directories = [member(name, mtime=1) for name in ("file/", "file/in/", "loop/", "loop/in/", "stays/")]
+    replaced = [member("file", b"x", mtime=2), link("loop", "loop")]
+    offer(MemorySource([base(), tar(*directories, *replaced)]))
+    assert await output(garden, from_image("a", "stat -c %Y /file /stays; readlink /loop")) == ["2", "1", "loop"]
+
+
 async def test_many_layers(garden: Garden, offer: Offer) -> None:
     """Their paths would never fit into the options of a mount."""
     more = [tar(member(f"layer-{number}", b"x")) for number in range(LAYERS_MAX)]
@@ -197,6 +234,50 @@ async def test_the_last_one_ends_the_work(garden: Garden, offer: Offer) -> None:
     await start(garden, from_image("a", "true"))
 
 
+async def test_who_leaves_when_a_layer_is_just_done(
+    garden: Garden, offer: Offer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in its place by then counts: nobody fetches it again, and nobody falls over it."""
+    done, goes_on, finish = threading.Event(), threading.Event(), LayerFiles.finish
+
+    def finished(self: LayerFiles, *arguments: Any) -> StoredLayer:
+        layer = finish(self, *arguments)
+        done.set()
+        goes_on.wait(10)
+        return layer
+
+    monkeypatch.setattr(LayerFiles, "finish", finished)
+    source = offer(MemorySource([base()]))
+    creating = asyncio.gather(garden.create(call(), from_image("a", "true")))
+    await until(done.is_set)
+    creating.cancel()
+    await until(lambda: garden._store._ending != {})
+    goes_on.set()
+    await asyncio.gather(creating, return_exceptions=True)
+    assert len(garden._store.layers) == 1
+    await start(garden, from_image("a", "true"))
+    assert source.fetched == [0]
+
+
+async def test_room_is_made_on_a_full_disk(
+    new_garden: Callable[..., Any], offer: Offer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The note of a removal cannot be written: the create says so, and the store knows what it still has."""
+    garden: Garden = await new_garden(image_store_bytes_max=3 << 20)
+    old = offer(MemorySource([base(), tar(member("old", bytes(2 << 20)))]))
+    assert await output(garden, from_image("a", "true")) == []
+    layers, removed = images(garden) / "layers", images(garden) / "removals.jsonl"
+    removed.symlink_to("/dev/full")
+    offer(MemorySource([base(), tar(member("new", bytes(2 << 20)))]))
+    assert (await fails(garden)).root.code == "garden.no_space"
+    assert {layer.chain_id for layer in garden._store.layers} == {path.name for path in layers.iterdir()}
+    removed.unlink()
+    old.fetched.clear()
+    offer(old)
+    assert await output(garden, from_image("a", "ls /old")) == ["/old"]
+    assert old.fetched == [1]
+
+
 async def test_anothers_credentials_are_not_ours(garden: Garden, offer: Offer, monkeypatch: pytest.MonkeyPatch) -> None:
     bad = MemorySource([base()], hold=asyncio.Event(), failures={0: RegistryUnreachable("no way")})
     good = MemorySource([base()])
@@ -222,7 +303,9 @@ BROKEN: dict[str, tuple[bytes, str, str]] = {
     "garbage": (b"\x1f\x8b" + b"garbage" * 100, "archive.corrupt", "damaged"),
     "dot dot": (tar(member("../escape", b"x")), "archive.unsafe", "../escape"),
     "dev is a link": (tar(link("dev", "/etc")), "archive.unsafe", "real directory"),
-    "zstd": (b"\x28\xb5\x2f\xfd" + bytes(100), "archive.unsupported", "zstd"),
+    "xz": (lzma.compress(bytes(100)), "archive.unsupported", "compression xz"),
+    "zstd's window": (zstd.with_window(31), "archive.too_large", "asks for too much memory"),
+    "zstd's ratio": (zstd.of_zeros(1 << 30), "archive.too_large", "250 times as large"),
     "owner": (tar(member("a", uid=70_000)), "archive.unsafe", "65535"),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -25,16 +26,15 @@ from tests.kernel.registry import PASSWORD, USERNAME, RealRegistry, registry
 pytestmark = pytest.mark.kernel
 
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
-DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
+LAYERS = [tar(*busybox()), tar(member("etc/word", b"from the registry\n", mode=0o644))]
+PROCESS = {"Env": ["FROM=image", "PATH=/bin"], "User": "alice", "WorkingDir": "/tmp"}
 
 
 @pytest.fixture(scope="module")
 def image() -> BuiltImage:
     """A shell, and a layer above it with a word."""
-    return build(
-        [tar(*busybox()), tar(member("etc/word", b"from the registry\n", mode=0o644))],
-        {"Env": ["FROM=image", "PATH=/bin"], "User": "alice", "WorkingDir": "/tmp"},
-    )
+    return build(LAYERS, PROCESS)
 
 
 @pytest.fixture
@@ -51,8 +51,8 @@ async def private() -> AsyncIterator[RealRegistry]:
 
 def as_docker_says(image: BuiltImage) -> BuiltImage:
     """The same image in the words of Docker's own format."""
-    manifest = image.manifest.decode()
-    for oci, docker in ((OCI_MANIFEST, DOCKER_MANIFEST), (CONFIG, DOCKER_CONFIG), (OCI_TAR + "+gzip", DOCKER_LAYER)):
+    manifest = image.manifest.decode().replace(OCI_TAR + "+", DOCKER_LAYER + ".")
+    for oci, docker in ((OCI_MANIFEST, DOCKER_MANIFEST), (CONFIG, DOCKER_CONFIG)):
         manifest = manifest.replace(f'"{oci}"', f'"{docker}"')
     return BuiltImage(manifest.encode(), image.blobs, image.layers)
 
@@ -73,6 +73,26 @@ async def test_tags_and_digests(garden: Garden, public: RealRegistry, image: Bui
 async def test_dockers_own_format(garden: Garden, public: RealRegistry, image: BuiltImage) -> None:
     await public.push("web:latest", as_docker_says(image), DOCKER_MANIFEST)
     assert await words(garden, "c", f"docker://{public.host}/web") == SAID
+
+
+@pytest.mark.parametrize("docker", [False, True])
+async def test_layers_of_zstd(
+    new_garden: Callable[..., Any], public: RealRegistry, open_directory: Path, docker: bool
+) -> None:
+    """In both formats' words, from a registry and from a layout; the layers are those of any other compression."""
+    garden: Garden = await new_garden(images=ImageSettings(image_dirs=(str(open_directory),)))
+    image = build(LAYERS, PROCESS, "zstd")
+    image = as_docker_says(image) if docker else image
+    await public.push("web:v1", image, DOCKER_MANIFEST if docker else OCI_MANIFEST)
+    as_directory(open_directory / "layout", layout((image, "v1")))
+    assert await words(garden, "a", f"docker://{public.host}/web:v1") == SAID
+    for layer in garden._store.layers:
+        shutil.rmtree(garden._store.files.layers / layer.chain_id)
+    await garden._store.prepare()
+    assert await words(garden, "b", f"oci:{open_directory}/layout:v1") == SAID
+    await public.push("web:gzip", build(LAYERS, PROCESS), OCI_MANIFEST)
+    assert await words(garden, "c", f"docker://{public.host}/web:gzip") == SAID
+    assert len(garden._store.layers) == len(LAYERS)
 
 
 async def test_layers_are_not_fetched_again_but_the_tag_is_asked(

@@ -30,12 +30,15 @@ OCI_TAR: Final = "application/vnd.oci.image.layer.v1.tar"
 LAYERS: Final[Mapping[str, str]] = {
     OCI_TAR: "",
     "application/vnd.oci.image.layer.v1.tar+gzip": "gzip",
+    "application/vnd.oci.image.layer.v1.tar+zstd": "zstd",
     "application/vnd.oci.image.layer.nondistributable.v1.tar": "",
     "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip": "gzip",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd": "zstd",
     "application/vnd.docker.image.rootfs.diff.tar": "",
     "application/vnd.docker.image.rootfs.diff.tar.gzip": "gzip",
+    "application/vnd.docker.image.rootfs.diff.tar.zstd": "zstd",
 }
-"""Media types of layers that can be unpacked, and how each is compressed (`gzip`, or not at all)."""
+"""Media types of layers that can be unpacked, and how each is compressed."""
 ACCEPTED: Final = (OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST)
 REF_NAME: Final = "org.opencontainers.image.ref.name"
 """Annotation with the tag of an image in an OCI layout."""

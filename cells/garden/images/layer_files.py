@@ -14,7 +14,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -132,11 +132,15 @@ class LayerFiles:
 
     def _inherit(self, tree: Path, name: bytes, below: tuple[str, ...]) -> None:
         """A directory without an entry of its own looks as it does below: overlayfs shows that of the highest layer."""
+        if _hides_below(tree, name):
+            return
         for chain_id in below:
             try:
                 with _opened(self.tree(chain_id), name) as lower:
                     status = os.fstat(lower)
             except FileNotFoundError:
+                if _hides_below(self.tree(chain_id), name):
+                    return
                 continue
             except OSError as other:
                 if other.errno in (errno.ENOTDIR, errno.ELOOP):
@@ -146,6 +150,11 @@ class LayerFiles:
                 os.fchown(upper, status.st_uid, status.st_gid)
                 os.fchmod(upper, stat.S_IMODE(status.st_mode))
             return
+
+    def hides_all_below(self, chain_id: str) -> bool:
+        """Whether the layer's root is opaque."""
+        with _opened(self.tree(chain_id), b"") as root:
+            return _is_opaque(root)
 
     def _save(self, directory: Path, record: LayerRecord, used_s: float) -> None:
         draft = directory / (RECORD + ".new")
@@ -161,11 +170,20 @@ class LayerFiles:
         shutil.rmtree(self.layers / (chain_id + INCOMPLETE), ignore_errors=True)
         self.blob(chain_id).unlink(missing_ok=True)
 
-    def retire(self, removal: Removal) -> Path:
-        """Make a layer unfindable at once, and write down why; the path returned is to be deleted."""
-        gone = self.layers / (removal.chain_id + REMOVED)
+    def retire(self, chain_id: str) -> None:
+        """Make a layer unfindable at once; `remove` it then."""
+        gone = self.layers / (chain_id + REMOVED)
         shutil.rmtree(gone, ignore_errors=True)
-        (self.layers / removal.chain_id).rename(gone)
+        (self.layers / chain_id).rename(gone)
+
+    def remove(self, retired: Sequence[Removal]) -> None:
+        """Free the disk of layers that were retired, then write down why: on a full disk, not the other way round."""
+        for removal in retired:
+            shutil.rmtree(self.layers / (removal.chain_id + REMOVED), ignore_errors=True)
+        for removal in retired:
+            self._write_down(removal)
+
+    def _write_down(self, removal: Removal) -> None:
         log = self.root / REMOVALS
         with contextlib.suppress(FileNotFoundError):
             if log.stat().st_size > REMOVALS_BYTES_MAX:
@@ -173,7 +191,6 @@ class LayerFiles:
         line = {"at": round(time.time(), 3), "layer": removal.chain_id, "bytes": removal.disk_bytes}
         with log.open("a") as file:
             file.write(json.dumps({**line, "reason": removal.reason}) + "\n")
-        return gone
 
     def prune_parts(self, busy: set[str]) -> None:
         """Remove beginnings of blobs that nobody came back for."""
@@ -191,6 +208,28 @@ def _opened(tree: Path, name: bytes) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+def _hides_below(tree: Path, name: bytes) -> bool:
+    """Whether a directory above `name` is opaque in this layer, so that of lower layers nothing is seen there."""
+    parts = name.split(b"/") if name else []
+    for length in range(len(parts)):
+        try:
+            with _opened(tree, b"/".join(parts[:length])) as above:
+                if _is_opaque(above):
+                    return True
+        except FileNotFoundError:
+            return False
+    return False
+
+
+def _is_opaque(directory: int) -> bool:
+    try:
+        return os.getxattr(directory, OPAQUE_XATTR) == b"y"
+    except OSError as absent:
+        if absent.errno != errno.ENODATA:
+            raise
+        return False
 
 
 def _measure(tree: Path) -> tuple[int, int]:

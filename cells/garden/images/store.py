@@ -22,7 +22,7 @@ from cells.garden.children import in_thread, uninterrupted
 from cells.garden.images.collection import Removal, StoredLayer, chain_ids, plan_gc
 from cells.garden.images.layer_files import LayerFiles
 from cells.garden.images.source import Image, Layer, Source
-from cells.garden.images.unpack import UnpackLimits, extract
+from cells.garden.images.unpack import Unpacked, UnpackLimits, extract
 from diego_py.call import Call
 from diego_py.errors import (
     ArchiveCorrupt,
@@ -112,20 +112,25 @@ class Store:
         return chain
 
     def paths(self, chain: Sequence[str]) -> tuple[Path, ...]:
-        """The unpacked layers."""
-        return tuple(self.files.tree(chain_id) for chain_id in chain)
+        """The unpacked layers, without those that a higher one hides altogether: overlayfs would show them."""
+        shown: list[str] = []
+        for chain_id in chain:
+            shown = [chain_id] if self.files.hides_all_below(chain_id) else [*shown, chain_id]
+        return tuple(self.files.tree(chain_id) for chain_id in shown)
 
     async def collect(self) -> tuple[Removal, ...]:
         """Remove what the limit has no room for. Returns the decisions; they are also in `removals.jsonl`."""
         used = {*self.in_use(), *self._pins, *self._pulls}
-        removals = plan_gc(self.layers, used, self.bytes_max)
-        paths = [self.files.retire(removal) for removal in removals]
-        for removal in removals:
-            del self._stored[removal.chain_id]
-        for path in paths:
-            await in_thread(shutil.rmtree, path, True)
+        retired: list[Removal] = []
+        try:
+            for removal in plan_gc(self.layers, used, self.bytes_max):  # No await: the plan is of this moment.
+                self.files.retire(removal.chain_id)
+                del self._stored[removal.chain_id]
+                retired.append(removal)
+        finally:
+            await in_thread(self.files.remove, retired)
         await in_thread(self.files.prune_parts, set(self._pulls))
-        return removals
+        return tuple(retired)
 
     async def close(self) -> None:
         """End all work."""
@@ -219,11 +224,15 @@ class Store:
                 await asyncio.wait([below])
             if len(chain) > 1 and chain[-2] not in self._stored:
                 raise GardenFailed(f"unpack layer {layer.digest}: the layer below it is not there")
-            self._stored[chain_id] = await in_thread(self.files.finish, chain_id, chain[-2::-1], unpacked)
+            await uninterrupted(self._finish(chain, unpacked))
         except OSError as refused:
             raise self._translated(refused) from refused
         finally:
             await in_thread(self.files.discard, chain_id)
+
+    async def _finish(self, chain: tuple[str, ...], unpacked: Unpacked) -> None:
+        """What is in its place on disk must also be known: nobody else would put it there again, or remove it."""
+        self._stored[chain[-1]] = await in_thread(self.files.finish, chain[-1], chain[-2::-1], unpacked)
 
     def _translated(self, refused: OSError) -> DiegoError:
         what = errno.errorcode.get(refused.errno or 0, "?")

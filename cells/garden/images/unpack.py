@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -37,8 +38,8 @@ READ_BYTES = 64 * 1024
 SHOWN_BYTES_MAX = 200
 ROOT = str(Path(__file__).parents[3])
 START = (
-    "import sys; sys.path[:0] = sys.argv[1:3]; "
-    "from cells.garden.images.unpacker.main import main; main(sys.argv[3:])"
+    "import sys; sys.path[:0] = sys.argv[1:4]; "
+    "from cells.garden.images.unpacker.main import main; main(sys.argv[4:])"
 )
 ISOLATED = ("--net", "--ipc")
 KINDS: dict[bytes, type[DiegoError]] = {
@@ -162,8 +163,6 @@ async def _all_of(stream: asyncio.StreamReader, most: int) -> bytes:
 
 
 def _argv(kind: Kind, target_fd: int, limits: UnpackLimits, ids: Owner | int) -> list[str]:
-    import prctl
-
     options: dict[str, object] = {
         "kind": kind,
         "target": target_fd,
@@ -179,9 +178,21 @@ def _argv(kind: Kind, target_fd: int, limits: UnpackLimits, ids: Owner | int) ->
     if isinstance(ids, Owner):
         options["owner"] = f"{ids.uid}:{ids.gid}"
     unshare = shutil.which("unshare") or "unshare"
-    packages = str(Path(prctl.__file__).parent)
-    python = [sys.executable, "-I", "-S", "-c", START, ROOT, packages]
+    python = [sys.executable, "-I", "-S", "-c", START, ROOT, *_packages()]
     return [unshare, *ISOLATED, "--", *python, *(f"{name}={value}" for name, value in options.items())]
+
+
+@cache
+def _packages() -> tuple[str, str]:
+    """Where the child finds what it imports besides the standard library; the same place twice, as a rule."""
+    import prctl
+
+    place = str(Path(prctl.__file__).parent)
+    if sys.version_info >= (3, 14):
+        return place, place
+    from backports import zstd
+
+    return place, str(Path(zstd.__file__).parents[2])
 
 
 def _read(status: int, answer: bytes, told: bytes, limits: UnpackLimits, free: os.statvfs_result) -> Unpacked:

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 MEMORY_BYTES_MAX = 640 * 1024 * 1024
 FILES_MAX = 64
 COMPRESSIONS = {
-    "tar": ("none", "gzip", "bzip2", "xz"),
+    "tar": ("none", "gzip", "bzip2", "xz", "zstd"),
     "tgz": ("gzip",),
-    "rootfs": ("none", "gzip", "bzip2", "xz"),
-    "layer": ("none", "gzip"),
+    "rootfs": ("none", "gzip", "bzip2", "xz", "zstd"),
+    "layer": ("none", "gzip", "zstd"),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from cells.garden.images.unpacker.refusal import CORRUPT, TOO_LARGE, UNSUPPORTED, Limits, Refused
 
@@ -13,11 +14,16 @@ if TYPE_CHECKING:
 CHUNK = 256 * 1024
 LZMA_BYTES_MAX = 128 * 1024 * 1024
 """Memory that an xz stream may ask for."""
+ZSTD_WINDOW_LOG_MAX = 27
+"""The same for zstd, as a power of two: what its own program takes unless it is told otherwise."""
+MEMORY_WORDS = ("Memory usage limit", "requires too much memory")
+"""How liblzma and libzstd say that a stream asks for more."""
 MAGICS = (
     (b"\x1f\x8b", "gzip"),
     (b"BZh", "bzip2"),
     (b"\xfd7zXZ\x00", "xz"),
     (b"\x28\xb5\x2f\xfd", "zstd"),
+    *((bytes((first,)) + b"\x2a\x4d\x18", "zstd") for first in range(0x50, 0x60)),  # A frame that is to be skipped.
 )
 
 
@@ -109,6 +115,8 @@ class Stream:
             try:
                 data: bytes = self._decoder.feed(self._waiting)
             except self._broken as broken:
+                if any(words in str(broken) for words in MEMORY_WORDS):
+                    raise Refused(TOO_LARGE, f"its {self.compression} stream asks for too much memory") from broken
                 raise Refused(CORRUPT, f"its {self.compression} stream is damaged") from broken
             self._waiting = b""
             if self._decoder.ended:
@@ -163,7 +171,7 @@ class _Zlib:
 
 
 class _Other:
-    """bzip2 and xz, whose decompressors in the standard library are alike."""
+    """bzip2, xz and a frame of zstd, whose decompressors in the standard library are alike."""
 
     may_end = False
 
@@ -200,4 +208,12 @@ def _decoder(compression: str) -> Any:
         import lzma
 
         return lambda: _Other(lzma.LZMADecompressor(memlimit=LZMA_BYTES_MAX)), (lzma.LZMAError,)
+    if compression == "zstd":
+        if sys.version_info >= (3, 14):
+            from compression import zstd
+        else:
+            from backports import zstd
+
+        options = {zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW_LOG_MAX}
+        return lambda: _Other(zstd.ZstdDecompressor(options=options)), (zstd.ZstdError,)
     return _Plain, ()

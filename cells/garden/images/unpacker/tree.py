@@ -40,6 +40,8 @@ MOUNT_POINTS = (b"dev", b"proc", b"sys")
 XATTRS_KEPT = (b"user.", b"security.capability")
 XATTRS_NEVER = (b"user.overlay.",)
 """overlayfs would take these for its own and look elsewhere for a file or a directory."""
+REPLACED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+"""What looking at a directory answers when a later entry came into its place, or of one above it."""
 HERE = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 Owner = tuple[int, int] | None
@@ -56,7 +58,7 @@ class Tree:
         self._first_id = first_id
         self._root = os.open("/", HERE)
         self._parent: tuple[tuple[bytes, ...], int, int] | None = None
-        self._times: list[tuple[bytes, int]] = []
+        self._times: dict[bytes, int] = {}
         self.entries = 0
         self.bytes = 0
         self.disk_bytes = 0
@@ -95,16 +97,29 @@ class Tree:
     def finish(self) -> None:
         """Once all entries are there: times of directories, and a last look at what the runtime will mount on."""
         self._forget_parent()
-        for name, mtime in self._times:
+        for name, mtime in self._times.items():
             try:
                 os.utime(b"/" + name, (mtime, mtime), follow_symlinks=False)
-            except FileNotFoundError:
-                continue  # Replaced by a later entry.
+            except OSError as refused:
+                if refused.errno not in REPLACED:
+                    raise
+        self.opaque = {name for name in self.opaque if self._is_directory(name)}
+        self.implicit = {name: None for name in self.implicit if self._is_directory(name)}
         if self._system:
             for name in MOUNT_POINTS:
                 status = self._look(self._root, name)
                 if status is not None and not (stat.S_ISDIR(status.st_mode) or _is_whiteout(status)):
                     raise Refused(UNSAFE, "must be a real directory, or absent", name)
+
+    def _is_directory(self, name: bytes) -> bool:
+        """Whether a marked directory is still one: a later entry may have come into the place of what it was in."""
+        try:
+            os.close(os.open(b"/" + name, HERE | os.O_NOFOLLOW))
+        except OSError as gone:
+            if gone.errno not in REPLACED:
+                raise
+            return False
+        return True
 
     # Names
 
@@ -299,14 +314,12 @@ class Tree:
             os.close(fd)
         self.implicit.pop(name, None)
         if entry.mtime is not None and name:
-            self._times.append((name, entry.mtime))
+            self._times[name] = entry.mtime
 
     def _white_out(self, entry: Entry, parts: tuple[bytes, ...]) -> None:
         last = parts[-1]
         directory = parts[:-1]
         if last == OPAQUE:
-            if not directory:
-                raise Refused(UNSAFE, "a layer that hides all layers below it", entry.name)
             self._directory(directory, entry.name)
             self._opaque(b"/".join(directory))
             return
@@ -332,6 +345,7 @@ class Tree:
         if not self._layer:
             raise Refused(UNSAFE, "a file in the place of a directory", entry.name)
         self._remove(here, last)
+        self._times.pop(name, None)
         below = name + b"/"
         for marks in (self.opaque, self.implicit):
             for mark in [mark for mark in marks if mark == name or mark.startswith(below)]:

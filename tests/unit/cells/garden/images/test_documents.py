@@ -160,8 +160,8 @@ def test_other_kinds_are_named() -> None:
     signed = "application/vnd.docker.distribution.manifest.v1+prettyjws"
     with pytest.raises(ImageUnsupported, match="prettyjws"):
         documents.read(manifest(), signed)
-    with pytest.raises(ImageUnsupported, match="zstd"):
-        image(FULL, layers=[pointer(TWO, kind=OCI_TAR + "+zstd")])
+    with pytest.raises(ImageUnsupported, match="brotli"):
+        image(FULL, layers=[pointer(TWO, kind=OCI_TAR + "+brotli")])
     with pytest.raises(ImageUnsupported, match="helm"):
         image(FULL, config=pointer(ONE, kind="application/vnd.cncf.helm.config.v1+json"))
     with pytest.raises(ImageUnsupported, match="sha512"):

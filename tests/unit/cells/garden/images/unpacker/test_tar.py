@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
+import lzma
 import os
+import struct
 import tarfile
 import tempfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,7 @@ from cells.garden.images.unpacker.entry import Entry
 from cells.garden.images.unpacker.refusal import Limits, Refused
 from cells.garden.images.unpacker.stream import Stream
 from cells.garden.images.unpacker.tar import TarReader, pax_records
+from tests.fakes import zstd
 
 LIMITS = Limits(
     {
@@ -37,7 +41,7 @@ def read(data: bytes, needs_end: bool = True) -> list[tuple[Entry, bytes]]:
         file.write(data)
         file.seek(0)
         os.lseek(file.fileno(), 0, os.SEEK_SET)
-        reader = TarReader(Stream(file.fileno(), ("none", "gzip", "bzip2", "xz"), LIMITS), LIMITS, needs_end)
+        reader = TarReader(Stream(file.fileno(), ("none", "gzip", "bzip2", "xz", "zstd"), LIMITS), LIMITS, needs_end)
         found = []
         for entry in reader.entries():
             content = b""
@@ -122,6 +126,55 @@ def test_compressions(mode: str, tmp_path: Path) -> None:
     with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
         archive.addfile(tarfile.TarInfo("a"))
     assert [entry.name for entry, _ in read(path.read_bytes())] == [b"a"]
+
+
+def test_frames_of_zstd() -> None:
+    """In as many as one likes, with what is to be skipped anywhere, and zeros behind."""
+    data = written([(tarfile.TarInfo("a"), os.urandom(900))], tarfile.PAX_FORMAT)
+    frames = [zstd.compress(data[:700]), zstd.compress(b""), zstd.compress(data[700:])]
+    between = zstd.skippable(bytes(5000), 15)
+    packed = zstd.skippable() + between.join(frames) + zstd.skippable(b"") + bytes(100)
+    assert [content for _, content in read(packed)] == [content for _, content in read(data)]
+
+
+@given(st.data())
+def test_a_stream_of_zstd_that_is_cut(data: st.DataObject) -> None:
+    packed = zstd.compress(written([(tarfile.TarInfo("a"), b"content")], tarfile.PAX_FORMAT))
+    length = data.draw(st.integers(4, len(packed) + len(zstd.skippable()) - 1).filter(lambda n: n != len(packed)))
+    with pytest.raises(Refused, match="too early"):
+        read((packed + zstd.skippable())[:length], needs_end=False)
+
+
+@given(st.binary(min_size=4, max_size=100).filter(lambda end: end.strip(b"\0") and end[1:4] != b"\x2a\x4d\x18"))
+def test_what_is_behind_a_stream_of_zstd(garbage: bytes) -> None:
+    with pytest.raises(Refused, match=r"damaged|too early"):
+        read(zstd.compress(written([], tarfile.PAX_FORMAT)) + garbage)
+
+
+@pytest.mark.parametrize(("log", "words"), [(27, "no number|checksum"), (28, "memory"), (31, "memory"), (41, "memory")])
+def test_a_window_of_zstd(log: int, words: str) -> None:
+    """128 MiB of memory are given, and what is in the frame is then found to be no archive; more is not even tried."""
+    with pytest.raises(Refused, match=words) as refused:
+        read(zstd.with_window(log, b"x" * 1024))
+    assert refused.value.kind == ("corrupt" if log == 27 else "too_large")
+
+
+def test_memory_for_xz() -> None:
+    """The header of the first block asks for a dictionary of 4 GiB."""
+    data = bytearray(lzma.compress(written([], tarfile.PAX_FORMAT)))
+    end = 12 + 4 * data[12]
+    data[16] = 40
+    struct.pack_into("<I", data, end, zlib.crc32(data[12:end]))
+    with pytest.raises(Refused, match="xz stream asks for too much memory"):
+        read(bytes(data))
+
+
+def test_a_bomb_of_zstd_stops_at_once() -> None:
+    """12 KiB for 384 MiB: no more than the limit is ever unpacked, and nothing is kept of it."""
+    info = tarfile.TarInfo("a")
+    info.size = 1 << 28
+    with pytest.raises(Refused, match="50 times as large"):
+        read(zstd.compress(info.tobuf()) + zstd.of_zeros(3 << 27))
 
 
 def test_a_bomb_stops_early() -> None:
