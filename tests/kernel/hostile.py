@@ -22,6 +22,7 @@ from attrs import frozen
 from tests.fakes import zstd
 
 KINDS = ("tar", "tgz", "zip", "layer")
+OPAQUE = ".wh..wh..opq"
 TOKEN = "hostile-entry"
 """Part of every name that must not appear outside."""
 UNSAFE, CORRUPT, TOO_LARGE, UNSUPPORTED = (
@@ -203,7 +204,7 @@ def set_id_bits(rng: random.Random, kind: str, canary: Path) -> Made:
 
 def whiteouts(rng: random.Random, kind: str, canary: Path) -> Made:
     bad = [".wh.", ".wh..", ".wh...", "a/.wh...", ".wh.x/y", "a/.wh./x", "a/.wh..wh..opq/x"]
-    good = [".wh.etc", ".wh..wh..opq", "a/.wh.x", "a/.wh..wh..opq", ".wh..wh.plnk", ".wh..wh.aufs", "a/.wh.a\n", ".wh.dev"]
+    good = [".wh.etc", OPAQUE, "a/.wh.x", f"a/{OPAQUE}", ".wh..wh.plnk", ".wh..wh.aufs", "a/.wh.a\n", ".wh.dev"]
     name = rng.choice(bad + good)
     items = [Item(FILE, "a/x"), Item(rng.choice([FILE, DIRECTORY, SYMLINK]), name, link="/etc"), Item(DIRECTORY, "a/x")]
     allowed = may(UNSAFE) if name in bad else may(HARMLESS)

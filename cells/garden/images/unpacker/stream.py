@@ -214,6 +214,6 @@ def _decoder(compression: str) -> Any:
         else:
             from backports import zstd
 
-        options = {zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW_LOG_MAX}
+        options = {int(zstd.DecompressionParameter.window_log_max): ZSTD_WINDOW_LOG_MAX}
         return lambda: _Other(zstd.ZstdDecompressor(options=options)), (zstd.ZstdError,)
     return _Plain, ()
