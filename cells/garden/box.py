@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 from attrs import define, evolve, field
 
+from cells.garden.bundle.plan import Plan
 from cells.garden.depot import Directory, Record
 from cells.garden.extras import Runtimes
 from cells.garden.network.nft_elements import Elements
 from cells.garden.processes import Process
 from cells.garden.sandboxes.pool import Place
-from cells.garden.spec import Container, Exit, Network, State
+from cells.garden.spec import Container, Exit, MainProcess, Network, State
 from diego_py.errors import SandboxFailed
 
 if TYPE_CHECKING:
@@ -110,7 +111,14 @@ class Box:
             limits=self.record.limits,
             created_at=datetime.fromisoformat(self.record.created_at),
             sandbox_of=self.record.sandbox_of,
+            process=self.record.process,
         )
+
+    def has_plan(self, plan: Plan, user: str) -> None:
+        """What its own process will be; `user` as it was named."""
+        identity = plan.identity
+        process = MainProcess(plan.path, plan.args, plan.cwd, user, identity.uid, identity.gid)
+        self.record = evolve(self.record, process=process)
 
     def has_holder(self, holder: Process) -> None:
         self.record = evolve(self.record, holder_pid=holder.pid, holder_started=holder.started)

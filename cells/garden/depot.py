@@ -18,7 +18,7 @@ from typing import Literal
 import msgspec
 from attrs import define, field, frozen
 
-from cells.garden.spec import EgressRule, Exit, Limits, PortForward
+from cells.garden.spec import EgressRule, Exit, Limits, MainProcess, PortForward
 
 Phase = Literal["creating", "created", "running", "destroying"]
 
@@ -64,6 +64,10 @@ class Record:
     """Of a sidecar: the container that its place, ports and holder belong to."""
     part: int = 0
     """A sidecar's number beside that container, which is 0 itself."""
+    process: MainProcess | None = None
+    """Before it begins already: what was made of the spec and the image."""
+    image_user: str = "root"
+    """Who a process is that names nobody."""
 
 
 @frozen

@@ -43,7 +43,7 @@ async def describe(host: Host, box: Box, process: ProcessSpec) -> Path:
     # Not a number: the files of one that an earlier garden began may still be there, and a runtime wants its own new.
     base = box.directory.exit / f"exec-{secrets.token_hex(EXEC_NAME_BYTES)}"
     root = str(box.directory.rootfs)
-    identity = users.look_up(root, process.user)
+    identity = users.look_up(root, process.user or box.record.image_user)
     cwd = working_directory(root, process.cwd, identity)
     if not users.is_directory(root, cwd):
         await copying.make_directory(host, box, cwd, identity)

@@ -115,7 +115,7 @@ class Garden:
     async def create(self, call: Call, spec: ContainerSpec) -> Container:
         """Make a container whose user process has not begun. Any failure leaves nothing of it behind.
 
-        Raises GardenFailed or, as its causes, RootfsNotFound, the kinds of ImageFailed, RegistryFailed and
+        Raises GardenFailed or, as its causes, RootfsNotFound, ImageHasNoCommand and the like, RegistryFailed and
         ArchiveUnsafe, NoSpace, UserNotFound, PoolExhausted, MountFailed, RuntimeFailed and its kinds, NetworkFailed,
         QuotaUnavailable, VolumeFailed, BudgetSpent; ContainerNotFound for a sidecar of none.
         """
@@ -130,7 +130,7 @@ class Garden:
                     undo.push_async_exit(Undo(box, self._demolish))
                     with call.step("image"):
                         root = await wanted.provide(call)
-                    box.record = evolve(box.record, layer=root.top)
+                    box.record = evolve(box.record, layer=root.top, image_user=provide.user_of(root.config))
                     spec = provide.completed(spec, root.config)
                     async with self._builders:
                         # The grace period of the first move into a cgroup passes while we do everything before it.
@@ -154,6 +154,7 @@ class Garden:
             bound = await in_thread(binds.attach, spec, self.config.bind_source_dirs, box.directory, namespace)
         with call.step("bundle"):
             plan = host.plan(spec, box, identity, bound)
+            box.has_plan(plan, spec.user)
             directories.make_missing(plan.rootfs, plan.cwd, first_id + identity.uid, first_id + identity.gid)
             host.write_etc(box, plan.hostname)
             config = bundle.build(plan)

@@ -206,8 +206,22 @@ class ProcessSpec:
     cwd: str | None = None
     """None: as for the container's own process. Made, as the user's, when it is missing."""
     user: str = "root"
+    """Empty: the image's, else root."""
     terminal: Window | None = None
     """Give it a terminal of this size (a session only); None: pipes."""
+
+
+@frozen
+class MainProcess:
+    """The container's own process as it is executed: what the spec said, and the image where that was silent."""
+
+    path: str
+    args: tuple[str, ...] = field(repr=False)
+    cwd: str
+    user: str
+    """As it was named; the ids are what became of that in the image's own passwd and group."""
+    uid: int
+    gid: int
 
 
 @frozen
@@ -222,6 +236,8 @@ class Container:
     created_at: datetime
     sandbox_of: str | None = None
     """Of a sidecar: the container whose namespaces and network it has."""
+    process: MainProcess | None = None
+    """None when an earlier release made it."""
 
 
 @frozen

@@ -128,6 +128,7 @@ def describe(container: Container, usage: Usage) -> dict[str, object]:
         "network": net_info_of(container.network),
         "memory_bytes": container.limits.memory_bytes,
         "usage": usage,
+        "process": container.process,
         "properties": dict(container.properties),
     }
 

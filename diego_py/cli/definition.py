@@ -11,6 +11,7 @@ import click
 
 from diego_py.errors import InvalidSpec
 from diego_py.http.server import decode
+from diego_py.image_reference import IMAGE_SCHEMES
 from diego_py.models import desired_lrp
 from diego_py.models.actions import Action, EnvironmentVariable, RunAction
 from diego_py.models.checks import Check, CheckDefinition, CommandCheck, HTTPCheck, TCPCheck
@@ -19,6 +20,8 @@ from diego_py.models.identifiers import Domain, ProcessGuid
 from diego_py.secret import Secret
 from diego_py.wire import to_builtins
 
+USER_DEFAULT = "vcap"
+"""Of what is not an image, as in Diego's stacks."""
 UNITS = {"": 1, "M": 1, "MB": 1, "G": 1024, "GB": 1024}
 
 
@@ -42,14 +45,14 @@ def definition_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.argument("guid", required=False),
             click.argument("command", nargs=-1, type=click.UNPROCESSED),
             click.option("-f", "--file", type=click.File("rb"), help="The definition as JSON; - is standard input."),
-            click.option("--rootfs", metavar="NAME", help="A root file system that the cells have: busybox."),
+            click.option("--rootfs", metavar="NAME", help="What the cells have: busybox; or an image: docker://HOST/NAME."),
             click.option("--instances", type=click.IntRange(0), default=1, show_default=True),
             click.option("--memory", type=Megabytes(), default=0, help="Limit of one instance: 64, 64M, 2G."),
             click.option("--disk", type=Megabytes(), default=0, help="What one instance may write: 64, 64M, 2G."),
             click.option("--cpu-weight", type=click.IntRange(0, 10_000), default=0, metavar="N"),
             click.option("--port", "ports", type=click.IntRange(1, 65_535), multiple=True, metavar="PORT"),
             click.option("--env", multiple=True, metavar="NAME=VALUE", help="NAME alone takes our own value of it."),
-            click.option("--user", default="vcap", show_default=True, help="Who the process is, inside."),
+            click.option("--user", help="Who the process is, inside. Default: what the image says, or else vcap."),
             click.option("--dir", "directory", default="", metavar="DIR", help="Where the process starts."),
             click.option("--http-check", metavar="PORT[/PATH]", help="Healthy when GET answers 200."),
             click.option("--tcp-check", type=click.IntRange(1, 65_535), metavar="PORT"),
@@ -88,9 +91,10 @@ _FLAGS = (
 
 def _from_flags(given: Mapping[str, Any]) -> DesiredLRPDefinition:
     guid, command, rootfs = given["guid"], given["command"], given["rootfs"]
-    if not guid or not command or not rootfs:
+    if not guid or not rootfs or not (command or _is_image(rootfs)):
         raise click.UsageError("an LRP needs GUID, --rootfs NAME and -- COMMAND…, or all of it in -f FILE")
-    checks = _checks(given)
+    user = given["user"] or ("" if _is_image(rootfs) else USER_DEFAULT)
+    checks = _checks(given, user)
     return DesiredLRPDefinition(
         process_guid=ProcessGuid(guid),
         domain=Domain(given["domain"]),
@@ -98,7 +102,7 @@ def _from_flags(given: Mapping[str, Any]) -> DesiredLRPDefinition:
         instances=given["instances"],
         environment_variables=_environment(given["env"]),
         action=Action(
-            run=RunAction(path=command[0], args=tuple(command[1:]), user=given["user"], dir=given["directory"])
+            run=RunAction(path="".join(command[:1]), args=tuple(command[1:]), user=user, dir=given["directory"])
         ),
         start_timeout_ms=round(given["start_timeout"] * 1000),
         memory_mb=given["memory"],
@@ -120,7 +124,12 @@ def _environment(pairs: Sequence[str]) -> tuple[EnvironmentVariable, ...]:
     return tuple(variables)
 
 
-def _checks(given: Mapping[str, Any]) -> tuple[Check, ...]:
+def _is_image(rootfs: str) -> bool:
+    """It says itself what to run and as whom."""
+    return rootfs.partition(":")[0] in IMAGE_SCHEMES
+
+
+def _checks(given: Mapping[str, Any], user: str) -> tuple[Check, ...]:
     checks = []
     if given["http_check"]:
         port, slash, path = str(given["http_check"]).partition("/")
@@ -131,7 +140,7 @@ def _checks(given: Mapping[str, Any]) -> tuple[Check, ...]:
         checks.append(Check(tcp=TCPCheck(port=given["tcp_check"])))
     if given["command_check"]:
         words = shlex.split(given["command_check"])
-        checks.append(Check(command=CommandCheck(path=words[0], args=tuple(words[1:]), user=given["user"])))
+        checks.append(Check(command=CommandCheck(path=words[0], args=tuple(words[1:]), user=user)))
     return tuple(checks)
 
 

@@ -94,6 +94,7 @@ from diego_py.errors.hops import (
 )
 from diego_py.errors.images import (
     ImageCorrupt,
+    ImageHasNoCommand,
     ImageNotAllowed,
     ImageNotFound,
     ImagePlatformMissing,
@@ -185,6 +186,7 @@ __all__ = [
     "IdempotencyMismatch",
     "IllegalTransition",
     "ImageCorrupt",
+    "ImageHasNoCommand",
     "ImageNotAllowed",
     "ImageNotFound",
     "ImagePlatformMissing",

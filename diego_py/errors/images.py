@@ -36,7 +36,19 @@ class ImageUnsupported(DiegoError):
     title = "The image has a form that is not supported"
     fault = Fault.APP
     elsewhere = False
-    next: ClassVar[tuple[Next, ...]] = (Next("Push the image as an OCI or Docker v2 image with gzip or plain layers"),)
+    next: ClassVar[tuple[Next, ...]] = (Next("Push an OCI or Docker v2 image with layers of gzip, zstd or plain"),)
+
+
+class ImageHasNoCommand(DiegoError):
+    """Neither the definition nor the image says what to execute."""
+
+    code = "image.no_command"
+    title = "Nothing says what to execute"
+    fault = Fault.APP
+    elsewhere = False
+    next: ClassVar[tuple[Next, ...]] = (
+        Next("Set action.run.path, or build the image with an ENTRYPOINT or CMD"),
+    )
 
 
 class ImagePlatformMissing(DiegoError):

@@ -64,15 +64,17 @@ class ResourceLimits:
 
 @attrs.frozen(kw_only=True)
 class RunAction:
-    """Execute one process; fails unless it exits with 0."""
+    """Execute one process; fails unless it exits with 0. Where it is silent, what its image says holds."""
 
-    path: RequiredText
+    path: Text = ""
+    """Empty, for the `run` that is `action` itself: the image's entry point, with `args` or else its command."""
     args: tuple[Annotated[str, Limits(bytes_max=ARGUMENT_BYTES_MAX)], ...] = ()
     dir: Text = ""
-    """Working directory; empty is the user's home directory."""
+    """Working directory; empty is the image's, or else the user's home directory."""
     env: Environment = ()
     resource_limits: ResourceLimits | None = None
-    user: Name
+    user: Label = ""
+    """A name of the image's passwd, `UID` or `UID:GID`. Empty: the image's user, or else root of the container."""
     log_source: Label = ""
     suppress_log_output: bool = False
 
@@ -223,6 +225,20 @@ class Action:
         if len(present) != 1:
             raise ValueError(f"an action has exactly one kind, this one has {len(present)}")
         return present[0]
+
+
+def runs_of(action: Action, at: str) -> Iterator[tuple[str, RunAction]]:
+    """Every process of a tree of actions, valid or not, and where it is. The tree is as deep as the JSON it came as."""
+    for attribute in attrs.fields(Action):
+        kind, pointer = getattr(action, attribute.name), f"{at}/{attribute.name.rstrip('_')}"
+        match kind:
+            case RunAction():
+                yield pointer, kind
+            case TimeoutAction() | EmitProgressAction() | TryAction():
+                yield from runs_of(kind.action, f"{pointer}/action")
+            case ParallelAction() | SerialAction() | CodependentAction():
+                for position, inner in enumerate(kind.actions):
+                    yield from runs_of(inner, f"{pointer}/actions/{position}")
 
 
 def duplicate_names(variables: tuple[EnvironmentVariable, ...], pointer: str) -> Iterator[FieldError]:

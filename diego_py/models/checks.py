@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Final, TypeAlias
 import attrs
 
 from diego_py.models.actions import ARGUMENT_BYTES_MAX
-from diego_py.models.fields import DurationMs, Label, Limits, Name, NetworkPort, RequiredText, Text
+from diego_py.models.fields import DurationMs, Label, Limits, NetworkPort, RequiredText, Text
 
 CHECK_TIMEOUT_MS_DEFAULT: Final = 1000
 """Diego: executor containerstore, default of connect_timeout_ms and request_timeout_ms."""
@@ -42,7 +42,8 @@ class CommandCheck:
 
     path: RequiredText
     args: tuple[Annotated[str, Limits(bytes_max=ARGUMENT_BYTES_MAX)], ...] = ()
-    user: Name
+    user: Label = ""
+    """Empty: the image's user, as in a RunAction."""
     timeout_ms: DurationMs = CHECK_TIMEOUT_MS_DEFAULT
     """0 is the cell's default."""
     interval_ms: DurationMs = 0

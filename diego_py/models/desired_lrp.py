@@ -40,6 +40,8 @@ from diego_py.models.workload import (
     PlacementTags,
     Resources,
     image_credential_rules,
+    process_rules,
+    user_rule,
     workload_rules,
 )
 from diego_py.secret import Secret
@@ -136,6 +138,18 @@ class DesiredLRPDefinition:
     def rules(self) -> Iterator[FieldError]:
         """Rules that look at several fields."""
         yield from workload_rules(self)
+        sidecars = {f"/sidecars/{number}/action": sidecar.action for number, sidecar in enumerate(self.sidecars)}
+        trees = {"/setup": self.setup, "/action": self.action, "/monitor": self.monitor, **sidecars}
+        yield from process_rules(self.rootfs, trees)
+        yield from self._check_rules()
+
+    def _check_rules(self) -> Iterator[FieldError]:
+        checks = self.check_definition or CheckDefinition()
+        for kind in ("checks", "readiness_checks"):
+            for number, check in enumerate(getattr(checks, kind)):
+                if check.command is not None:
+                    at = f"/check_definition/{kind}/{number}/command"
+                    yield from user_rule(self.rootfs, check.command.user, at)
 
 
 @attrs.frozen(kw_only=True)

@@ -38,6 +38,7 @@ from diego_py.models.workload import (
     Network,
     PlacementTags,
     Resources,
+    process_rules,
     workload_rules,
 )
 from diego_py.secret import Secret
@@ -150,6 +151,7 @@ class TaskDefinition:
     def rules(self) -> Iterator[FieldError]:
         """Rules that look at several fields."""
         yield from workload_rules(self)
+        yield from process_rules(self.rootfs, {"/action": self.action})
 
 
 @attrs.frozen(kw_only=True)

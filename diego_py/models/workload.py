@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Final, Protocol, TypeAlias
 import attrs
 
 from diego_py import image_reference
-from diego_py.models.actions import EnvironmentVariable, duplicate_names
+from diego_py.models.actions import Action, EnvironmentVariable, duplicate_names, runs_of
 from diego_py.models.fields import (
     DUPLICATE,
     INT32_MAX,
@@ -31,6 +31,8 @@ CPU_WEIGHT_MAX: Final = 10_000
 """The largest cpu.weight of cgroup v2. Diego intends 1-100 and does not check."""
 IMAGE_PASSWORD_BYTES_MAX: Final = 64 * 1024
 """Registry tokens are a few KiB."""
+MAIN_PROCESS: Final = "/action/run"
+"""The one process that can be the image's own."""
 
 CpuWeight: TypeAlias = Annotated[int, Limits(minimum=0, maximum=CPU_WEIGHT_MAX)]
 """A share relative to the other containers of the cell; 0 is the cell's default."""
@@ -139,11 +141,31 @@ def workload_rules(workload: Workload) -> Iterator[FieldError]:
 
 def _rootfs_rules(rootfs: str) -> Iterator[FieldError]:
     """A reference to an image has the form of one. Whether a cell has what it names is the auction's to say."""
-    if rootfs.partition(":")[0] in image_reference.IMAGE_SCHEMES:
+    if _is_image(rootfs):
         try:
             image_reference.parse(rootfs)
         except image_reference.BadReference as bad:
             yield FieldError("/rootfs", INVALID, str(bad))
+
+
+def process_rules(rootfs: str, trees: Mapping[str, Action | None]) -> Iterator[FieldError]:
+    """Who says what the processes are: an image may; a directory of the cell's cannot. `trees`: actions by pointer."""
+    for at, action in trees.items():
+        for pointer, run in runs_of(action, at) if action is not None else ():
+            if not run.path and not (pointer == MAIN_PROCESS and _is_image(rootfs)):
+                detail = "is needed, but for `action.run` of an image: that may leave it to the image's entry point"
+                yield FieldError(f"{pointer}/path", REQUIRED, detail)
+            yield from user_rule(rootfs, run.user, pointer)
+
+
+def user_rule(rootfs: str, user: str, at: str) -> Iterator[FieldError]:
+    """Only an image can name a user instead."""
+    if not user and not _is_image(rootfs):
+        yield FieldError(f"{at}/user", REQUIRED, "is needed; only with the rootfs docker: or oci: may the image say it")
+
+
+def _is_image(rootfs: str) -> bool:
+    return rootfs.partition(":")[0] in image_reference.IMAGE_SCHEMES
 
 
 def image_credential_rules(username: str | None, password: Secret | None) -> Iterator[FieldError]:

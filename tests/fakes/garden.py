@@ -22,6 +22,7 @@ from cells.garden.spec import (
     ExecResult,
     Exit,
     LogLine,
+    MainProcess,
     Network,
     PortForward,
     ProcessSpec,
@@ -104,8 +105,15 @@ class FakeGarden:
             await self._scripted("create", spec.handle)
             ports = tuple(PortForward(port, next(self._host_ports)) for port in spec.ports)
             network = Network(self.address, "192.0.2.1", ports)
+            process = MainProcess(spec.path, spec.args, spec.cwd or "/", spec.user or "root", 0, 0)
             container = Container(
-                spec.handle, dict(spec.properties), network, "created", spec.limits, self.clock.now()
+                spec.handle,
+                dict(spec.properties),
+                network,
+                "created",
+                spec.limits,
+                self.clock.now(),
+                process=process,
             )
             more = spec.network_env(network) if spec.network_env else ()
             self._boxes[spec.handle] = Box(container, spec, (*spec.env, *more))

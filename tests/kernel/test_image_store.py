@@ -22,7 +22,7 @@ from cells.garden.images.collection import StoredLayer
 from cells.garden.images.layer_files import LayerFiles
 from cells.garden.images.source import ImageConfig
 from cells.garden.images.store import LAYERS_MAX
-from cells.garden.spec import ContainerSpec, ProcessSpec
+from cells.garden.spec import ContainerSpec, MainProcess, ProcessSpec
 from diego_py.chain import problem
 from diego_py.errors import DiegoError, RegistryUnreachable
 from tests.fakes import zstd
@@ -121,7 +121,12 @@ async def test_the_image_speaks_where_the_container_is_silent(garden: Garden, of
     )
     offer(MemorySource([base()], config))
     silent = ContainerSpec(handle="a", rootfs=IMAGE, path="", env=(("BOTH", "container"),))
-    assert await output(garden, silent) == ["1001", "/tmp", "image container"]
+    made = await garden.create(call(), silent)
+    script = "id -u; pwd; echo $FROM $BOTH"
+    assert made.process == MainProcess("/bin/sh", ("-c", script), "/tmp", "alice", 1001, 1001)
+    await garden.run(call(), "a")
+    await garden.wait("a")
+    assert [line.text async for line in garden.logs("a")] == ["1001", "/tmp", "image container"]
     explicit = from_image("b", "id -u; pwd", user="root", cwd="/etc")
     assert await output(garden, explicit) == ["0", "/etc"]
 
@@ -421,6 +426,6 @@ async def test_an_image_without_a_command(garden: Garden, offer: Offer) -> None:
     offer(MemorySource([base()]))
     with pytest.raises(DiegoError) as failed:
         await garden.create(call(), ContainerSpec(handle="a", rootfs=IMAGE, path=""))
-    assert failed.value.root.code == "invalid_spec"
+    assert failed.value.root.code == "image.no_command"
     assert garden.containers() == []
 

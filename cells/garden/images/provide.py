@@ -13,7 +13,7 @@ from cells.garden.images.source import ImageConfig, Source
 from cells.garden.images.store import Store
 from cells.garden.spec import ContainerSpec
 from diego_py.call import Call
-from diego_py.errors import InvalidSpec
+from diego_py.errors import ImageHasNoCommand
 
 USER_DEFAULT = "root"
 
@@ -66,18 +66,22 @@ def source_of(spec: ContainerSpec, config: GardenConfig) -> Source:
 
 
 def completed(spec: ContainerSpec, config: ImageConfig) -> ContainerSpec:
-    """The spec, with the image's word where it is silent. Raises InvalidSpec when neither names a command."""
+    """The spec, with the image's word where it is silent: what the process really is. Raises ImageHasNoCommand."""
     command: tuple[str, ...] = (spec.path, *spec.args)
     if not spec.path:
         command = (*config.entrypoint, *(spec.args or config.cmd))
     if not command:
-        detail = "neither the container nor its image names a command"
-        raise InvalidSpec("start a process", errors=[{"pointer": "/path", "detail": detail}])
+        raise ImageHasNoCommand("neither the container nor its image names a command")
     return evolve(
         spec,
         path=command[0],
         args=command[1:],
         env=tuple({**dict(config.env), **dict(spec.env)}.items()),
         cwd=spec.cwd or config.working_dir or None,
-        user=spec.user or config.user or USER_DEFAULT,
+        user=spec.user or user_of(config),
     )
+
+
+def user_of(config: ImageConfig) -> str:
+    """Who a process is that names nobody."""
+    return config.user or USER_DEFAULT

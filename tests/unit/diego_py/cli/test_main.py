@@ -51,6 +51,28 @@ def test_desire_from_flags(fake: FakeBbs, diego: Command) -> None:
     assert made.check_definition.checks[0].http.path == "/up"
 
 
+def test_desire_an_image(fake: FakeBbs, diego: Command) -> None:
+    """What is not said is left to the image; of what is not one, the user is vcap and the command is missed."""
+    assert diego("desire", "web", "--rootfs", "docker:///web", "--command-check", "true")[0] == 0
+    made = fake.definitions["web"]
+    assert made.action.run is not None
+    assert made.check_definition is not None
+    assert made.check_definition.checks[0].command is not None
+    assert (made.action.run.path, made.action.run.args, made.action.run.user) == ("", (), "")
+    assert made.check_definition.checks[0].command.user == ""
+    assert diego("desire", "b", "--rootfs", "oci:/srv/web", "--user", "7:8", "--", "run", "x")[0] == 0
+    run = fake.definitions["b"].action.run
+    assert run is not None
+    assert (run.path, run.args, run.user) == ("run", ("x",), "7:8")
+    assert diego("desire", "c", "--rootfs", "busybox", "--", "run")[0] == 0
+    run = fake.definitions["c"].action.run
+    assert run is not None
+    assert run.user == "vcap"
+    status, _, err = diego("desire", "d", "--rootfs", "busybox")
+    assert status == 2
+    assert "COMMAND" in err
+
+
 def test_desire_from_a_file(fake: FakeBbs, diego: Command, tmp_path: Path) -> None:
     file = tmp_path / "web.json"
     action = {"run": {"path": "httpd", "user": "vcap"}}

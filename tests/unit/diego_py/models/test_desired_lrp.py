@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diego_py.models.actions import Action, EnvironmentVariable, ParallelAction, RunAction
-from diego_py.models.checks import Check, CheckDefinition, HTTPCheck, TCPCheck
-from diego_py.models.desired_lrp import DesiredLRPDefinition, DesiredLRPUpdate, validate
+from diego_py.models.actions import Action, EnvironmentVariable, ParallelAction, RunAction, SerialAction, TryAction
+from diego_py.models.checks import Check, CheckDefinition, CommandCheck, HTTPCheck, TCPCheck
+from diego_py.models.desired_lrp import DesiredLRPDefinition, DesiredLRPUpdate, Sidecar, validate
 from diego_py.models.egress import EgressProtocol, ICMPInfo, PortRange, SecurityGroupRule, is_destination
 from diego_py.models.identifiers import Domain, ProcessGuid
 from diego_py.models.image import CachedDependency, ImageLayer, LayerType, MediaType, VolumeMountedFile
@@ -116,6 +116,37 @@ def test_each_bad_field_is_named(fields: dict[str, Any], expected: list[tuple[st
     errors = validate(attrs.evolve(SMALLEST, **fields))
     assert [(error.pointer, error.code) for error in errors] == expected
     assert all(error.detail for error in errors)
+
+
+SILENT = Action(run=RunAction(args=("x",)))
+NAMELESS = Action(run=RunAction(path="x"))
+
+
+def test_an_image_may_say_what_its_process_is() -> None:
+    """Of `action.run` everything, of any other process the user; a directory of the cell's says nothing."""
+    checked = checks(Check(command=CommandCheck(path="x")))
+    definition = attrs.evolve(SMALLEST, action=SILENT, setup=NAMELESS, monitor=NAMELESS, **checked)
+    for rootfs in ("docker:///web", "oci:/srv/web"):
+        assert validate(attrs.evolve(definition, rootfs=rootfs)) == []
+    assert {(error.pointer, error.code) for error in validate(definition)} == {
+        (pointer, "required")
+        for pointer in (
+            *("/action/run/path", "/action/run/user", "/setup/run/user", "/monitor/run/user"),
+            "/check_definition/checks/0/command/user",
+        )
+    }
+
+
+@given(strategies.actions)
+def test_no_process_but_the_main_one_is_the_images(action: Action) -> None:
+    """Wherever it is in a tree."""
+    silent = Action(try_=TryAction(action=SILENT))
+    tree = Action(serial=SerialAction(actions=(action, silent)))
+    at = "/serial/actions/1/try/action/run/path"
+    trees = {"action": tree, "setup": tree, "monitor": tree, "sidecars": (Sidecar(action=tree),)}
+    definition = attrs.evolve(SMALLEST, rootfs="docker:///web", **trees)
+    pointers = {f"{where}{at}" for where in ("/setup", "/action", "/monitor", "/sidecars/0/action")}
+    assert {error.pointer for error in validate(definition)} == pointers
 
 
 @pytest.mark.parametrize(

@@ -51,8 +51,8 @@ def test_every_bad_field_of_a_request_is_reported() -> None:
         ("/task_guid", "invalid"),
         ("/domain", "required"),
         ("/definition/rootfs", "invalid"),
-        ("/definition/action/run/path", "required"),
-        ("/definition/action/run/user", "required"),
         ("/definition/memory_mb", "out_of_range"),
         ("/definition/completion_callback_url", "invalid"),
+        ("/definition/action/run/path", "required"),
+        ("/definition/action/run/user", "required"),
     ]

@@ -7,7 +7,7 @@ import pytest
 from cells.garden.images.provide import completed
 from cells.garden.images.source import ImageConfig
 from cells.garden.spec import ContainerSpec
-from diego_py.errors import InvalidSpec
+from diego_py.errors import ImageHasNoCommand
 
 CONFIG = ImageConfig(
     env=(("A", "image"), ("B", "image")), user="alice", working_dir="/work", entrypoint=("/entry", "-x"), cmd=("c", "d")
@@ -31,5 +31,5 @@ def test_what_is_not_said_is_the_images() -> None:
 def test_an_image_that_says_nothing() -> None:
     made = completed(ContainerSpec("h", "preloaded:x", "/bin/a"), ImageConfig())
     assert (made.user, made.cwd, made.env) == ("root", None, ())
-    with pytest.raises(InvalidSpec):
+    with pytest.raises(ImageHasNoCommand):
         completed(ContainerSpec("h", "preloaded:x", ""), ImageConfig())
