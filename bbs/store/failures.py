@@ -89,6 +89,26 @@ def document_of_cell(members: Mapping[str, Any], id: str) -> Document:
     return Document(id, msgspec.json.encode(named), named)
 
 
+def columns_of(document: Document, phase: str, row: ActualLRP | None) -> tuple[Any, ...]:
+    """What is stored of a document about an instance, in the order of the columns up to `document`."""
+    members = document.members
+    status = members.get("status")
+    return (
+        document.id,
+        None if row is None else row.process_guid,
+        None if row is None else row.index,
+        None if row is None else row.instance_guid,
+        (None if row is None else row.cell_id) or document.cell_id,
+        None if row is None else row.domain,
+        _word(members.get("request_id")),
+        phase,
+        _word(members.get("code")),
+        _word(members.get("fault")),
+        status if isinstance(status, int) and 0 <= status < 1000 else 500,
+        document.body,
+    )
+
+
 @frozen
 class PostgresFailures:
     """Failure documents in Postgres. What each method means is said in `tables.FailureTable`."""
@@ -103,23 +123,7 @@ class PostgresFailures:
     """
 
     async def insert(self, document: Document, phase: str, row: ActualLRP | None) -> None:
-        members = document.members
-        status = members.get("status")
-        await self.connection.execute(
-            self.INSERT,
-            document.id,
-            None if row is None else row.process_guid,
-            None if row is None else row.index,
-            None if row is None else row.instance_guid,
-            (None if row is None else row.cell_id) or document.cell_id,
-            None if row is None else row.domain,
-            _word(members.get("request_id")),
-            phase,
-            _word(members.get("code")),
-            _word(members.get("fault")),
-            status if isinstance(status, int) and 0 <= status < 1000 else 500,
-            document.body,
-        )
+        await self.connection.execute(self.INSERT, *columns_of(document, phase, row))
 
     GET = "SELECT * FROM failures WHERE id = $1"
 

@@ -25,7 +25,7 @@ from diego_py.errors import (
     Saturated,
 )
 from diego_py.service.clock import SystemClock
-from tests.store.conftest import Scene, outcomes
+from tests.contract.store.conftest import outcomes
 
 pytestmark = pytest.mark.store
 
@@ -265,10 +265,10 @@ def _children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-async def test_text_that_cannot_be_stored_is_the_callers_fault(scene: Scene) -> None:
+async def test_text_that_cannot_be_stored_is_the_callers_fault(database: Database) -> None:
     for text in ("a\0b", "a\udcff"):
         with pytest.raises(Exception, match="cannot be stored") as refused:
-            await scene.database.read(scene.call, "get", lambda tx, text=text: tx.desired_lrps.get(text))
+            await database.read(a_call(), "get", lambda tx, text=text: tx.desired_lrps.get(text))
         assert getattr(refused.value, "status", None) == 400
     with pytest.raises(Exception, match="cannot be stored"):
-        await scene.database.read(scene.call, "get", lambda tx: tx.connection.fetchval("SELECT $1::integer", 2**40))
+        await database.read(a_call(), "get", lambda tx: tx.connection.fetchval("SELECT $1::integer", 2**40))

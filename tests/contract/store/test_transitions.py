@@ -12,10 +12,8 @@ from diego_py.errors import DiegoError, InternalError
 from diego_py.models.actual_lrp import TRANSITIONS, ActualLRP, ActualLRPEvent, ActualLRPState
 from diego_py.models.desired_lrp import DesiredLRPUpdate
 from diego_py.models.work import ClaimRequest
-from tests.store.conftest import NET_INFO, Scene, definition, problem, report, reported
-from tests.store.test_report import ended
-
-pytestmark = pytest.mark.store
+from tests.contract.store.conftest import NET_INFO, Scene, definition, problem, report, reported
+from tests.contract.store.test_report import ended
 
 CELLS = ("cell-1", "cell-2")
 INSTANCES = 3
@@ -40,7 +38,7 @@ class Actor:
 
     async def step(self) -> None:
         """One random call. Refusals are fine, defects are not."""
-        rows = await self.scene.database.read(self.scene.call, "list", lambda tx: tx.actual_lrps.list_all())
+        rows = await self.scene.store.read(self.scene.call, "list", lambda tx: tx.actual_lrps.list_all())
         self.seen = [*self.seen[-10:], *rows]
         known = rows if rows and self.random.random() < 0.8 else self.seen
         row = self.random.choice(known) if known else None
@@ -108,7 +106,7 @@ async def test_one_call_after_another_makes_only_moves_of_the_table(scene: Scene
     before: dict[tuple[str, int, str], ActualLRP] = {}
     for _ in range(STEPS):
         await actor.step()
-        rows = await scene.database.read(scene.call, "list", lambda tx: tx.actual_lrps.list_all())
+        rows = await scene.store.read(scene.call, "list", lambda tx: tx.actual_lrps.list_all())
         after = {(row.process_guid, row.index, row.modification_tag.epoch): row for row in rows}
         for key in before.keys() & after.keys():
             check_move(before[key], after[key])
@@ -131,8 +129,7 @@ def check_move(before: ActualLRP, after: ActualLRP) -> None:
 
 async def test_many_actors_at_once_make_only_moves_of_the_table(scene: Scene) -> None:
     """Every version of every row is written down by a trigger, because nobody can read in between."""
-    for statement in AUDIT:
-        await scene.sql(statement)
+    await scene.tampering.audit()
     for cell in CELLS:
         await scene.cell(cell)
     with_numbers = count(1).__next__
@@ -145,35 +142,13 @@ async def test_many_actors_at_once_make_only_moves_of_the_table(scene: Scene) ->
     async with asyncio.TaskGroup() as group:
         for actor in actors:
             group.create_task(act(actor))
-    audit = await scene.sql("SELECT * FROM audit")
-    assert {row["new_state"] for row in audit} == set(ActualLRPState)
+    audit = await scene.tampering.audited()
+    assert {row.new_state for row in audit} == set(ActualLRPState)
     assert len(audit) > STEPS
+    cells_of: dict[str, set[str]] = {}
     for row in audit:
-        assert (ActualLRPState(row["old_state"]), ActualLRPState(row["new_state"])) in MOVES
-        assert row["new_tag"] == row["old_tag"] + 1 or (row["old_state"], row["new_tag"]) == (
-            "CLAIMED",
-            row["old_tag"] + 2,
-        )
-    guids = await scene.sql("SELECT instance_guid, count(DISTINCT cell_id) AS cells FROM audit GROUP BY 1")
-    assert all(row["cells"] <= 1 for row in guids if row["instance_guid"]), "one instance_guid, one cell"
-
-
-AUDIT = (
-    """
-    CREATE TABLE audit (
-        old_state text, new_state text, old_tag bigint, new_tag bigint, instance_guid text, cell_id text
-    )
-    """,
-    """
-    CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS $$
-    BEGIN
-        INSERT INTO audit
-        VALUES (old.state, new.state, old.tag_index, new.tag_index, new.instance_guid, new.cell_id);
-        RETURN NULL;
-    END $$
-    """,
-    """
-    CREATE TRIGGER audit AFTER UPDATE ON actual_lrps FOR EACH ROW
-    WHEN (old.tag_index <> new.tag_index) EXECUTE FUNCTION audit()
-    """,
-)
+        assert (ActualLRPState(row.old_state), ActualLRPState(row.new_state)) in MOVES
+        assert row.new_tag == row.old_tag + 1 or (row.old_state, row.new_tag) == ("CLAIMED", row.old_tag + 2)
+        if row.instance_guid is not None and row.cell_id is not None:
+            cells_of.setdefault(row.instance_guid, set()).add(row.cell_id)
+    assert all(len(cells) == 1 for cells in cells_of.values()), "one instance_guid, one cell"

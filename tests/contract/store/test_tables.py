@@ -1,21 +1,24 @@
 """Lists, cursors and what is kept for how long, table by table."""
 
+from typing import Any
+
 import pytest
 from attrs import evolve
 
 from bbs.store import actual_lrps, failures, idempotency
 from bbs.store.actual_lrps import Filter
 from diego_py import wire
-from diego_py.models.actual_lrp import ActualLRP
-from tests.store.conftest import Scene, definition, problem
+from diego_py.errors import CallerError, InternalError
+from diego_py.models.actual_lrp import ActualLRP, ActualLRPState
+from tests.contract.store.conftest import NET_INFO, Scene, definition, problem
 
-pytestmark = pytest.mark.store
+DAY_S = 24 * 3600
 
 
 async def test_pages_of_instances_are_whole_and_in_order(scene: Scene) -> None:
     for guid in ("b", "A", "a", "a-1"):
         await scene.unclaimed(guid, instances=3)
-    whole = await scene.database.read(scene.call, "list", lambda tx: tx.actual_lrps.list_all())
+    whole = await scene.store.read(scene.call, "list", lambda tx: tx.actual_lrps.list_all())
     assert [(row.process_guid, row.index) for row in whole] == [
         (g, i) for g in ("A", "a", "a-1", "b") for i in range(3)
     ]
@@ -30,7 +33,7 @@ async def test_pages_of_instances_are_whole_and_in_order(scene: Scene) -> None:
 async def pages(
     scene: Scene, wanted: Filter, after: actual_lrps.Cursor | None = None, limit: int = 500
 ) -> list[ActualLRP]:
-    return await scene.database.read(scene.call, "list", lambda tx: tx.actual_lrps.list_page(wanted, after, limit))
+    return await scene.store.read(scene.call, "list", lambda tx: tx.actual_lrps.list_page(wanted, after, limit))
 
 
 async def test_filters_of_instances(scene: Scene) -> None:
@@ -41,17 +44,17 @@ async def test_filters_of_instances(scene: Scene) -> None:
     assert await pages(scene, Filter(state="RUNNING", domain="tests")) == [running]
     assert await pages(scene, Filter(state="RUNNING", domain="other")) == []
     assert len(await pages(scene, Filter(domain="tests"))) == 2
-    of_cell = await scene.database.read(scene.call, "list", lambda tx: tx.actual_lrps.list_of_cell("cell-1"))
+    of_cell = await scene.store.read(scene.call, "list", lambda tx: tx.actual_lrps.list_of_cell("cell-1"))
     assert of_cell == [running]
 
 
 async def test_documents_come_with_lists_only_when_asked_for(scene: Scene) -> None:
     await scene.crashed()
     (plain,) = await pages(scene, Filter())
-    (whole,) = await scene.database.read(
+    (whole,) = await scene.store.read(
         scene.call, "list", lambda tx: tx.actual_lrps.list_page(Filter(), with_failure=True)
     )
-    (listed,) = await scene.database.read(
+    (listed,) = await scene.store.read(
         scene.call, "list", lambda tx: tx.actual_lrps.list_of("app", with_failure=True)
     )
     assert plain.failure is None
@@ -67,7 +70,7 @@ async def test_pages_of_desired_lrps(scene: Scene) -> None:
         await scene.unclaimed(guid)
 
     async def names(domain: str | None, after: str | None, limit: int) -> list[str]:
-        listed = await scene.database.read(
+        listed = await scene.store.read(
             scene.call, "list", lambda tx: tx.desired_lrps.list_page(domain, after, limit)
         )
         return [desired.definition.process_guid for desired in listed]
@@ -75,7 +78,7 @@ async def test_pages_of_desired_lrps(scene: Scene) -> None:
     assert await names(None, None, 2) == ["a", "b"]
     assert await names("tests", "b", 2) == ["c"]
     assert await names("other", None, 2) == []
-    infos = await scene.database.read(scene.call, "list", lambda tx: tx.desired_lrps.list_scheduling_infos())
+    infos = await scene.store.read(scene.call, "list", lambda tx: tx.desired_lrps.list_scheduling_infos())
     assert [(info.process_guid, info.instances, info.domain) for info in infos] == [
         (guid, 1, "tests") for guid in ("a", "b", "c")
     ]
@@ -88,7 +91,7 @@ async def test_failures_newest_first_by_page_and_filter(scene: Scene) -> None:
 
     async def page(after: tuple[str, str] | None, **wanted: str) -> list[failures.FailureRecord]:
         filter = failures.Filter(**wanted)
-        return await scene.database.read(scene.call, "list", lambda tx: tx.failures.list_page(filter, after, 3))
+        return await scene.store.read(scene.call, "list", lambda tx: tx.failures.list_page(filter, after, 3))
 
     first = await page(None)
     assert [failure.id for failure in first] == ["f4", "f3", "f2"]
@@ -101,53 +104,60 @@ async def test_failures_newest_first_by_page_and_filter(scene: Scene) -> None:
 async def test_failures_are_kept_for_thirty_days(scene: Scene) -> None:
     for id in ("old", "new"):
         await scene.lifecycle.record_failure(scene.call, problem(scene.call, id), "place")
-    await scene.sql("UPDATE failures SET created_at = created_at - interval '31 days' WHERE id = 'old'")
-    await scene.database.run(scene.call, "prune", lambda tx: tx.failures.prune())
-    assert [row["id"] for row in await scene.sql("SELECT id FROM failures")] == ["new"]
+    await scene.tampering.shift("failures", "created_at", -31 * DAY_S, "old")
+    await scene.store.run(scene.call, "prune", lambda tx: tx.failures.prune())
+    assert await scene.tampering.column("failures", "id") == ["new"]
 
 
 async def test_domains_are_fresh_for_their_time(scene: Scene) -> None:
-    await scene.database.run(scene.call, "upsert", lambda tx: tx.domains.upsert("short", 0.01))
-    await scene.database.run(scene.call, "upsert", lambda tx: tx.domains.upsert("long", 60))
-    await scene.database.run(scene.call, "upsert", lambda tx: tx.domains.upsert("ever", None))
-    await scene.sql("SELECT pg_sleep(0.02)")
-    fresh = await scene.database.read(scene.call, "list", lambda tx: tx.domains.list_fresh())
+    await scene.store.run(scene.call, "upsert", lambda tx: tx.domains.upsert("short", 60))
+    await scene.store.run(scene.call, "upsert", lambda tx: tx.domains.upsert("long", 3600))
+    await scene.store.run(scene.call, "upsert", lambda tx: tx.domains.upsert("ever", None))
+    await scene.tampering.shift("domains", "expires_at", -61)
+    fresh = await scene.store.read(scene.call, "list", lambda tx: tx.domains.list_fresh())
     assert [(item.domain, item.expires_at is None) for item in fresh] == [("ever", True), ("long", False)]
     assert wire.encode(fresh)
-    await scene.sql("UPDATE domains SET expires_at = expires_at - interval '2 days'")
-    await scene.database.run(scene.call, "prune", lambda tx: tx.domains.prune())
-    assert [row["domain"] for row in await scene.sql("SELECT domain FROM domains")] == ["ever"]
+    await scene.tampering.shift("domains", "expires_at", -2 * DAY_S)
+    await scene.store.run(scene.call, "prune", lambda tx: tx.domains.prune())
+    assert await scene.tampering.column("domains", "domain") == ["ever"]
 
 
 async def test_keys_are_forgotten_a_day_after_they_ran_out(scene: Scene) -> None:
     key = idempotency.IdempotencyKey("k", "POST /", b"h", "o")
     await scene.lifecycle.desire(scene.call, definition(), key)
-    await scene.sql("UPDATE idempotency_keys SET expires_at = expires_at - interval '25 hours'")
-    await scene.database.run(scene.call, "prune", lambda tx: tx.idempotency.prune())
-    assert await scene.sql("SELECT key FROM idempotency_keys") == []
+    await scene.tampering.shift("idempotency_keys", "expires_at", -25 * 3600)
+    await scene.store.run(scene.call, "prune", lambda tx: tx.idempotency.prune())
+    assert await scene.tampering.column("idempotency_keys", "key") == []
 
 
 @pytest.mark.parametrize(
-    "change",
+    "changes",
     [
-        "state = 'OTHER'",
-        "state = 'CLAIMED'",
-        "state = 'RUNNING', cell_id = 'c'",
-        "state = 'CRASHED', instance_guid = 'g'",
-        "routable = true",
-        "net_info = ''",
-        "cell_id = 'c'",
-        "presence = 'EVACUATING'",
-        "index = -1",
+        {"state": ActualLRPState.CLAIMED},
+        {"state": ActualLRPState.RUNNING, "cell_id": "c"},
+        {"state": ActualLRPState.CRASHED},
+        {"routable": True},
+        {"net_info": NET_INFO},
+        {"cell_id": "c"},
     ],
+    ids=str,
 )
-async def test_postgres_itself_refuses_rows_that_no_state_allows(scene: Scene, change: str) -> None:
-    await scene.unclaimed()
-    with pytest.raises(Exception, match="CheckViolation"):
-        await scene.sql(f"UPDATE actual_lrps SET {change}")
+async def test_a_row_that_no_state_allows_is_a_defect_and_not_stored(scene: Scene, changes: dict[str, Any]) -> None:
+    (row,) = await scene.unclaimed()
+    with pytest.raises(InternalError):
+        await scene.store.run(scene.call, "save", lambda tx: tx.actual_lrps.save(evolve(row, **changes), None))
+    assert await scene.row() == row
 
 
 async def test_an_instance_guid_is_of_one_row_only(scene: Scene) -> None:
-    await scene.unclaimed(instances=2)
-    with pytest.raises(Exception, match="UniqueViolation"):
-        await scene.sql("UPDATE actual_lrps SET instance_guid = 'same'")
+    rows = await scene.unclaimed(instances=2)
+    twin = evolve(rows[0], instance_guid=rows[1].instance_guid)
+    with pytest.raises(InternalError):
+        await scene.store.run(scene.call, "save", lambda tx: tx.actual_lrps.save(twin, None))
+    assert await scene.row() == rows[0]
+
+
+@pytest.mark.parametrize("text", ["a\0b", "a\udcff"], ids=["nul", "half a character"])
+async def test_text_that_cannot_be_stored_is_the_callers_fault(scene: Scene, text: str) -> None:
+    with pytest.raises(CallerError, match="cannot be stored"):
+        await scene.store.read(scene.call, "get", lambda tx: tx.desired_lrps.get(text))

@@ -24,9 +24,7 @@ from diego_py.models.desired_lrp import DesiredLRPUpdate
 from diego_py.models.work import ClaimRequest
 from diego_py.secret import Secret
 from diego_py.service.clock import SystemClock
-from tests.store.conftest import NET_INFO, Scene, definition, instance_guid, problem
-
-pytestmark = pytest.mark.store
+from tests.contract.store.conftest import NET_INFO, Scene, definition, instance_guid, problem
 
 UNCLAIMED, CLAIMED, RUNNING, CRASHED = ActualLRPState
 
@@ -39,7 +37,7 @@ async def test_desire_stores_the_definition_and_offers_every_instance(scene: Sce
     ]
     assert len({row.instance_guid for row in desired.actuals} - {None}) == 3
     assert desired.desired.modification_tag.index == 0
-    stored = await scene.database.read(scene.call, "get", lambda tx: tx.desired_lrps.get("app"))
+    stored = await scene.store.read(scene.call, "get", lambda tx: tx.desired_lrps.get("app"))
     assert stored == desired.desired
     assert stored is not None
     assert stored.definition.environment_variables[0].value.reveal() == "s3cret"
@@ -49,7 +47,7 @@ async def test_desire_twice_is_refused_and_changes_nothing(scene: Scene) -> None
     (before,) = await scene.unclaimed()
     with pytest.raises(AlreadyExists):
         await scene.lifecycle.desire(scene.call, definition(instances=5))
-    assert await scene.database.read(scene.call, "list", lambda tx: tx.actual_lrps.list_all()) == [before]
+    assert await scene.store.read(scene.call, "list", lambda tx: tx.actual_lrps.list_all()) == [before]
 
 
 async def test_update_scales_up_and_names_the_surplus(scene: Scene) -> None:
@@ -62,7 +60,7 @@ async def test_update_scales_up_and_names_the_surplus(scene: Scene) -> None:
     less = await scene.lifecycle.update(scene.call, "app", DesiredLRPUpdate(instances=1))
     assert [row.index for row in less.surplus] == [1, 2, 3]
     assert less.added == ()
-    assert len(await scene.database.read(scene.call, "list", lambda tx: tx.actual_lrps.list_all())) == 4
+    assert len(await scene.store.read(scene.call, "list", lambda tx: tx.actual_lrps.list_all())) == 4
 
 
 async def test_update_looks_at_if_match(scene: Scene) -> None:
@@ -133,7 +131,7 @@ async def test_claims_that_are_refused(scene: Scene, guid: str | None, cell: str
 async def test_a_claim_after_the_presence_ran_out_is_refused(scene: Scene) -> None:
     await scene.cell()
     (row,) = await scene.unclaimed()
-    await scene.sql("UPDATE cells SET expires_at = clock_timestamp()")
+    await scene.tampering.put("cells", "expires_at", SystemClock().now())
     with pytest.raises(ClaimRefused, match="no live presence"):
         await scene.claim(row)
 
@@ -216,9 +214,9 @@ async def test_fail_stores_the_reason_with_its_document(scene: Scene) -> None:
     assert abs((failed.next_attempt_at - at).total_seconds()) < 1
     assert await scene.row() == failed
     assert failed.failure == msgspec.json.decode(document.encode())
-    stored = await scene.database.read(scene.call, "get", lambda tx: tx.failures.get_document("f1"))
+    stored = await scene.store.read(scene.call, "get", lambda tx: tx.failures.get_document("f1"))
     assert stored == document.encode()
-    record = await scene.database.read(scene.call, "get", lambda tx: tx.failures.get("f1"))
+    record = await scene.store.read(scene.call, "get", lambda tx: tx.failures.get("f1"))
     assert record is not None
     assert (record.cell_id, record.instance_guid, record.phase) == ("cell-1", claimed.instance_guid, "place")
 
@@ -231,7 +229,7 @@ async def test_fail_of_what_moved_on_keeps_only_the_document(scene: Scene) -> No
     assert await scene.lifecycle.fail(scene.call, running, problem(scene.call, "late-2")) == running
     await scene.lifecycle.remove(scene.call, "app", 0, None)
     assert await scene.lifecycle.fail(scene.call, row, problem(scene.call, "late-3")) is None
-    assert {row["id"] for row in await scene.sql("SELECT id FROM failures")} == {"late", "late-2", "late-3"}
+    assert set(await scene.tampering.column("failures", "id")) == {"late", "late-2", "late-3"}
 
 
 async def test_the_failure_leaves_the_row_when_it_is_claimed(scene: Scene) -> None:
@@ -268,7 +266,7 @@ async def test_crash_counts_and_waits_as_diego_does(scene: Scene) -> None:
 
 async def test_the_count_begins_anew_after_five_minutes(scene: Scene) -> None:
     row = await scene.running()
-    await scene.sql("UPDATE actual_lrps SET crash_count = 7")
+    await scene.tampering.put("actual_lrps", "crash_count", 7)
     await scene.age(299)
     soon = await scene.crash(row, "soon")
     assert soon is not None
@@ -283,7 +281,7 @@ async def test_the_count_begins_anew_after_five_minutes(scene: Scene) -> None:
 
 async def test_two_hundred_crashes_are_given_up(scene: Scene) -> None:
     row = await scene.running()
-    await scene.sql("UPDATE actual_lrps SET crash_count = 199")
+    await scene.tampering.put("actual_lrps", "crash_count", 199)
     crashed = await scene.crash(row, "f")
     assert crashed is not None
     assert (crashed.crash_count, crashed.next_attempt_at) == (200, None)
@@ -301,8 +299,10 @@ async def test_the_same_crash_told_twice_counts_once(scene: Scene) -> None:
 async def test_a_failure_without_a_row(scene: Scene) -> None:
     await scene.lifecycle.record_failure(scene.call, problem(scene.call, "f1"), "stop")
     await scene.lifecycle.record_failure(scene.call, problem(scene.call, "f1"), "stop")
-    (row,) = await scene.sql("SELECT * FROM failures")
-    assert (row["id"], row["process_guid"], row["phase"]) == ("f1", None, "stop")
+    assert await scene.tampering.column("failures", "id") == ["f1"]
+    record = await scene.store.read(scene.call, "get", lambda tx: tx.failures.get("f1"))
+    assert record is not None
+    assert (record.process_guid, record.phase) == (None, "stop")
     with pytest.raises(ValueError, match="gets its instance"):
         await scene.lifecycle.record_failure(scene.call, evolve(problem(scene.call, "x"), instance=None), "stop")
 
@@ -312,7 +312,7 @@ async def test_lose_and_retry_decide_on_one_revision_only(scene: Scene) -> None:
     stale = evolve(running, modification_tag=evolve(running.modification_tag, index=0))
     with pytest.raises(IllegalTransition, match="by now"):
         await scene.lifecycle.lose(scene.call, stale, None, problem(scene.call, "f0"))
-    assert await scene.sql("SELECT * FROM failures") == []
+    assert await scene.tampering.column("failures", "id") == []
     document = problem(scene.call, "f1", InstanceFailed("cell-1 vanished"))
     lost = await scene.lifecycle.lose(scene.call, running, None, document)
     assert (lost.state, lost.cell_id, lost.placement_error) == (UNCLAIMED, None, "cell-1 vanished")

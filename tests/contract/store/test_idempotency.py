@@ -8,9 +8,8 @@ from bbs.store.idempotency import IdempotencyKey, StoredAnswer
 from bbs.store.replay import Replay
 from diego_py.errors import AlreadyExists, IdempotencyInFlight, IdempotencyMismatch
 from diego_py.models.desired_lrp import DesiredLRPUpdate
-from tests.store.conftest import Scene, definition, outcomes
-
-pytestmark = pytest.mark.store
+from diego_py.service.clock import SystemClock
+from tests.contract.store.conftest import Scene, definition, outcomes
 
 KEY = IdempotencyKey("key-1", "POST /v1/desired_lrps", b"hash", owner="request-1")
 AGAIN = evolve(KEY, owner="request-2")
@@ -36,7 +35,7 @@ async def test_a_key_is_for_one_request(scene: Scene) -> None:
             await scene.lifecycle.replay(scene.call, other)
         with pytest.raises(IdempotencyMismatch):
             await scene.lifecycle.desire(scene.call, definition("other"), other)
-    assert len(await scene.database.read(scene.call, "list", lambda tx: tx.actual_lrps.list_all())) == 1
+    assert len(await scene.store.read(scene.call, "list", lambda tx: tx.actual_lrps.list_all())) == 1
 
 
 async def test_a_key_without_an_effect_is_not_kept(scene: Scene) -> None:
@@ -56,7 +55,7 @@ async def test_of_twenty_requests_with_one_key_one_has_an_effect(scene: Scene) -
 
 async def test_a_dead_owners_key_is_taken_over_once(scene: Scene) -> None:
     await scene.lifecycle.desire(scene.call, definition(), KEY)
-    await scene.sql("UPDATE idempotency_keys SET expires_at = clock_timestamp()")
+    await scene.tampering.put("idempotency_keys", "expires_at", SystemClock().now())
     keys = [evolve(KEY, owner=f"later-{number}") for number in range(10)]
     results = await outcomes([scene.lifecycle.replay(scene.call, key) for key in keys])
     assert sum(result == Replay(resume=True) for result in results) == 1
@@ -71,9 +70,9 @@ async def test_a_dead_owners_key_is_taken_over_once(scene: Scene) -> None:
 async def test_an_answer_is_kept_for_a_day(scene: Scene) -> None:
     await scene.lifecycle.desire(scene.call, definition(), KEY)
     await scene.lifecycle.answered(scene.call, KEY, ANSWER)
-    (row,) = await scene.sql("SELECT expires_at - clock_timestamp() AS left FROM idempotency_keys")
-    assert row["left"].total_seconds() == pytest.approx(24 * 3600, abs=10)
-    await scene.sql("UPDATE idempotency_keys SET expires_at = clock_timestamp()")
+    (until,) = await scene.tampering.column("idempotency_keys", "expires_at")
+    assert (until - SystemClock().now()).total_seconds() == pytest.approx(24 * 3600, abs=10)
+    await scene.tampering.put("idempotency_keys", "expires_at", SystemClock().now())
     assert await scene.lifecycle.replay(scene.call, AGAIN) == Replay()
     await scene.lifecycle.undesire(scene.call, "app", AGAIN)
     with pytest.raises(IdempotencyInFlight):

@@ -10,9 +10,8 @@ from bbs import outcome
 from bbs.store import failures
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, NetInfo
 from diego_py.models.work import EndedReport, InstanceState
-from tests.store.conftest import NET_INFO, Scene, problem, report, reported
-
-pytestmark = pytest.mark.store
+from diego_py.service.clock import SystemClock
+from tests.contract.store.conftest import NET_INFO, Scene, problem, report, reported
 
 UNCLAIMED, CLAIMED, RUNNING, CRASHED = ActualLRPState
 
@@ -31,17 +30,17 @@ def ended(scene: Scene, row: ActualLRP, **fields: Any) -> EndedReport:
 
 async def test_presence_lasts_until_it_runs_out(scene: Scene) -> None:
     await scene.cell()
-    (known,) = await scene.database.read(scene.call, "list", lambda tx: tx.cells.list_live())
+    (known,) = await scene.store.read(scene.call, "list", lambda tx: tx.cells.list_live())
     assert (known.presence, known.available, known.live) == (report().presence, report().available, True)
     assert known.seen_at is not None
     assert known.expires_at is not None
     assert (known.expires_at - known.seen_at).total_seconds() == pytest.approx(15, abs=0.1)
-    assert await scene.database.run(scene.call, "expire", lambda tx: tx.cells.expire("cell-1"))
-    assert await scene.database.read(scene.call, "list", lambda tx: tx.cells.list_live()) == []
-    (gone,) = await scene.database.read(scene.call, "list", lambda tx: tx.cells.list_all())
+    assert await scene.store.run(scene.call, "expire", lambda tx: tx.cells.expire("cell-1"))
+    assert await scene.store.read(scene.call, "list", lambda tx: tx.cells.list_live()) == []
+    (gone,) = await scene.store.read(scene.call, "list", lambda tx: tx.cells.list_all())
     assert not gone.live
-    assert await scene.database.run(scene.call, "delete", lambda tx: tx.cells.delete("cell-1"))
-    assert not await scene.database.run(scene.call, "delete", lambda tx: tx.cells.delete("cell-1"))
+    assert await scene.store.run(scene.call, "delete", lambda tx: tx.cells.delete("cell-1"))
+    assert not await scene.store.run(scene.call, "delete", lambda tx: tx.cells.delete("cell-1"))
 
 
 async def test_an_older_report_never_overwrites(scene: Scene) -> None:
@@ -54,7 +53,7 @@ async def test_an_older_report_never_overwrites(scene: Scene) -> None:
     assert await accepted("boot-2", 0)
     assert not await accepted("boot-1", 6)
     assert await accepted("boot-2", 1)
-    await scene.sql("UPDATE cells SET expires_at = clock_timestamp()")
+    await scene.tampering.put("cells", "expires_at", SystemClock().now())
     assert await accepted("boot-1", 7)
 
 
@@ -157,11 +156,11 @@ async def test_a_crash_is_counted_and_acknowledged_once(scene: Scene) -> None:
     assert (crashed.state, crashed.crash_count) == (CRASHED, 1)
     again = await scene.lifecycle.report(scene.call, told)
     assert (again.acknowledged, again.crashed) == ((running.instance_guid,), ())
-    listed = await scene.database.read(scene.call, "list", lambda tx: tx.failures.list_page(failures.Filter()))
+    listed = await scene.store.read(scene.call, "list", lambda tx: tx.failures.list_page(failures.Filter()))
     assert [failure.code for failure in listed] == ["app.exited"]
     assert (listed[0].cell_id, listed[0].instance_guid) == ("cell-1", running.instance_guid)
     assert listed[0].document["instance"] == f"/v1/failures/{listed[0].id}"
-    where = await scene.database.read(scene.call, "last", lambda tx: tx.failures.last_on_a_cell("app", 0))
+    where = await scene.store.read(scene.call, "last", lambda tx: tx.failures.last_on_a_cell("app", 0))
     assert where == ("cell-1", running.instance_guid)
 
 
@@ -170,7 +169,7 @@ async def test_a_crash_says_when_the_next_start_is_and_at_last_that_there_is_non
     for crashes in (2, 199):
         (row,) = await scene.unclaimed(f"app-{crashes}")
         running = await scene.start(await scene.claim(row))
-        await scene.sql("UPDATE actual_lrps SET crash_count = $1 WHERE process_guid = $2", crashes, f"app-{crashes}")
+        await scene.tampering.put("actual_lrps", "crash_count", crashes, f"app-{crashes}")
         await scene.lifecycle.report(scene.call, report(sequence=crashes, ended=[ended(scene, running)]))
     waits, given_up = [await scene.row(f"app-{crashes}") for crashes in (2, 199)]
     assert waits is not None

@@ -8,9 +8,7 @@ from bbs.store.fence import fence
 from diego_py.errors import AlreadyExists, ClaimRefused, DiegoError, IllegalTransition, NotLeader
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState
 from diego_py.models.desired_lrp import DesiredLRPUpdate
-from tests.store.conftest import Scene, definition, outcomes, problem, report, reported
-
-pytestmark = pytest.mark.store
+from tests.contract.store.conftest import Scene, definition, outcomes, problem, report, reported
 
 
 async def test_of_twenty_claims_one_wins(scene: Scene) -> None:
@@ -36,7 +34,7 @@ async def test_the_same_claim_twenty_times_is_one_claim(scene: Scene) -> None:
 async def test_of_twenty_desires_one_wins(scene: Scene) -> None:
     results = await outcomes([scene.lifecycle.desire(scene.call, definition(instances=3)) for _ in range(20)])
     assert sum(isinstance(result, AlreadyExists) for result in results) == 19
-    assert len(await scene.database.read(scene.call, "list", lambda tx: tx.actual_lrps.list_all())) == 3
+    assert len(await scene.store.read(scene.call, "list", lambda tx: tx.actual_lrps.list_all())) == 3
 
 
 async def test_of_twenty_offers_one_wins(scene: Scene) -> None:
@@ -108,7 +106,7 @@ async def test_an_old_leader_that_wakes_up_changes_nothing(scene: Scene) -> None
     results = await outcomes(works)  # type: ignore[arg-type]
     assert all(isinstance(result, NotLeader) for result in results)
     assert await scene.row() == running
-    assert await scene.sql("SELECT * FROM failures") == []
+    assert await scene.tampering.column("failures", "id") == []
     await scene.lifecycle.lose(scene.call, running, new, problem(scene.call, "f"))
 
 
@@ -116,13 +114,12 @@ async def test_a_takeover_waits_for_a_fenced_transaction(scene: Scene) -> None:
     """R6: the old leader is inside a transaction; the new one gets its epoch only after that is over."""
     old = await lead(scene, "old", 0)
     assert old is not None
-    async with asyncio.TaskGroup() as group, scene.database.transaction(scene.call, "fenced") as tx:
+    async with asyncio.TaskGroup() as group, scene.store.transaction(scene.call, "fenced") as tx:
         await fence(tx, old)
         takeover = group.create_task(lead(scene, "new", 15))
-        while not await tx.connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
-            await tx.connection.execute("SELECT pg_sleep(0.01)")
+        await scene.tampering.somebody_waits()
         assert not takeover.done()
-        await tx.connection.execute("INSERT INTO domains VALUES ('before-takeover', NULL)")
+        await tx.domains.upsert("before-takeover", None)
     assert takeover.result() == old + 1
 
 
@@ -131,9 +128,9 @@ async def test_the_lead_is_renewed_released_and_taken(scene: Scene) -> None:
     assert first == 1
     assert await lead(scene, "a", 15) == first
     assert await lead(scene, "b", 15) is None
-    await scene.database.run(scene.call, "release", lambda tx: tx.leader.release("b", first))
+    await scene.store.run(scene.call, "release", lambda tx: tx.leader.release("b", first))
     assert await lead(scene, "b", 15) is None
-    await scene.database.run(scene.call, "release", lambda tx: tx.leader.release("a", first))
+    await scene.store.run(scene.call, "release", lambda tx: tx.leader.release("a", first))
     assert await lead(scene, "b", 15) == first + 1
 
 
@@ -143,6 +140,6 @@ async def test_of_many_that_want_to_lead_one_does(scene: Scene) -> None:
 
 
 async def lead(scene: Scene, owner: str, ttl_s: float) -> int | None:
-    return await scene.database.run(
+    return await scene.store.run(
         scene.call, "lead", lambda tx: tx.leader.acquire_or_renew(owner, ttl_s), reserved=True
     )

@@ -1,0 +1,257 @@
+"""Whatever is called in whatever order, Postgres and the store in memory give the same answers and end up the same."""
+
+import asyncio
+from collections.abc import Coroutine
+from datetime import datetime
+from typing import Any, ClassVar, TypeVar
+
+import attrs
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from bbs.lifecycle import Lifecycle
+from bbs.store.actual_lrps import Filter
+from bbs.store.connections import DatabaseSettings
+from bbs.store.database import Database
+from bbs.store.failures import Filter as FailureFilter
+from bbs.store.idempotency import IdempotencyKey, StoredAnswer
+from bbs.store.transaction import Store
+from diego_py.errors import DiegoError
+from diego_py.models.actual_lrp import ActualLRP
+from diego_py.models.desired_lrp import DesiredLRPUpdate
+from diego_py.models.identifiers import CellId
+from diego_py.models.work import ClaimRequest, InstanceState
+from diego_py.service.clock import SystemClock
+from tests.contract.store.conftest import NET_INFO, Scene, definition, guids, problem, report, reported
+from tests.contract.store.tampering import MemoryTampering, PostgresTampering
+from tests.contract.store.test_report import ended
+from tests.simulation.memory_store.engine import MemoryDatabase
+from tests.simulation.memory_store.store import MemoryStore
+
+T = TypeVar("T")
+
+GUIDS = st.sampled_from(["app", "web"])
+CELLS = st.sampled_from(["cell-1", "cell-2"])
+KEYS = st.sampled_from(["key-1", "key-2"])
+ROW = st.integers(0, 5)
+TABLES = ("actual_lrps", "desired_lrps", "cells", "failures", "idempotency_keys", "domains")
+
+
+class TwoStores(RuleBasedStateMachine):
+    """Each rule is carried out on both."""
+
+    dsn: ClassVar[str]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        clock = SystemClock()
+        memory = MemoryDatabase(clock)
+        self.database = Database(self.dsn, clock, DatabaseSettings(connections_max=1))
+        self.scenes = (
+            scene_of(self.database, PostgresTampering(self.database)),
+            scene_of(MemoryStore(memory, clock), MemoryTampering(memory)),
+        )
+        self.sequence = 0
+        self.seen: list[ActualLRP] = []
+
+    def teardown(self) -> None:
+        self.runner.run(self.database.stop())
+        self.runner.close()
+
+    @initialize()
+    def empty(self) -> None:
+        async def clean() -> None:
+            tampering = PostgresTampering(self.database)
+            await tampering.sql(f"TRUNCATE {', '.join(TABLES)}")
+            await tampering.sql("UPDATE leader SET epoch = 0, owner = '', expires_at = '-infinity'")
+
+        self.runner.run(clean())
+
+    @rule(guid=GUIDS, instances=st.integers(0, 3), key=st.none() | KEYS)
+    def desire(self, guid: str, instances: int, key: str | None) -> None:
+        self.both(lambda s: s.lifecycle.desire(s.call, definition(guid, instances), self.key(key, "desire")))
+
+    @rule(guid=GUIDS, instances=st.integers(0, 3), key=st.none() | KEYS)
+    def update(self, guid: str, instances: int, key: str | None) -> None:
+        change = DesiredLRPUpdate(instances=instances)
+        self.both(lambda s: s.lifecycle.update(s.call, guid, change, None, self.key(key, "update")))
+
+    @rule(guid=GUIDS)
+    def undesire(self, guid: str) -> None:
+        self.both(lambda s: s.lifecycle.undesire(s.call, guid))
+
+    @rule(guid=GUIDS)
+    def add_missing(self, guid: str) -> None:
+        self.both(lambda s: s.lifecycle.add_missing(s.call, guid, None))
+
+    @rule(key=KEYS)
+    def replay(self, key: str) -> None:
+        self.both(lambda s: s.lifecycle.replay(s.call, self.key(key, "desire")))  # type: ignore[arg-type]
+
+    @rule(key=KEYS)
+    def answered(self, key: str) -> None:
+        answer = StoredAnswer(201, {}, b"{}")
+        self.both(lambda s: s.lifecycle.answered(s.call, self.key(key, "desire"), answer))  # type: ignore[arg-type]
+
+    @rule(seconds=st.sampled_from([-30.0, -25 * 3600.0]))
+    def time_passes_for_keys(self, seconds: float) -> None:
+        self.both(lambda s: s.tampering.shift("idempotency_keys", "expires_at", seconds))
+
+    @rule(row=ROW)
+    def offer(self, row: int) -> None:
+        self.on_row(row, lambda s, lrp: s.lifecycle.offer(s.call, lrp))
+
+    @rule(row=ROW, cell=CELLS)
+    def claim(self, row: int, cell: str) -> None:
+        def work(s: Scene, lrp: ActualLRP) -> Coroutine[Any, Any, Any]:
+            guid = lrp.instance_guid or "none"
+            request = ClaimRequest(instance_guid=guid, cell_id=CellId(cell), boot_id="boot-1")  # type: ignore[arg-type]
+            return s.lifecycle.claim(s.call, lrp.process_guid, lrp.index, request)
+
+        self.on_row(row, work)
+
+    @rule(row=ROW, cell=CELLS)
+    def start(self, row: int, cell: str) -> None:
+        def work(s: Scene, lrp: ActualLRP) -> Coroutine[Any, Any, Any]:
+            key = (lrp.process_guid, lrp.index, lrp.instance_guid or "none")
+            return s.lifecycle.start(s.call, *key, lrp.cell_id or cell, NET_INFO, "z1")
+
+        self.on_row(row, work)
+
+    @rule(row=ROW)
+    def fail(self, row: int) -> None:
+        id = self.number()
+        self.on_row(row, lambda s, lrp: s.lifecycle.fail(s.call, lrp, problem(s.call, f"f{id}")))
+
+    @rule(row=ROW)
+    def crash(self, row: int) -> None:
+        id = self.number()
+
+        def work(s: Scene, lrp: ActualLRP) -> Coroutine[Any, Any, Any]:
+            key = (lrp.process_guid, lrp.index, lrp.instance_guid or "none", lrp.cell_id or "none")
+            return s.lifecycle.crash(s.call, *key, problem(s.call, f"f{id}"))
+
+        self.on_row(row, work)
+
+    @rule(row=ROW)
+    def lose(self, row: int) -> None:
+        id = self.number()
+        self.on_row(row, lambda s, lrp: s.lifecycle.lose(s.call, lrp, None, problem(s.call, f"f{id}")))
+
+    @rule(row=ROW)
+    def retry(self, row: int) -> None:
+        self.on_row(row, lambda s, lrp: s.lifecycle.retry(s.call, lrp, None))
+
+    @rule(row=ROW)
+    def restart(self, row: int) -> None:
+        self.on_row(row, lambda s, lrp: s.lifecycle.restart(s.call, lrp.process_guid, lrp.index))
+
+    @rule(row=ROW)
+    def remove(self, row: int) -> None:
+        self.on_row(row, lambda s, lrp: s.lifecycle.remove(s.call, lrp.process_guid, lrp.index, lrp.instance_guid))
+
+    @rule(cell=CELLS, running=st.lists(ROW, max_size=3), over=st.lists(ROW, max_size=2), settled=st.booleans())
+    def cell_report(self, cell: str, running: list[int], over: list[int], settled: bool) -> None:
+        number = self.number()
+        rows = {row.instance_guid: row for row in self.rows(running) if row.instance_guid}
+        gone = {
+            row.instance_guid: row for row in self.rows(over) if row.instance_guid and row.instance_guid not in rows
+        }
+
+        async def work(s: Scene) -> object:
+            if settled:
+                await s.age(10, "app")
+            told = report(
+                cell,
+                sequence=number,
+                instances=[reported(row, InstanceState.RUNNING) for row in rows.values()],
+                ended=[ended(s, row) for row in gone.values()],
+            )
+            return await s.lifecycle.report(s.call, told)
+
+        self.both(work)
+
+    @rule(owner=st.sampled_from(["a", "b"]), ttl_s=st.sampled_from([0.0, 60.0]))
+    def lead(self, owner: str, ttl_s: float) -> None:
+        self.both(lambda s: s.store.run(s.call, "lead", lambda tx: tx.leader.acquire_or_renew(owner, ttl_s)))
+
+    @invariant()
+    def both_have_the_same_rows(self) -> None:
+        async def everything(s: Scene) -> object:
+            async def read(tx: Any) -> object:
+                return (
+                    await tx.desired_lrps.list_all(),
+                    await tx.actual_lrps.list_page(Filter(), with_failure=True),
+                    await tx.cells.list_all(),
+                    await tx.failures.list_page(FailureFilter()),
+                )
+
+            return await s.store.snapshot(s.call, "read", read)
+
+        _, rows, _, _ = self.both(everything)
+        self.seen = [*self.seen[-4:], *rows]
+
+    def number(self) -> int:
+        self.sequence += 1
+        return self.sequence
+
+    def key(self, key: str | None, route: str) -> IdempotencyKey | None:
+        return None if key is None else IdempotencyKey(key, route, b"hash", f"owner-{self.number() // 2}")
+
+    def rows(self, numbers: list[int]) -> list[ActualLRP]:
+        """Rows as they are, or as they once were."""
+        return [self.seen[-1 - number % len(self.seen)] for number in numbers] if self.seen else []
+
+    def on_row(self, number: int, work: Any) -> None:
+        if self.seen:
+            (lrp,) = self.rows([number])
+            self.both(lambda s: work(s, lrp))
+
+    def both(self, work: Any) -> Any:
+        """Carry it out on both stores and compare what came of it."""
+
+        async def outcome(scene: Scene) -> object:
+            try:
+                return await work(scene)
+            except DiegoError as error:
+                return error
+
+        in_postgres, in_memory = (self.runner.run(outcome(scene)) for scene in self.scenes)
+        assert comparable(in_postgres) == comparable(in_memory)
+        return in_postgres
+
+
+def scene_of(store: Store, tampering: Any) -> Scene:
+    return Scene(Lifecycle(store, SystemClock(), guids()), store, tampering)
+
+
+def comparable(value: Any) -> Any:
+    """Without times and request ids, which differ, and with the code alone of documents, which hold times."""
+    if isinstance(value, datetime):
+        return "a time"
+    if isinstance(value, DiegoError):
+        return type(value), value.message
+    if attrs.has(type(value)):
+        members = {
+            field.name: getattr(value, field.name) for field in attrs.fields(type(value)) if field.name != "request_id"
+        }
+        return type(value), {name: comparable(member) for name, member in members.items()}
+    if isinstance(value, dict) and "code" in value:
+        return value["code"], value.get("detail")
+    if isinstance(value, list | tuple):
+        return [comparable(item) for item in value]
+    return value
+
+
+@pytest.mark.store
+def test_both_stores_give_the_same_answers(database_dsn: str) -> None:
+    machine = type("TwoStores", (TwoStores,), {"dsn": database_dsn})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )

@@ -1,0 +1,169 @@
+"""Instances in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+from attrs import evolve, frozen
+
+from bbs.store.actual_lrps import Cursor, Filter, Locked
+from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, Presence
+from diego_py.models.identifiers import Domain, InstanceGuid, ProcessGuid
+from diego_py.models.workload import ModificationTag
+from tests.simulation.memory_store.engine import ConstraintViolated, MemoryTransactionCore
+
+TABLE: Final = "actual_lrps"
+WITHOUT_CELL: Final = (ActualLRPState.UNCLAIMED, ActualLRPState.CRASHED)
+PLACED: Final = (ActualLRPState.CLAIMED, ActualLRPState.RUNNING)
+
+
+@frozen
+class Row:
+    """An instance with the document behind its failure."""
+
+    lrp: ActualLRP
+    failure_id: str | None
+
+
+@frozen
+class MemoryActualLRPs:
+    """What `tables.ActualLRPTable` promises."""
+
+    core: MemoryTransactionCore
+
+    async def insert_unclaimed(
+        self,
+        process_guid: str,
+        domain: str,
+        indices: Sequence[int],
+        instance_guids: Sequence[str | None],
+        tag_epochs: Sequence[str],
+    ) -> list[ActualLRP]:
+        await self.core.statement(process_guid, domain, *instance_guids)
+        inserted = []
+        for index, instance_guid, epoch in zip(indices, instance_guids, tag_epochs, strict=True):
+            key = (process_guid, index, Presence.ORDINARY.value)
+            await self.core.take(TABLE, key)
+            if self.core.get(TABLE, key) is not None:
+                continue
+            lrp = ActualLRP(
+                process_guid=ProcessGuid(process_guid),
+                index=index,
+                domain=Domain(domain),
+                state=ActualLRPState.UNCLAIMED,
+                instance_guid=None if instance_guid is None else InstanceGuid(instance_guid),
+                since=self.core.now(),
+                modification_tag=ModificationTag(epoch=epoch, index=0),
+            )
+            self._write(key, Row(lrp, None))
+            inserted.append(lrp)
+        return sorted(inserted, key=lambda lrp: lrp.index)
+
+    async def get(self, process_guid: str, index: int, presence: str = "ORDINARY") -> ActualLRP | None:
+        await self.core.statement(process_guid)
+        row = self.core.get(TABLE, (process_guid, index, presence))
+        return None if row is None else self._with_failure(row)
+
+    async def lock(self, process_guid: str, index: int) -> Locked | None:
+        await self.core.statement(process_guid)
+        row = await self.core.lock(TABLE, (process_guid, index, Presence.ORDINARY.value))
+        return None if row is None else Locked(row.lrp, row.failure_id, self.core.now())
+
+    async def list_page(
+        self, wanted: Filter, after: Cursor | None = None, limit: int = 500, *, with_failure: bool = False
+    ) -> list[ActualLRP]:
+        await self.core.statement(wanted.process_guid, wanted.domain, wanted.cell_id, wanted.state)
+        behind = after or ("", -1, "")
+
+        def fits(lrp: ActualLRP) -> bool:
+            return (
+                (lrp.process_guid, lrp.index, lrp.presence.value) > behind
+                and wanted.process_guid in (None, lrp.process_guid)
+                and wanted.domain in (None, lrp.domain)
+                and (wanted.cell_id is None or wanted.cell_id == lrp.cell_id)
+                and wanted.state in (None, lrp.state.value)
+            )
+
+        return self._listed(fits, with_failure)[:limit]
+
+    async def list_of(self, process_guid: str, *, with_failure: bool = False) -> list[ActualLRP]:
+        await self.core.statement(process_guid)
+        return self._listed(lambda lrp: lrp.process_guid == process_guid, with_failure)
+
+    async def list_of_cell(self, cell_id: str) -> list[ActualLRP]:
+        await self.core.statement(cell_id)
+        return self._listed(lambda lrp: lrp.cell_id == cell_id)
+
+    async def list_concerning(self, cell_id: str, instance_guids: Sequence[str]) -> list[ActualLRP]:
+        await self.core.statement(cell_id, *instance_guids)
+        guids = set(instance_guids)
+        return self._listed(lambda lrp: lrp.cell_id == cell_id or lrp.instance_guid in guids)
+
+    async def list_all(self) -> list[ActualLRP]:
+        await self.core.statement()
+        return self._listed(lambda lrp: True)
+
+    async def save(self, row: ActualLRP, failure_id: str | None) -> None:
+        await self.core.statement(row.crash_reason, row.placement_error)
+        key = (row.process_guid, row.index, row.presence.value)
+        stored = await self.core.lock(TABLE, key)
+        if stored is None:
+            return
+        kept = stored.lrp
+        tag = evolve(kept.modification_tag, index=row.modification_tag.index)
+        self._write(key, Row(evolve(row, domain=kept.domain, modification_tag=tag, failure=None), failure_id))
+
+    async def delete(self, process_guid: str, index: int, instance_guid: str | None) -> bool:
+        await self.core.statement(process_guid, instance_guid)
+        return await self._delete(
+            (process_guid, index, Presence.ORDINARY.value),
+            lambda row: instance_guid is None or row.lrp.instance_guid == instance_guid,
+        )
+
+    async def delete_without_cell(self, process_guid: str) -> None:
+        await self.core.statement(process_guid)
+        found = self._listed(lambda lrp: lrp.process_guid == process_guid and lrp.state in WITHOUT_CELL)
+        for lrp in found:
+            key = (lrp.process_guid, lrp.index, lrp.presence.value)
+            await self._delete(key, lambda row: row.lrp.state in WITHOUT_CELL)
+
+    async def _delete(self, key: tuple[str, int, str], where: Callable[[Row], bool]) -> bool:
+        return await self.core.update(TABLE, key, where, lambda row: None) is not None
+
+    def _listed(self, wanted: Callable[[ActualLRP], bool], with_failure: bool = False) -> list[ActualLRP]:
+        rows = [row for row in self.core.rows(TABLE) if wanted(row.lrp)]
+        return [self._with_failure(row) if with_failure else row.lrp for row in rows]
+
+    def _with_failure(self, row: Row) -> ActualLRP:
+        failure = None if row.failure_id is None else self.core.get("failures", row.failure_id)
+        if failure is None:
+            return row.lrp
+        return evolve(row.lrp, failure=msgspec.json.decode(failure.body, type=dict[str, Any]))
+
+    def _write(self, key: tuple[str, int, str], row: Row) -> None:
+        check(row.lrp)
+        guid = row.lrp.instance_guid
+        if guid is not None:
+            for other in self.core.rows(TABLE):
+                if other.lrp.instance_guid == guid and (other.lrp.process_guid, other.lrp.index) != key[:2]:
+                    raise ConstraintViolated("UniqueViolation: actual_lrps_instance_guid")
+        self.core.write(TABLE, key, row)
+
+
+def check(lrp: ActualLRP) -> None:
+    """The CHECK constraints of the table. Raises ConstraintViolated."""
+    placed, running = lrp.state in PLACED, lrp.state is ActualLRPState.RUNNING
+    kept = (
+        (lrp.cell_id is not None) == placed
+        and (lrp.instance_guid is not None or not placed)
+        and (lrp.instance_guid is None or lrp.state is not ActualLRPState.CRASHED)
+        and (lrp.net_info is not None) == running
+        and (running or not lrp.routable)
+        and (lrp.placement_error is None or lrp.state is ActualLRPState.UNCLAIMED)
+        and (lrp.presence is Presence.ORDINARY or lrp.state is not ActualLRPState.UNCLAIMED)
+        and lrp.index >= 0
+    )
+    if not kept:
+        raise ConstraintViolated(f"CheckViolation: {lrp.state} {lrp.process_guid}/{lrp.index}")

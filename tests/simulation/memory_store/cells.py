@@ -1,0 +1,97 @@
+"""Cells in memory."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from attrs import evolve, frozen
+
+from bbs.store.cells import CellRecord
+from diego_py.models.work import CellReport
+from tests.simulation.memory_store.engine import MemoryTransactionCore
+
+TABLE: Final = "cells"
+
+
+@frozen(kw_only=True)
+class Row:
+    """A record with what only the store looks at."""
+
+    record: CellRecord
+    expires_at: datetime
+    former_boot_id: str | None
+
+    @property
+    def boot_id(self) -> str:
+        return self.record.presence.boot_id
+
+    def takes(self, report: CellReport, now: datetime) -> bool:
+        """Whether the report is newer than this."""
+        boot_id = report.presence.boot_id
+        if boot_id == self.boot_id:
+            return self.record.sequence <= report.sequence
+        return self.former_boot_id != boot_id or self.expires_at <= now
+
+
+@frozen
+class MemoryCells:
+    """What `tables.CellTable` promises."""
+
+    core: MemoryTransactionCore
+
+    async def upsert(self, report: CellReport, ttl_s: float) -> bool:
+        cell_id = report.presence.cell_id
+        await self.core.statement(cell_id)
+        await self.core.take(TABLE, cell_id)
+        now, known = self.core.now(), self.core.get(TABLE, cell_id)
+        if known is not None and not known.takes(report, now):
+            return False
+        former = None
+        if known is not None:
+            former = known.former_boot_id if known.boot_id == report.presence.boot_id else known.boot_id
+        expires_at = now + timedelta(seconds=ttl_s)
+        record = CellRecord(
+            presence=report.presence,
+            available=report.available,
+            sequence=report.sequence,
+            seen_at=now,
+            expires_at=expires_at,
+        )
+        self.core.write(TABLE, cell_id, Row(record=record, expires_at=expires_at, former_boot_id=former))
+        return True
+
+    async def list_live(self) -> list[CellRecord]:
+        await self.core.statement()
+        return [record for record in self._all() if record.live]
+
+    async def list_all(self) -> list[CellRecord]:
+        await self.core.statement()
+        return self._all()
+
+    async def get(self, cell_id: str) -> CellRecord | None:
+        await self.core.statement(cell_id)
+        row = self.core.get(TABLE, cell_id)
+        return None if row is None else self._record(row)
+
+    async def is_live(self, cell_id: str, boot_id: str) -> bool:
+        await self.core.statement(cell_id, boot_id)
+        row = self.core.get(TABLE, cell_id)
+        return row is not None and row.boot_id == boot_id and row.expires_at > self.core.now()
+
+    async def expire(self, cell_id: str) -> bool:
+        await self.core.statement(cell_id)
+        changed = await self.core.update(
+            TABLE, cell_id, lambda row: True, lambda row: evolve(row, expires_at=self.core.now())
+        )
+        return changed is not None
+
+    async def delete(self, cell_id: str) -> bool:
+        await self.core.statement(cell_id)
+        return await self.core.update(TABLE, cell_id, lambda row: True, lambda row: None) is not None
+
+    def _all(self) -> list[CellRecord]:
+        return [self._record(row) for row in self.core.rows(TABLE)]
+
+    def _record(self, row: Row) -> CellRecord:
+        return evolve(row.record, expires_at=row.expires_at, live=row.expires_at > self.core.now())

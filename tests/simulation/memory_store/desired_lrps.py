@@ -1,0 +1,95 @@
+"""Desired LRPs in memory."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from attrs import evolve, frozen
+
+from bbs.store.desired_lrps import SchedulingInfo
+from diego_py.errors import AlreadyExists
+from diego_py.models.desired_lrp import DesiredLRP, DesiredLRPDefinition
+from diego_py.models.workload import ModificationTag
+from tests.simulation.memory_store.engine import MemoryTransactionCore
+
+TABLE: Final = "desired_lrps"
+
+
+@frozen
+class MemoryDesiredLRPs:
+    """What `tables.DesiredLRPTable` promises."""
+
+    core: MemoryTransactionCore
+
+    async def insert(self, definition: DesiredLRPDefinition, tag_epoch: str) -> DesiredLRP:
+        guid = definition.process_guid
+        await self.core.statement(guid)
+        await self.core.take(TABLE, guid)
+        if self.core.get(TABLE, guid) is not None:
+            raise AlreadyExists(f"desired LRP {guid} exists already", subject={"kind": "lrp", "guid": guid})
+        tag, now = ModificationTag(epoch=tag_epoch, index=0), self.core.now()
+        desired = DesiredLRP(definition=definition, modification_tag=tag, created_at=now, updated_at=now)
+        self.core.write(TABLE, guid, desired)
+        return desired
+
+    async def get(self, process_guid: str, *, for_update: bool = False) -> DesiredLRP | None:
+        await self.core.statement(process_guid)
+        if for_update:
+            locked: DesiredLRP | None = await self.core.lock(TABLE, process_guid)
+            return locked
+        desired: DesiredLRP | None = self.core.get(TABLE, process_guid)
+        return desired
+
+    async def list_page(
+        self, domain: str | None = None, after: str | None = None, limit: int = 500
+    ) -> list[DesiredLRP]:
+        await self.core.statement(domain, after)
+        found = (
+            desired
+            for desired in self._all()
+            if desired.definition.process_guid > (after or "") and domain in (None, desired.definition.domain)
+        )
+        return list(found)[:limit]
+
+    async def list_all(self) -> list[DesiredLRP]:
+        await self.core.statement()
+        return self._all()
+
+    async def list_scheduling_infos(self) -> list[SchedulingInfo]:
+        await self.core.statement()
+        return [
+            SchedulingInfo(
+                process_guid=desired.definition.process_guid,
+                domain=desired.definition.domain,
+                instances=desired.definition.instances,
+                memory_mb=desired.definition.memory_mb,
+                disk_mb=desired.definition.disk_mb,
+                rootfs=desired.definition.rootfs,
+                placement_tags=tuple(desired.definition.placement_tags),
+                modification_tag=desired.modification_tag,
+            )
+            for desired in self._all()
+        ]
+
+    async def update(self, definition: DesiredLRPDefinition) -> DesiredLRP | None:
+        await self.core.statement(definition.process_guid)
+        changed = await self.core.update(
+            TABLE,
+            definition.process_guid,
+            lambda row: True,
+            lambda row: evolve(
+                row,
+                definition=definition,
+                modification_tag=row.modification_tag.next(),
+                updated_at=self.core.now(),
+            ),
+        )
+        return None if changed is None else changed[1]
+
+    async def delete(self, process_guid: str) -> DesiredLRP | None:
+        await self.core.statement(process_guid)
+        removed = await self.core.update(TABLE, process_guid, lambda row: True, lambda row: None)
+        return None if removed is None else removed[0]
+
+    def _all(self) -> list[DesiredLRP]:
+        return list(self.core.rows(TABLE))
