@@ -12,11 +12,19 @@ import pytest
 import pytest_asyncio
 
 from diego_py.embedded.postgres import EmbeddedPostgres
+from tests.slowness import patient
 
 ROOT_MARKERS = ("kernel", "cluster")
 TEMPLATE_DATABASE = "template_diego"
 
 _database_numbers = count(1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """A slow machine has longer for each test. First: pytest-timeout reads the option when it is configured."""
+    if config.option.timeout is None:
+        config.option.timeout = patient(float(config.getini("timeout")))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -36,8 +36,9 @@ from tests.kernel.slot import (
     STATE_PREFIX,
     TABLE_PREFIX,
 )
+from tests.slowness import patient
 
-SETTLED_S = 3.0
+SETTLED_S = patient(3.0)
 SETTLING_LOOK_S = 0.05
 
 
@@ -110,6 +111,7 @@ def new_config(image_root: Path, host_address: str, runtime_path: str) -> Iterat
             "nft_table": f"{TABLE_PREFIX}{number}",
             "log_bytes_max": 1 << 20,
             "runtime_path": runtime_path,
+            "runtime_timeout_s": patient(30.0),
         }
         made.append(GardenConfig(**{**values, **changes}))
         return made[-1]

@@ -13,6 +13,7 @@ from attrs import frozen
 
 from cells.garden.garden import Garden
 from tests.kernel.slot import OUTSIDE_LINK, OUTSIDE_NETWORK, SLOT
+from tests.slowness import patient
 
 NAMESPACE = f"{OUTSIDE_LINK}-outside"
 PUBLIC = OUTSIDE_NETWORK + ".2"
@@ -61,7 +62,7 @@ def ask(question):
         "icmp": (socket.IPPROTO_ICMPV6 if ":" in address else socket.IPPROTO_ICMP, socket.SOCK_DGRAM),
     }[kind]
     with socket.socket(family, way, protocol) as asker:
-        asker.settimeout(0.7)
+        asker.settimeout(float(sys.argv[2]))
         try:
             asker.connect((address, port))
             if kind != "tcp":
@@ -90,7 +91,7 @@ class Outside:
         url = f"http://{address}:{port}/index.html"
         argv = ["ip", "netns", "exec", NAMESPACE, "busybox", "wget", "-qO-", url]
         with contextlib.suppress(subprocess.TimeoutExpired):
-            return subprocess.run(argv, capture_output=True, text=True, timeout=2).stdout
+            return subprocess.run(argv, capture_output=True, text=True, timeout=patient(2)).stdout
         return ""
 
     @contextmanager
@@ -135,7 +136,7 @@ def machine() -> Iterator[Outside]:
 def answers(garden: Garden, handle: str, questions: Sequence[Question]) -> list[str]:
     """What becomes of each when it is asked on the container's own network: `open`, `refused` or `silent`."""
     # As the container's root: others may not open sockets for ping there.
-    argv = [*inside(garden, handle), "-U", "/usr/bin/python3", "-c", ASK, json.dumps(questions)]
+    argv = [*inside(garden, handle), "-U", "/usr/bin/python3", "-c", ASK, json.dumps(questions), str(patient(0.7))]
     found: list[str] = json.loads(subprocess.run(argv, check=True, capture_output=True, text=True).stdout)
     return found
 

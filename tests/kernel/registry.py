@@ -16,11 +16,12 @@ from attrs import frozen
 
 from tests.fakes.registry import BuiltImage, basic, digest_of
 from tests.kernel.slot import STATE_PREFIX
+from tests.slowness import patient
 
 USERNAME, PASSWORD = "vcap", "open sesame"
 HASH = "$2b$05$abcdefghijklmnopqrstuupx2xBUC4954936wVIjyyPHmUBFu0wCW"
 """bcrypt of PASSWORD, at its cheapest."""
-START_TIMEOUT_S = 20.0
+START_TIMEOUT_S = patient(20.0)
 
 CONFIG = """\
 version: 0.1

@@ -18,6 +18,7 @@ from cells.garden.spec import EgressRule
 from tests.kernel.containers import call
 from tests.kernel.outside import PRIVATE, Outside, answers
 from tests.kernel.test_egress import WEB, sleeper, table
+from tests.slowness import patient
 
 pytestmark = pytest.mark.kernel
 
@@ -38,7 +39,7 @@ class Heard:
         self.events: asyncio.Queue[NetworkEvent] = asyncio.Queue()
 
     async def next(self) -> NetworkEvent:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(patient(10)):
             return await self.events.get()
 
 
@@ -168,7 +169,7 @@ async def main():
     assert events.empty()
     for _ in range(2):
         subprocess.run(["nft", "flush", "ruleset"], check=True)
-        print(await asyncio.wait_for(events.get(), 10))
+        print(await asyncio.wait_for(events.get(), float(sys.argv[2])))
         assert listed() == whole
     await guard.close()
     firewall.close()
@@ -179,7 +180,7 @@ asyncio.run(main())
 
 def test_flushed_ruleset_comes_back_with_all_containers() -> None:
     """On a network of its own: nobody else's rules are flushed."""
-    argv = ["unshare", "-n", sys.executable, "-c", FLUSH, json.dumps(sys.path)]
+    argv = ["unshare", "-n", sys.executable, "-c", FLUSH, json.dumps(sys.path), str(patient(10))]
     finished = subprocess.run(argv, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.count("somebody changed the table") == 2

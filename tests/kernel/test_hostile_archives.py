@@ -17,6 +17,7 @@ from cells.garden.images.unpack import UnpackLimits, extract
 from diego_py.errors import DiegoError
 from tests.kernel.hostile import HARMLESS, TOKEN, Case, cases
 from tests.kernel.slot import STATE_PREFIX
+from tests.slowness import patient
 
 pytestmark = pytest.mark.kernel
 
@@ -30,8 +31,8 @@ LIMITS = UnpackLimits(
     depth_max=50,
     ratio_max=100,
     ratio_free_bytes=1 << 20,
-    cpu_s=10,
-    wall_s=30.0,
+    cpu_s=int(patient(10)),
+    wall_s=patient(30.0),
 )
 HOST_FILES = ("/etc/passwd", "/etc/shadow", "/etc/hostname", "/etc", "/")
 HOST_PLACES = ("/", "/etc", "/tmp", "/proc/self/cwd", "/dev")

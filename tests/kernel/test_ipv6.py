@@ -29,6 +29,7 @@ from cells.garden.spec import EgressRule
 from diego_py.service.clock import SystemClock
 from tests.kernel.containers import call, shell, spec, start, until_printed
 from tests.kernel.outside import SERVE, answers, inside
+from tests.slowness import patient
 
 PUBLIC, LOCAL, LOCAL_TOO = "2001:db8:1::2", "fd55::2", "fd55::3"
 
@@ -63,7 +64,7 @@ def machine():
 SEND = '''
 import socket, sys
 with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sender:
-    sender.settimeout(1)
+    sender.settimeout(float(sys.argv[3]))
     sender.bind((sys.argv[1], 0))
     sender.sendto(b"x", (sys.argv[2], 53))
     try:
@@ -88,7 +89,7 @@ async def scenario(garden):
     words = inside(garden, "a")
     subprocess.run([*words, "ip", "address", "add", "fd77::ffff/128", "dev", "eth0", "nodad"], check=True)
     def send(source):
-        argv = [*words, "/usr/bin/python3", "-c", SEND, source, PUBLIC]
+        argv = [*words, "/usr/bin/python3", "-c", SEND, source, PUBLIC, str(patient(1))]
         return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
     found["sources"] = [send("fd77::ffff"), send(own)]
     await start(garden, shell("names", "cat /etc/hosts /etc/resolv.conf"))

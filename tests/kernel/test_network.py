@@ -15,6 +15,7 @@ from cells.garden.garden import Garden
 from tests.kernel.containers import call, output, shell, spec, start, until_printed
 from tests.kernel.outside import NAMESPACE, Outside, inside
 from tests.kernel.slot import OUTSIDE_NETWORK
+from tests.slowness import patient
 
 pytestmark = pytest.mark.kernel
 
@@ -33,7 +34,7 @@ async def serve(garden: Garden, handle: str) -> int:
 
 async def ask(address: str, port: int) -> bytes:
     """The last line of what is answered there."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(patient(5)):
         reader, writer = await asyncio.open_connection(address, port)
         writer.write(b"GET /index.html HTTP/1.0\r\n\r\n")
         answer = await reader.read()
@@ -43,7 +44,7 @@ async def ask(address: str, port: int) -> bytes:
 
 def attempt(address: str, port: int) -> str:
     """Shell: try to connect, say whether that went."""
-    return f"nc -w 1 {address} {port} </dev/null >/dev/null 2>&1 && echo reached {address}; "
+    return f"nc -w {patient(1):.0f} {address} {port} </dev/null >/dev/null 2>&1 && echo reached {address}; "
 
 
 @contextmanager
@@ -110,9 +111,9 @@ async def test_container_cannot_reach_private_and_metadata_addresses(garden: Gar
 async def test_a_denial_is_told_at_once(garden: Garden) -> None:
     uptime = "cut -d. -f1 /proc/uptime"
     before, after = await output(
-        garden, shell("a", f"{uptime}; nc -w 20 {METADATA} 80 </dev/null 2>/dev/null; {uptime}")
+        garden, shell("a", f"{uptime}; nc -w {patient(20):.0f} {METADATA} 80 </dev/null 2>/dev/null; {uptime}")
     )
-    assert int(after) - int(before) <= 1
+    assert int(after) - int(before) <= patient(1)
 
 
 async def test_containers_cannot_reach_each_other(new_garden: Callable[..., Any], host_address: str) -> None:
@@ -152,7 +153,7 @@ async def test_spoofed_source_is_dropped(garden: Garden) -> None:
         await garden._host.guard.close()
         opening = ["inet", garden.config.nft_table, "to_host", "udp", "dport", port, "accept"]
         subprocess.run(["nft", "insert", "rule", *opening], check=True)
-        receiver.settimeout(5)
+        receiver.settimeout(patient(5))
         for source in ("198.18.9.9", own):
             subprocess.run([*on_link, "/usr/bin/python3", "-c", SEND_FROM, source, gateway, port], check=True)
         # Sent second, received first and alone: the spoofed one was dropped.

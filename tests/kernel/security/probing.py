@@ -7,9 +7,10 @@ from typing import Any
 
 from cells.garden.spec import ContainerSpec, ProcessSpec
 from tests.kernel.containers import shell
+from tests.slowness import patient
 
 PROBED = "preloaded:probed"
-EXEC_TIMEOUT_S = 30
+EXEC_TIMEOUT_S = patient(30)
 
 Ways = Callable[..., Awaitable[dict[str, list[str]]]]
 """Run a shell script as a container's process, by exec and in a session: what each printed, by those names."""
