@@ -3,13 +3,14 @@
 Layout: STATE/containers/HANDLE/{state.json,bundle/,exit/,lower,rootfs} and STATE/logs/HANDLE.log, STATE/rates/HANDLE
 when not all of the log is to be handed out. What the container itself may write is in its volume: upper, work and etc.
 
-A record is replaced by rename and never synced to the disk: it must survive the death of this process (then the page
-cache is still there), not that of the machine (then no container is left that it could speak of; a record that came
-out empty or torn reads as half-built, and its directory is removed).
+A record is replaced by an exchange of names and never synced to the disk: it must survive the death of this process
+(then the page cache is still there), not that of the machine (then no container is left that it could speak of; a
+record that came out empty or torn reads as half-built, and its directory is removed).
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Literal
 import msgspec
 from attrs import define, field, frozen
 
+from cells.garden import kernel
 from cells.garden.spec import EgressRule, Exit, Limits, MainProcess, PortForward
 
 Phase = Literal["creating", "created", "running", "destroying"]
@@ -26,7 +28,7 @@ DIRECTORY_MODE = 0o711
 """The container's root enters its own directories as an id that owns nothing on the host: it may pass, not list."""
 
 LOG_SUFFIX = ".log"
-STATE = "state.json"
+STATE, DRAFT = "state.json", "state.new"
 
 
 @frozen
@@ -200,15 +202,26 @@ class Depot:
             path.chmod(DIRECTORY_MODE)
 
     def save(self, record: Record) -> None:
-        """Replace the record of a container as one step."""
-        path = self.containers / record.handle / STATE
-        draft = path.with_suffix(".new")
-        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        """Replace the record of a container as one step.
+
+        Two files take turns: a new one each time costs ext4 ten times as much, and so does the end of an old one, whose
+        name a new one takes: then the new one is written to the disk at once.
+        """
+        path = f"{self.containers}/{record.handle}/{STATE}"
+        draft = f"{self.containers}/{record.handle}/{DRAFT}"
+        text = self._encoder.encode(record)
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.write(fd, self._encoder.encode(record))
+            os.write(fd, text)
+            os.ftruncate(fd, len(text))
         finally:
             os.close(fd)
-        draft.replace(path)
+        try:
+            kernel.exchange(draft, path)
+        except OSError as refused:
+            if refused.errno not in (errno.ENOENT, errno.EINVAL):
+                raise
+            os.rename(draft, path)  # The first record, or a file system that exchanges no names.
 
     def load(self, handle: str) -> Record | None:
         """The record, or None when there is none that can be read: then the container is half-built."""

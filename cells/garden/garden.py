@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
 from contextlib import AsyncExitStack
@@ -35,6 +34,7 @@ from cells.garden import (
 )
 from cells.garden.attachment import Attachment, attach
 from cells.garden.box import Box
+from cells.garden.builders import Builders
 from cells.garden.children import in_thread, together, uninterrupted
 from cells.garden.config import GardenConfig
 from cells.garden.files import copying
@@ -58,9 +58,6 @@ from diego_py.errors import (
 )
 from diego_py.service.clock import Clock
 
-BUILT_AT_ONCE = 4 * (os.cpu_count() or 1)
-"""Containers that are created side by side. With more, the runtimes only hinder each other."""
-
 
 @define
 class Garden:
@@ -73,7 +70,7 @@ class Garden:
     _store: Store = field(init=False)
     _monitor: Monitor = field(factory=Monitor, init=False)
     _boxes: dict[str, Box] = field(factory=dict, init=False)
-    _builders: asyncio.Semaphore = field(factory=lambda: asyncio.Semaphore(BUILT_AT_ONCE), init=False)
+    _builders: Builders = field(factory=Builders, init=False)
 
     def __attrs_post_init__(self) -> None:
         config = self.config
@@ -132,9 +129,11 @@ class Garden:
                         root = await wanted.provide(call)
                     box.record = evolve(box.record, layer=root.top, image_user=provide.user_of(root.config))
                     spec = provide.completed(spec, root.config)
-                    async with self._builders:
-                        # The grace period of the first move into a cgroup passes while we do everything before it.
-                        await together(in_thread(self._host.cgroups.warm), self._build(call, spec, box, root))
+                    async with self._builders.slot() as alone:
+                        # The grace period of the first move into a cgroup passes while we do everything before it; who
+                        # builds beside others comes after their moves.
+                        first = [in_thread(self._host.cgroups.warm)] if alone else []
+                        await together(*first, self._build(call, spec, box, root))
                     box.complete = True
                     undo.pop_all()
                 self._host.sandboxes.refill()

@@ -32,6 +32,7 @@ _RESOLVE_IN_ROOT = 0x10
 _PR_CAPBSET_DROP = 24
 _PR_SET_NO_NEW_PRIVS = 38
 _EINVAL = 22
+_RENAME_EXCHANGE = 2
 
 MS_RDONLY = 1
 MS_NOSUID = 2
@@ -104,6 +105,12 @@ def mount(source: str, target: str, kind: str, flags: int, options: str) -> None
 
 def umount(target: str, flags: int = 0) -> None:
     _check(_libc.umount2(os.fsencode(target), flags), target)
+
+
+def exchange(one: str, other: str) -> None:
+    """Give each of two files the other's name, as one step."""
+    result = _libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
+    _check(result, one)
 
 
 def unshare(what: int) -> None:

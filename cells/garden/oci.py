@@ -17,6 +17,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from attrs import define, field
 
 from cells.garden import children, kernel, null_device, runtimes
@@ -304,5 +305,5 @@ def _monitor(directory: Directory) -> Process:
 def _write(path: Path, config: Config) -> None:
     """For the runtime only: the environment is in it."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with open(fd, "w") as file:
-        json.dump(config, file)
+    with open(fd, "wb") as file:
+        file.write(msgspec.json.encode(config))

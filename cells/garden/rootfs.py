@@ -7,9 +7,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Future
 from pathlib import Path
-from threading import Thread
 
 from cells.garden import kernel
 from cells.garden.depot import Directory
@@ -67,9 +65,7 @@ def mount(lowers: Sequence[Path], directory: Directory, userns_fd: int | None, f
             _attach_shifted(lower, place, userns_fd)
         os.chown(directory.upper, first_id, first_id)
         os.chmod(directory.upper, stat.S_IMODE(os.stat(lowers[-1]).st_mode))
-        stacked = ":".join(place.name for place in reversed(places))
-        options = f"lowerdir={stacked},upperdir={directory.upper},workdir={directory.work}"
-        _mount_from(directory.lower, directory.rootfs, options)
+        _stack(directory, len(places))
         for place in places:
             kernel.umount(str(place), kernel.MNT_DETACH)
     except OSError as refused:
@@ -90,27 +86,19 @@ def _attach_shifted(lower: Path, place: Path, userns_fd: int | None) -> None:
         os.close(tree)
 
 
-def _mount_from(here: Path, target: Path, options: str) -> None:
-    """Mount an overlay whose lower layers are named from `here`: all options together may have 4095 bytes.
+def _stack(directory: Directory, layers: int) -> None:
+    """Mount the overlay. Its lower layers are named by a descriptor: all options together may have 4095 bytes.
 
-    A thread can have a current directory of its own, and this one ends with its work.
+    Volatile: what the container wrote need not be on the disk before its root can be unmounted, nor when it syncs. That
+    would serve nobody: with the machine the container is gone, and its volume is never mounted again.
     """
-    done: Future[None] = Future()
-
-    def work() -> None:
-        try:
-            kernel.unshare(kernel.CLONE_FS)
-            os.chdir(here)
-            kernel.mount("overlay", str(target), "overlay", kernel.MS_NODEV, options)
-        except OSError as refused:
-            done.set_exception(refused)
-        else:
-            done.set_result(None)
-
-    thread = Thread(target=work, name="mount")
-    thread.start()
-    thread.join()
-    done.result()
+    here = os.open(directory.lower, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        stacked = ":".join(f"/proc/self/fd/{here}/{number}" for number in reversed(range(layers)))
+        options = f"lowerdir={stacked},upperdir={directory.upper},workdir={directory.work},volatile"
+        kernel.mount("overlay", str(directory.rootfs), "overlay", kernel.MS_NODEV, options)
+    finally:
+        os.close(here)
 
 
 def unmount(directory: Directory) -> None:

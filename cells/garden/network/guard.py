@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from socket import socket
 
 from attrs import define, field
@@ -91,7 +91,7 @@ class Guard:
             if data is None:
                 self._lost = True
                 continue
-            self._seen |= set(changers(data, self.firewall.policy.table))
+            self._seen |= set(changers(data, self.firewall.policy.table, {*self._seen, self.firewall.port}))
 
     async def _mend(self) -> None:
         pause_s = PAUSE_S
@@ -113,11 +113,18 @@ class Guard:
             await asyncio.sleep(pause_s)
 
 
-def changers(data: bytes, table: str) -> Iterator[int]:
-    """Of messages of the kernel's nftables group: who changed something in the table, by number of the socket."""
+def changers(data: bytes, table: str, known: Set[int] = frozenset()) -> Iterator[int]:
+    """Of messages of the kernel's nftables group: who changed something in the table, by number of the socket.
+
+    Those of whom that is `known` are not looked at: nearly all messages are of our own changes.
+    """
     ours = table.encode() + b"\0"
+    if ours not in data:  # Another cell's.
+        return
     for kind, port, body in netlink.messages(data):
-        if kind >> 8 != NFTABLES or len(body) < FAMILY.size or FAMILY.unpack_from(body)[0] != FAMILY_INET:
+        if port in known or kind >> 8 != NFTABLES:
+            continue
+        if len(body) < FAMILY.size or FAMILY.unpack_from(body)[0] != FAMILY_INET:
             continue
         # The table's name is attribute 1 of whatever is in a table, and of the table itself.
         if netlink.attributes(body[FAMILY.size :]).get(1) == ours:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
+from cells.garden import kernel
 from cells.garden.depot import Depot, Record
 from cells.garden.spec import DiskUsage, Exit, Limits, PortForward
 
@@ -42,6 +44,21 @@ def test_round_trip(depot: Depot) -> None:
     depot.save(ended)
     assert depot.load("a") == ended
     assert depot.handles() == ["a"]
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_many_times_longer_and_shorter(depot: Depot, monkeypatch: pytest.MonkeyPatch, exchanges: bool) -> None:
+    if not exchanges:
+
+        def refused(one: str, other: str) -> None:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), one)
+
+        monkeypatch.setattr(kernel, "exchange", refused)
+    depot.make(RECORD)
+    for length in (3000, 0, 5000, 1):
+        saved = evolve(RECORD, properties={"owner": "x" * length})
+        depot.save(saved)
+        assert depot.load("a") == saved
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", '{"handle": "b"}', "null"])

@@ -60,3 +60,4 @@ def test_only_our_table_and_family_count() -> None:
 
     data = changed(1, "t", 5) + changed(2, "t", 6) + changed(1, "tt", 7) + changed(1, "t", 8)
     assert list(changers(data, "t")) == [5, 8]
+    assert list(changers(data, "t", {5})) == [8]
