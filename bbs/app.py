@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import random
-import secrets
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
-from attrs import define
+from attrs import define, evolve, frozen
 
 from bbs.api.actual_lrps import ActualLRPs
 from bbs.api.auctions import Auctions
@@ -28,11 +27,12 @@ from bbs.placement import Placement
 from bbs.removal import Removal
 from bbs.store.connections import DatabaseSettings
 from bbs.store.database import Database
+from bbs.store.transaction import Store
 from diego_py.call import Call
 from diego_py.clients.cell import CellClient
 from diego_py.errors import DiegoError
 from diego_py.http.client import HopClient
-from diego_py.http.listener import HttpListener
+from diego_py.http.listener import HttpListener, Listener
 from diego_py.http.metrics import ServerMetrics
 from diego_py.http.openapi import ApiDescription
 from diego_py.http.server import HopServer, Route
@@ -54,37 +54,76 @@ class Client:
         await self.http.close()
 
 
-@define
+@frozen(kw_only=True)
+class Outside:
+    """What a BBS reaches for beyond itself. A simulation puts something of its own in place of each."""
+
+    store: Store
+    http: HopClient
+    clock: Clock
+    log: structlog.stdlib.BoundLogger
+    random: random.Random
+    """For jitter."""
+    new_guid: Callable[[], str]
+    standard_routes: Sequence[Route]
+    """What every listener serves, whatever its process does."""
+    listen: Callable[[Sequence[Route]], Listener]
+
+
+@frozen
 class Bbs:
     """A BBS, put together but not started."""
 
     parts: Sequence[Part]
-    listener: HttpListener
+    listener: Listener
     routes: Sequence[Route]
 
 
 def build(config: BbsConfig, clock: Clock, log: structlog.stdlib.BoundLogger, process: Process) -> Bbs:
     """All parts of a BBS in start order; `listener.port` tells where it listens once started."""
-    owner = f"{config.id}:{secrets.token_hex(4)}"
-    source = random.Random()
     database = Database(config.dsn, clock, DatabaseSettings(connections_max=config.database_connections_max))
-    tasks = OwnedTasks(log, grace_s=config.stop_grace_s)
+    metrics = ServerMetrics()
+    standard = StandardRoutes(metrics, {"postgres": lambda: _database_ready(database, clock)}).routes()
     http = HopClient()
-    lifecycle = Lifecycle(database, clock, lambda: str(uuid.uuid4()), config.presence_ttl_s, config.crash_policy)
-    pool = CellPool(database, CellClient(http))
-    removal = Removal(database, lifecycle, pool)
+
+    def listen(routes: Sequence[Route]) -> HttpListener:
+        server = hop_server(config, clock, log, metrics)
+        return HttpListener(server.application(routes), config.listen_host, config.listen_port)
+
+    outside = Outside(
+        store=database,
+        http=http,
+        clock=clock,
+        log=log,
+        random=random.Random(),
+        new_guid=lambda: str(uuid.uuid4()),
+        standard_routes=standard,
+        listen=listen,
+    )
+    bbs = wire(config, outside, process.defect)
+    return evolve(bbs, parts=[database, Client(http), *bbs.parts])
+
+
+def wire(config: BbsConfig, outside: Outside, on_defect: Callable[[], None]) -> Bbs:
+    """A BBS in the world it is given. Its parts do not include that world's."""
+    store, clock, log = outside.store, outside.clock, outside.log
+    owner = f"{config.id}:{outside.new_guid()}"
+    tasks = OwnedTasks(log, grace_s=config.stop_grace_s)
+    lifecycle = Lifecycle(store, clock, outside.new_guid, config.presence_ttl_s, config.crash_policy)
+    pool = CellPool(store, CellClient(outside.http))
+    removal = Removal(store, lifecycle, pool)
     placement = Placement(
         id=config.id,
         lifecycle=lifecycle,
         pool=pool,
         removal=removal,
         log=log,
-        new_failure_id=lambda: uuid.uuid4().hex,
-        jitter=lambda: source.uniform(-1, 1),
+        new_failure_id=lambda: outside.new_guid().replace("-", ""),
+        jitter=lambda: outside.random.uniform(-1, 1),
     )
-    leadership = Leadership(database, clock, owner, config.leader_ttl_s)
+    leadership = Leadership(store, clock, owner, config.leader_ttl_s)
     convergence = Convergence(
-        store=database,
+        store=store,
         pool=pool,
         leadership=leadership,
         repairs=Repairs(config.id, lifecycle, placement, log),
@@ -93,10 +132,29 @@ def build(config: BbsConfig, clock: Clock, log: structlog.stdlib.BoundLogger, pr
         log=log,
         interval_s=config.convergence_interval_s,
         presence_ttl_s=config.presence_ttl_s,
-        jitter=lambda: source.uniform(-1, 1),
+        jitter=lambda: outside.random.uniform(-1, 1),
     )
-    metrics = ServerMetrics()
-    server = HopServer(
+    waiting = Waiting(tasks)
+    idempotency = Idempotency(lifecycle, owner, log)
+    start_budget_ms = config.request_budget_ms + DEFAULT_START_TIMEOUT_MS
+    routes: list[Route] = [
+        *DesiredLRPs(store, lifecycle, placement, idempotency, waiting, config.request_budget_ms).routes(),
+        *ActualLRPs(store, lifecycle, placement, pool, waiting, start_budget_ms).routes(),
+        *Domains(store).routes(),
+        *Cells(store, lifecycle, pool, config.presence_ttl_s).routes(),
+        *Failures(store).routes(),
+        *Auctions(placement).routes(),
+        *outside.standard_routes,
+    ]
+    routes += ApiDescription("diego-py BBS", routes).routes()
+    listener = outside.listen(routes)
+    loop = Loop("convergence", convergence.round, log, on_defect)
+    return Bbs([tasks, leadership, loop, listener], listener, routes)
+
+
+def hop_server(config: BbsConfig, clock: Clock, log: structlog.stdlib.BoundLogger, metrics: ServerMetrics) -> HopServer:
+    """What answers requests to a BBS."""
+    return HopServer(
         hop="bbs",
         id=config.id,
         clock=clock,
@@ -106,22 +164,6 @@ def build(config: BbsConfig, clock: Clock, log: structlog.stdlib.BoundLogger, pr
         body_bytes_max=config.body_bytes_max,
         default_budget_ms=config.request_budget_ms,
     )
-    waiting = Waiting(tasks)
-    idempotency = Idempotency(lifecycle, owner, log)
-    start_budget_ms = config.request_budget_ms + DEFAULT_START_TIMEOUT_MS
-    routes: list[Route] = [
-        *DesiredLRPs(database, lifecycle, placement, idempotency, waiting, config.request_budget_ms).routes(),
-        *ActualLRPs(database, lifecycle, placement, pool, waiting, start_budget_ms).routes(),
-        *Domains(database).routes(),
-        *Cells(database, lifecycle, pool, config.presence_ttl_s).routes(),
-        *Failures(database).routes(),
-        *Auctions(placement).routes(),
-        *StandardRoutes(metrics, {"postgres": lambda: _database_ready(database, clock)}).routes(),
-    ]
-    routes += ApiDescription("diego-py BBS", routes).routes()
-    listener = HttpListener(server.application(routes), config.listen_host, config.listen_port)
-    loop = Loop("convergence", convergence.round, log, process.defect)
-    return Bbs([database, Client(http), tasks, leadership, loop, listener], listener, routes)
 
 
 async def _database_ready(database: Database, clock: Clock) -> str | None:

@@ -21,6 +21,7 @@ from cells.rep.admission import Admission
 from cells.rep.adoption import Adoption
 from cells.rep.api import RepApi
 from cells.rep.books import Books
+from cells.rep.disk import Directory, Disk
 from cells.rep.ended import EndedBook
 from cells.rep.epoch import EpochFence
 from cells.rep.instances import Instances
@@ -33,7 +34,7 @@ from cells.rep.work import CellWork
 from diego_py.clients.bbs_internal import BBSInternalClient
 from diego_py.errors import RepFailed
 from diego_py.http.client import HopClient
-from diego_py.http.listener import HttpListener
+from diego_py.http.listener import HttpListener, Listener
 from diego_py.http.metrics import ServerMetrics
 from diego_py.http.server import HopServer
 from diego_py.http.standard_routes import StandardRoutes
@@ -47,7 +48,7 @@ class Announcement:
     """The part that fills in where the cell is reached, once its listener has its port."""
 
     config: CellConfig
-    listener: HttpListener
+    listener: Listener
     presence: Presence
 
     async def start(self) -> None:
@@ -59,12 +60,30 @@ class Announcement:
         """Nothing to do."""
 
 
+@frozen(kw_only=True)
+class Outside:
+    """What a cell reaches for beyond itself. A simulation puts something of its own in place of each."""
+
+    garden: ContainerBackend
+    http: HopClient
+    clock: Clock
+    log: structlog.stdlib.BoundLogger
+    random: Random
+    """For jitter."""
+    new_guid: Callable[[], str]
+    state: Disk
+    """What must survive the process."""
+    ended: Disk
+    """Ends that are still to be told."""
+    listen: Callable[[RepApi, Lease], Listener]
+
+
 @frozen
 class Cell:
     """A wired cell. `parts` are in start order; the rest is what tests and embedders reach for."""
 
     parts: Sequence[Part]
-    listener: HttpListener
+    listener: Listener
     work: CellWork
     sync: Sync
 
@@ -80,13 +99,30 @@ def build(
     """Wire a cell around a container backend. Nothing runs yet."""
     config.rep_state.mkdir(parents=True, exist_ok=True)
     Path(config.volumes_dir or config.state_dir).mkdir(parents=True, exist_ok=True)
-    boot_id = uuid.uuid4().hex
+    outside = Outside(
+        garden=garden,
+        http=HopClient(),
+        clock=clock,
+        log=log,
+        random=random or Random(),
+        new_guid=lambda: uuid.uuid4().hex,
+        state=Directory(config.rep_state),
+        ended=Directory(config.rep_state / "ended"),
+        listen=lambda api, lease: _listener(config, api, lease, clock, log),
+    )
+    return wire(config, outside, on_defect)
+
+
+def wire(config: CellConfig, outside: Outside, on_defect: Callable[[], None]) -> Cell:
+    """A cell in the world it is given."""
+    garden, clock, log = outside.garden, outside.clock, outside.log
+    boot_id = outside.new_guid()
     capacity = config.capacity()
-    books = Books(Reservations(capacity), Instances(), EndedBook(config.rep_state / "ended", log))
+    books = Books(Reservations(capacity), Instances(), EndedBook(outside.ended, log))
     books.changed.set()  # the first report is due at once
-    fence, lease = EpochFence(config.rep_state / "epoch"), Lease(clock)
+    fence, lease = EpochFence(outside.state), Lease(clock)
     admission = Admission(fence, lease, books.ended)
-    bbs = BBSInternalClient(HopClient(), config.bbs_urls, config.cell_id)
+    bbs = BBSInternalClient(outside.http, config.bbs_urls, config.cell_id)
     prober = Prober(garden)
     executor = Executor(config.cell_id, garden, prober, clock, _pace(config))
     watches = OwnedTasks(log, grace_s=0.0)
@@ -104,9 +140,9 @@ def build(
         owned=owned,
     )
     presence = Presence(_fixed_presence(config, boot_id, capacity), garden, config.image_schemes)
-    interval_s, random = config.report_interval_s, random or Random()
-    sync = Sync(interval_s, books, admission, bbs, work, presence, owned, clock, random, log)
-    listener = _listener(config, RepApi(work, sync, admission, books, garden, log), lease, clock, log)
+    interval_s = config.report_interval_s
+    sync = Sync(interval_s, books, admission, bbs, work, presence, owned, clock, outside.random, log)
+    listener = outside.listen(RepApi(work, sync, admission, books, garden, log), lease)
     return Cell(
         # Stopped in reverse: work under way is finished or undone first, while its askers can still be answered.
         parts=[
@@ -149,7 +185,18 @@ def _listener(
         return lease.lacks()
 
     metrics = ServerMetrics()
-    server = HopServer(
+    server = hop_server(config, clock, log, metrics)
+    about = {"disk_limits": api.garden.disk_limits}
+    standard = StandardRoutes(metrics, {"bbs": counted_on}, RepFailed, api.garden.warnings, about)
+    application = server.application([*api.routes(), *standard.routes()])
+    return HttpListener(application, config.listen_host, config.listen_port)
+
+
+def hop_server(
+    config: CellConfig, clock: Clock, log: structlog.stdlib.BoundLogger, metrics: ServerMetrics
+) -> HopServer:
+    """What answers requests to a rep."""
+    return HopServer(
         hop="rep",
         id=config.cell_id,
         clock=clock,
@@ -159,10 +206,6 @@ def _listener(
         body_bytes_max=config.body_bytes_max,
         default_budget_ms=config.request_budget_ms,
     )
-    about = {"disk_limits": api.garden.disk_limits}
-    standard = StandardRoutes(metrics, {"bbs": counted_on}, RepFailed, api.garden.warnings, about)
-    application = server.application([*api.routes(), *standard.routes()])
-    return HttpListener(application, config.listen_host, config.listen_port)
 
 
 def _pace(config: CellConfig) -> Pace:

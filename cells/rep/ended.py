@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from pathlib import Path
 
 import structlog
 from attrs import define, field
 
-from cells.rep.disk import write_atomically
+from cells.rep.disk import Disk
 from diego_py import wire
 from diego_py.models.identifiers import InstanceGuid
 from diego_py.models.work import EndedReport
 
 REPORTS_MAX = 30
 """Documents carried by one report: at 64 KiB each at most, that bounds its body to 2 MiB. The rest go with the next."""
+SUFFIX = ".json"
 BOOK_MAX = 10_000
 """Beyond this the oldest ones are given up; only a BBS that was away for long lets it come to this."""
 
@@ -24,19 +24,20 @@ BOOK_MAX = 10_000
 class EndedBook:
     """What still has to be told. The order is that of the ends."""
 
-    directory: Path
+    disk: Disk
     log: structlog.stdlib.BoundLogger
     _reports: dict[InstanceGuid, EndedReport] = field(factory=dict, init=False)
 
     def load(self) -> None:
         """Read what an earlier boot could not tell any more."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        for path in sorted(self.directory.glob("*.json"), key=lambda path: path.stat().st_mtime_ns):
+        for name in self.disk.names():
+            if not name.endswith(SUFFIX):
+                continue
             try:
-                report = wire.decode(EndedReport, path.read_bytes())
+                report = wire.decode(EndedReport, self.disk.read(name) or b"")
             except (wire.MalformedJSON, wire.InvalidFields) as malformed:
-                self.log.error("ended_report_unreadable", path=path.name, error=str(malformed))
-                path.rename(path.with_suffix(".unreadable"))
+                self.log.error("ended_report_unreadable", path=name, error=str(malformed))
+                self.disk.rename(name, name.removesuffix(SUFFIX) + ".unreadable")
                 continue
             self._reports[report.instance_guid] = report
 
@@ -48,7 +49,7 @@ class EndedBook:
             await self.acknowledge([oldest])
         self._reports[report.instance_guid] = report
         try:
-            await asyncio.to_thread(write_atomically, self._path(report.instance_guid), wire.encode(report))
+            await asyncio.to_thread(self.disk.write, report.instance_guid + SUFFIX, wire.encode(report))
         except OSError as refused:
             self.log.error("ended_report_not_on_disk", instance_guid=report.instance_guid, errno=refused.errno)
 
@@ -56,7 +57,7 @@ class EndedBook:
         """Forget what is stored elsewhere now. Unknown ones are ignored."""
         for guid in guids:
             if self._reports.pop(guid, None) is not None:
-                await asyncio.to_thread(self._path(guid).unlink, missing_ok=True)
+                await asyncio.to_thread(self.disk.remove, guid + SUFFIX)
 
     def has(self, guid: InstanceGuid) -> bool:
         return guid in self._reports
@@ -67,6 +68,3 @@ class EndedBook:
 
     def __len__(self) -> int:
         return len(self._reports)
-
-    def _path(self, guid: InstanceGuid) -> Path:
-        return self.directory / f"{guid}.json"

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from attrs import define, field
 
-from cells.rep.disk import write_atomically
+from cells.rep.disk import Disk
 from diego_py.errors import Outcome, StaleEpoch
+
+NAME = "epoch"
 
 
 @define
 class EpochFence:
     """Refuses commands of any epoch below the highest seen."""
 
-    path: Path
+    disk: Disk
     highest: int = field(default=0, init=False)
 
     def load(self) -> None:
         """Read what an earlier boot saw. A file that is there and unreadable stops the start: guessing is unsafe."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self.path.exists():
-            self.highest = int(self.path.read_text())
+        content = self.disk.read(NAME)
+        if content is not None:
+            self.highest = int(content)
 
     def admit(self, epoch: int) -> None:
         """Let a command pass, remembering a new epoch before it does. 0 comes from a client's request, from no leader.
@@ -32,5 +32,5 @@ class EpochFence:
             return
         if epoch < self.highest:
             raise StaleEpoch(f"epoch {epoch} was replaced by {self.highest}", outcome=Outcome.NOT_STARTED)
-        write_atomically(self.path, str(epoch).encode())
+        self.disk.write(NAME, str(epoch).encode())
         self.highest = epoch

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from aiohttp import web
 from attrs import define, field
 
 from diego_py.http.runner import DocumentRunner
+from diego_py.service.run import Part
+
+
+class Listener(Part, Protocol):
+    """Where requests come in."""
+
+    port: int
+    """Known once it was started."""
 
 
 @define
