@@ -9,6 +9,7 @@ from pathlib import Path
 
 from attrs import define, field, frozen
 
+from cells.garden import delegation
 from diego_py.errors import CgroupFailed
 
 SANDBOXES = "_sandboxes"
@@ -84,12 +85,14 @@ class Cgroups:
             Path(f"{tree}{here}/cgroup.procs").write_text(str(os.getpid()))
 
     def prepare(self) -> None:
-        """Make the parent in every tree. Raises CgroupFailed."""
+        """Make the parent in every tree, with what holds limits in it. Raises CgroupFailed."""
         for tree in self.trees:
             try:
                 Path(tree.mount + self.parent).mkdir(parents=True, exist_ok=True)
             except OSError as refused:
                 raise CgroupFailed(f"make cgroup {self.parent}", evidence={"tree": tree.mount}) from refused
+        if self._v2 is not None and "memory" not in self._v1:
+            delegation.pass_down(self._v2, self.parent)
 
     def hold(self, pid: int) -> None:
         """Have a process, and all it will start, listed as holders of namespaces. Raises CgroupFailed.

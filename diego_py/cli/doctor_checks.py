@@ -107,10 +107,24 @@ def cgroups() -> Finding:
     unified = set(controllers.read_text().split()) if controllers.exists() else set()
     kind = "hybrid" if v1 and v2 else "v1" if v1 else "v2" if v2 else "none"
     lacking = [name for name in ("memory", "pids", "cpu") if name not in v1 | unified]
+    crowd = _crowd_in_root() if kind == "v2" else 0
+    if crowd and not lacking:
+        fix = "move them to a cgroup of their own before the cell starts: docs/operating.md, A cell in a container"
+        return Finding("cgroups", "fail", f"v2, with {crowd} processes in a root that has to have none", fix)
     if not lacking:
         return Finding("cgroups", "ok", f"{kind}, with memory, pids and cpu")
     fix = "boot with cgroup_enable=memory systemd.unified_cgroup_hierarchy=1, or mount /sys/fs/cgroup"
     return Finding("cgroups", "fail", f"{kind}, without {', '.join(lacking)}", fix)
+
+
+def _crowd_in_root() -> int:
+    """How many processes are in the root that we see, when it has to be empty: it is not the kernel's own root."""
+    root = Path("/sys/fs/cgroup")
+    if not (root / "cgroup.events").exists():
+        return 0
+    if {"memory", "pids", "cpu"} <= set((root / "cgroup.subtree_control").read_text().split()):
+        return 0
+    return len((root / "cgroup.procs").read_text().split())
 
 
 def user_namespaces() -> Finding:

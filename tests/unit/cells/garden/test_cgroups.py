@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
 from cells.garden.cgroups import Cgroups, Hierarchy, hierarchies
+from diego_py.errors import CgroupFailed
 
 V1 = "30 25 0:26 / /sys/fs/cgroup/memory rw,nosuid - cgroup cgroup rw,memory"
 CPU = "31 25 0:27 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu,cpuacct"
@@ -21,3 +26,29 @@ def test_hierarchies() -> None:
 def test_paths_are_absolute_whatever_the_configuration_says() -> None:
     for parent in ("diego", "/diego", "/diego/"):
         assert Cgroups(parent, []).path("a") == "/diego/a"
+
+
+def test_controllers_are_passed_down_on_v2(tmp_path: Path) -> None:
+    places = [tmp_path, tmp_path / "diego", tmp_path / "diego/cell"]
+    places[-1].mkdir(parents=True)
+    for place in places:
+        (place / "cgroup.controllers").write_text("cpuset cpu io memory pids\n")
+        (place / "cgroup.subtree_control").write_text("")
+    (tmp_path / "cgroup.subtree_control").write_text("cpu io memory pids\n")
+    Cgroups("/diego/cell", [Hierarchy(str(tmp_path), frozenset(), v2=True)]).prepare()
+    passed = [(place / "cgroup.subtree_control").read_text() for place in places]
+    assert passed == ["cpu io memory pids\n", "+cpu +memory +pids", "+cpu +memory +pids"]
+
+
+def test_controllers_that_are_not_there_are_told(tmp_path: Path) -> None:
+    (tmp_path / "cgroup.controllers").write_text("cpuset pids\n")
+    (tmp_path / "cgroup.subtree_control").write_text("")
+    with pytest.raises(CgroupFailed, match="cpu, memory"):
+        Cgroups("/diego", [Hierarchy(str(tmp_path), frozenset(), v2=True)]).prepare()
+
+
+def test_beside_v1_nothing_is_passed_down(tmp_path: Path) -> None:
+    v1 = tmp_path / "memory"
+    trees = [Hierarchy(str(v1), frozenset({"memory"}), v2=False), Hierarchy(str(tmp_path), frozenset(), v2=True)]
+    Cgroups("/diego", trees).prepare()
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "diego", v1, v1 / "diego"]
