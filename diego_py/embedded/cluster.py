@@ -24,12 +24,10 @@ from diego_py.clients.bbs import BbsClient
 from diego_py.embedded import host_sweep
 from diego_py.embedded.cluster_layout import (
     CELLS_MAX,
-    CONTAINERS_MAX,
-    ID_SLOTS,
-    PORTS_PER_CELL,
     CellLayout,
     ClusterError,
     cell_layout,
+    cell_settings,
     claim_slot,
     free_port,
     memory_mb_of_each,
@@ -239,25 +237,11 @@ class Cluster:
         # A store that promises more than there is would fail all of a cell's containers at once.
         free_mb = shutil.disk_usage(self.state_dir).free // 2**20
         disk_mb = max(STORE_MB_MIN, free_mb * 3 // 4 // max(1, self.cells))
+        memory_mb = self.memory_mb or memory_mb_of_each(self.cells)
         return {
-            "cell_id": layout.cell_id,
+            **cell_settings(layout, self.image_root, memory_mb, disk_mb),
             "listen_port": port,
-            "address": "127.0.0.1",
             "bbs_urls": [self.url],
-            "state_dir": str(layout.state_dir),
-            "image_root": str(self.image_root),
-            "memory_mb": self.memory_mb or memory_mb_of_each(self.cells),
-            "disk_mb": disk_mb,
-            "volumes_store_mb": disk_mb,
-            "containers_max": CONTAINERS_MAX,
-            "network": layout.network,
-            "port_first": layout.port_first,
-            "port_count": PORTS_PER_CELL,
-            "id_base": layout.id_base,
-            "id_slots": ID_SLOTS,
-            "cgroup_parent": layout.names.cgroup_parent,
-            "interface_prefix": layout.names.interface_prefix,
-            "nft_table": layout.names.nft_table,
             **self.cell_settings,
         }
 

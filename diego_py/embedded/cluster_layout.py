@@ -12,6 +12,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from attrs import frozen
 
@@ -65,6 +66,27 @@ def cell_layout(state_dir: Path, slot: int, number: int) -> CellLayout:
         port_first=PORT_FIRST + place * PORTS_PER_CELL,
         id_base=ID_BASE + place * ID_SLOTS * IDS_PER_CONTAINER,
     )
+
+
+def cell_settings(layout: CellLayout, image_root: Path, memory_mb: int, disk_mb: int) -> dict[str, Any]:
+    """What the configuration of a cell says of its names, its numbers and its share of the machine. Pure."""
+    return {
+        "cell_id": layout.cell_id,
+        "state_dir": str(layout.state_dir),
+        "image_root": str(image_root),
+        "memory_mb": memory_mb,
+        "disk_mb": disk_mb,
+        "volumes_store_mb": disk_mb,
+        "containers_max": CONTAINERS_MAX,
+        "network": layout.network,
+        "port_first": layout.port_first,
+        "port_count": PORTS_PER_CELL,
+        "id_base": layout.id_base,
+        "id_slots": ID_SLOTS,
+        "cgroup_parent": layout.names.cgroup_parent,
+        "interface_prefix": layout.names.interface_prefix,
+        "nft_table": layout.names.nft_table,
+    }
 
 
 def claim_slot(state_dir: Path, registry: Path = REGISTRY) -> int:

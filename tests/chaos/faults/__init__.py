@@ -1,0 +1,9 @@
+"""Faults by name, one function each: do the harm, measure what the product promises about it, heal the network.
+
+That the rest holds too (tests/chaos/invariants.py) is looked at after every one.
+"""
+
+from tests.chaos.faults import bbses, cells, clocks, containers, database, swarm
+from tests.chaos.faults.scene import FAULTS, Fault, Measured, Scene
+
+__all__ = ["FAULTS", "Fault", "Measured", "Scene", "bbses", "cells", "clocks", "containers", "database", "swarm"]

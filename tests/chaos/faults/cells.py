@@ -1,0 +1,150 @@
+"""Faults of cells and of the way to them."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.chain.answers import well_formed
+from tests.chain.awaited import until
+from tests.chaos.faults.scene import BUDGET_MS, MARGIN_S, Scene, cut, fault
+
+
+@fault("SIGKILL of a cell's process; it comes back and takes up what runs", always=True)
+async def cell_process_killed(scene: Scene) -> None:
+    before = {row["instance_guid"] for row in await scene.steady("kept", instances=2)}
+    cell = scene.fleet.cells["cell-1"]
+    await cell.kill()
+    await cell.start()
+    async with scene.within("the cell is live again", 30.0):
+        await scene.fleet.live("cell-1")
+        await scene.fleet.ready(cell)
+    assert {str(row["instance_guid"]) for row in await scene.rows("kept")} == before
+    await scene.delete("kept")
+
+
+@fault("a cell's machine dies and stays away", always=True)
+async def cell_lost(scene: Scene) -> None:
+    await scene.steady("lost", instances=2)
+    cell = scene.fleet.cells["cell-1"]
+    await cell.kill()
+    scene.fleet.lose_cell("cell-1")
+    async with scene.within("its instances run elsewhere", scene.timing.presence_ttl_s * 2 + MARGIN_S):
+        await scene.running("lost", 2, 60, but_not=frozenset({"cell-1"}))
+    await cell.start()
+    await scene.fleet.live("cell-1")
+    await scene.delete("lost")
+
+
+@fault("a cell is frozen until it has been replaced, then thawed: what it has too much goes", always=True)
+async def cell_frozen(scene: Scene) -> None:
+    await scene.steady("frozen", instances=2)
+    cell = scene.fleet.cells["cell-1"]
+    cell.freeze()
+    try:
+        await scene.running("frozen", 2, 60, but_not=frozenset({"cell-1"}))
+    finally:
+        cell.thaw()
+    names = {str(row["instance_guid"]) for row in await scene.rows("frozen")}
+
+    async def gone() -> bool:
+        rest = scene.fleet.containers_on_host()["cell-1"]
+        async with scene.fleet.database() as connection:
+            rows = await connection.fetch("SELECT instance_guid FROM actual_lrps WHERE cell_id = 'cell-1'")
+        return rest <= {row["instance_guid"] for row in rows} | names
+
+    async with scene.within("what it has too much is gone", scene.timing.report_interval_s * 2 + MARGIN_S):
+        await until("nothing too much is there", gone, 60)
+    await scene.delete("frozen")
+
+
+@fault("a cell is cut off from every BBS, then comes back", always=True)
+async def cell_cut_off(scene: Scene) -> None:
+    await scene.steady("cut", instances=2)
+    with cut(scene, "cell-1", *scene.fleet.bbses):
+        async with scene.within("its instances run elsewhere", scene.timing.presence_ttl_s * 2 + MARGIN_S):
+            await scene.running("cut", 2, 60, but_not=frozenset({"cell-1"}))
+    await scene.fleet.live("cell-1")
+    await scene.delete("cut")
+
+
+@fault("a cell hears the BBSes and cannot answer them")
+async def cell_mute(scene: Scene) -> None:
+    await scene.steady("mute", instances=2)
+    for name in scene.fleet.bbses:
+        scene.fleet.network.cut_one_way("cell-1", name)
+    try:
+        async with scene.within("its instances run elsewhere", scene.timing.presence_ttl_s * 2 + MARGIN_S):
+            await scene.running("mute", 2, 60, but_not=frozenset({"cell-1"}))
+    finally:
+        scene.fleet.network.heal()
+    await scene.fleet.live("cell-1")
+    await scene.delete("mute")
+
+
+@fault("more than half of the cells vanish at once: nothing is replaced")
+async def all_cells_cut_off(scene: Scene) -> None:
+    before = {row["instance_guid"] for row in await scene.steady("valve", instances=2)}
+    for cell_id in scene.fleet.cells:
+        for name in scene.fleet.bbses:
+            scene.fleet.network.cut(cell_id, name)
+    try:
+        await asyncio.sleep(scene.timing.presence_ttl_s * 2)
+        answer = await scene.create("nowhere")
+        assert answer.status == 503, answer.body
+        well_formed(answer)
+        assert {str(row["instance_guid"]) for row in await scene.rows("valve")} == before
+    finally:
+        scene.fleet.network.heal()
+    async with scene.within("every cell is live again", scene.timing.report_interval_s * 2 + MARGIN_S):
+        for cell_id in scene.fleet.cells:
+            await scene.fleet.live(cell_id)
+    assert {str(row["instance_guid"]) for row in await scene.rows("valve")} == before
+    await scene.delete("valve")
+    await scene.delete("nowhere")
+
+
+@fault("a cell does what it is asked, and its answers are lost", always=True)
+async def replies_lost(scene: Scene) -> None:
+    for cell_id in scene.fleet.cells:
+        for name in scene.fleet.bbses:
+            scene.fleet.network.lose_replies(cell_id, name)
+    try:
+        async with scene.within("a request is answered", BUDGET_MS / 1000 + 1.0):
+            answer = await scene.create("reply", budget_ms=BUDGET_MS)
+        assert answer.status >= 500, answer.body
+        well_formed(answer)
+    finally:
+        scene.fleet.network.heal()
+    async with scene.within("it runs once", scene.timing.presence_ttl_s * 2 + MARGIN_S):
+        await scene.running("reply", 1, 90)
+    await scene.delete("reply")
+
+
+@fault("requests to the cells are held up by the network and arrive when nobody waits any more", always=True)
+async def requests_late(scene: Scene) -> None:
+    for name in scene.fleet.bbses:
+        for cell_id in scene.fleet.cells:
+            scene.fleet.network.lose_requests(name, cell_id)
+    try:
+        answer = await scene.create("late", budget_ms=BUDGET_MS)
+        assert answer.status >= 500, answer.body
+        well_formed(answer)
+    finally:
+        scene.fleet.network.heal()
+    async with scene.within("it runs once", scene.timing.presence_ttl_s * 2 + MARGIN_S):
+        await scene.running("late", 1, 90)
+    await scene.delete("late")
+
+
+@fault("a cell answers nothing (SIGSTOP) while others have room: placement goes on")
+async def slow_cell(scene: Scene) -> None:
+    cell = scene.fleet.cells["cell-1"]
+    cell.freeze()
+    try:
+        async with scene.within("a request is answered", BUDGET_MS / 1000 + 1.0):
+            answer = await scene.create("beside", budget_ms=BUDGET_MS)
+    finally:
+        cell.thaw()
+    assert answer.status == 201 or well_formed(answer)["retryable"], answer.body
+    await scene.running("beside", 1, 90)
+    await scene.delete("beside")

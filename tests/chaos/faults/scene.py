@@ -1,0 +1,142 @@
+"""Where a fault happens: the installation, what is measured of it, and the register of all faults."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final, TypeAlias
+
+from attrs import define, field, frozen
+
+from tests.chain.answers import Answer
+from tests.chain.awaited import until
+from tests.chain.definitions import lrp
+from tests.chaos.fleet import Fleet, Timing
+from tests.chaos.load import Load
+
+MARGIN_S = 5.0
+"""What a repair may take besides the times that are waited for, on a machine that others use too."""
+QUICK_S = 2.0
+BUDGET_MS = 3_000
+
+
+@frozen
+class Measured:
+    """How long something took that has a bound."""
+
+    what: str
+    seconds: float
+    bound_s: float
+
+    @property
+    def held(self) -> bool:
+        return self.seconds <= self.bound_s
+
+
+@define
+class Scene:
+    """Where a fault happens."""
+
+    fleet: Fleet
+    load: Load
+    random: random.Random
+    measured: list[Measured] = field(factory=list, init=False)
+
+    @property
+    def timing(self) -> Timing:
+        return self.fleet.timing
+
+    @asynccontextmanager
+    async def within(self, what: str, bound_s: float) -> AsyncIterator[None]:
+        """Measure how long the body takes."""
+        began_s = time.monotonic()
+        yield
+        self.measured.append(Measured(what, time.monotonic() - began_s, bound_s))
+
+    async def steady(self, guid: str, **changes: Any) -> list[dict[str, Any]]:
+        """An LRP that no client touches, all of its instances RUNNING."""
+        answer = await self.create(guid, **changes)
+        assert answer.status == 201, answer.body
+        rows: list[dict[str, Any]] = answer.json["actual_lrps"]
+        return rows
+
+    async def create(self, guid: str, member: str = "", budget_ms: int = 0, **changes: Any) -> Answer:
+        headers = {"X_Budget_Ms": str(budget_ms)} if budget_ms else {}
+        body = lrp(guid, memory_mb=16, **changes)
+        member = member or await self.follower()
+        return await self.fleet.request("POST", "/v1/desired_lrps", body, member, **headers)
+
+    async def delete(self, guid: str) -> None:
+        answer = await self.fleet.request("DELETE", f"/v1/desired_lrps/{guid}", None, await self.follower())
+        assert answer.status in (200, 404), answer.body
+
+    async def rows(self, guid: str) -> list[dict[str, Any]]:
+        """The rows as the database has them."""
+        async with self.fleet.database() as connection:
+            found = await connection.fetch("SELECT * FROM actual_lrps WHERE process_guid = $1 ORDER BY index", guid)
+        return [dict(record) for record in found]
+
+    async def running(self, guid: str, number: int, limit_s: float, but_not: frozenset[str] = frozenset()) -> None:
+        """Return when so many instances are RUNNING, none of them of the cells `but_not`."""
+
+        async def look() -> bool:
+            rows = [row for row in await self.rows(guid) if row["state"] == "RUNNING" and row["cell_id"] not in but_not]
+            return len(rows) == number
+
+        await until(f"{number} instances of {guid} are RUNNING", look, limit_s)
+
+    async def leader(self, but_not: str = "", limit_s: float = 60.0) -> str:
+        """Who leads, as soon as somebody does that is not `but_not`."""
+
+        async def look() -> str:
+            name = await self.fleet.leader()
+            return name if name != but_not else ""
+
+        return await until(f"a BBS other than {but_not!r} leads", look, limit_s)
+
+    async def follower(self) -> str:
+        """A BBS that runs and does not lead; the leader where there is no other."""
+        leader = await self.fleet.leader()
+        alive = [name for name, member in self.fleet.bbses.items() if member.process is not None]
+        return next((name for name in alive if name != leader), alive[0])
+
+
+Harm: TypeAlias = Callable[[Scene], Awaitable[None]]
+
+
+@frozen
+class Fault:
+    """One row of the table."""
+
+    name: str
+    told: str
+    harm: Harm
+    always: bool
+    """Whether every change of the product has to pass it; the others are for `scripts/chaos --all`."""
+
+
+FAULTS: Final[dict[str, Fault]] = {}
+
+
+def fault(told: str, always: bool = False) -> Callable[[Harm], Harm]:
+    """Enter a function as a fault."""
+
+    def enter(harm: Harm) -> Harm:
+        name = harm.__name__
+        FAULTS[name] = Fault(name, told, harm, always)
+        return harm
+
+    return enter
+
+
+@contextmanager
+def cut(scene: Scene, name: str, *others: str) -> Iterator[None]:
+    """`name` and each of `others` do not hear each other."""
+    for other in others:
+        scene.fleet.network.cut(name, other)
+    try:
+        yield
+    finally:
+        scene.fleet.network.heal()
