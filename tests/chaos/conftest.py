@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest_asyncio
 
 from tests import orphans
-from tests.chaos.fleet import QUICK, installed
-from tests.chaos.fleet import Fleet
+from tests.chaos.fleet import QUICK, Fleet, installed
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -95,7 +95,7 @@ class Network:
         self._add(server, "output", f"ip daddr {self.hosts[client].address} tcp flags & psh == psh drop")
 
     def lose_requests(self, client: str, server: str) -> None:
-        """Connections are made and requests do not arrive before the network heals: the kernel sends them again then."""
+        """Connections are made and requests do not arrive until `heal`: the kernel sends them again then."""
         self._add(client, "output", f"ip daddr {self.hosts[server].address} tcp flags & psh == psh drop")
 
     def refuse(self, client: str, server: str) -> None:

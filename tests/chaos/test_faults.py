@@ -1,4 +1,4 @@
-"""Every change has to pass these faults; `scripts/chaos --all` does all there are, and with the products' own timing."""
+"""Every change has to pass these faults; `scripts/chaos --all` does all there are, with the default timing."""
 
 from __future__ import annotations
 

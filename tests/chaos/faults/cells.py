@@ -16,9 +16,12 @@ async def cell_process_killed(scene: Scene) -> None:
     await cell.kill()
     await cell.start()
     async with scene.within("the cell is live again", 30.0):
-        await scene.fleet.live("cell-1")
         await scene.fleet.ready(cell)
-    assert {str(row["instance_guid"]) for row in await scene.rows("kept")} == before
+        await scene.fleet.live("cell-1")
+    if scene.measured[-1].seconds < scene.timing.presence_ttl_s / 2:
+        # Later than that, its instances may have been placed elsewhere, as they should.
+        assert {str(row["instance_guid"]) for row in await scene.rows("kept")} == before
+    await scene.running("kept", 2, 60)
     await scene.delete("kept")
 
 
