@@ -22,6 +22,10 @@ class Lease:
         self._renewed_s = max(self._renewed_s, sent_s)
         self._ttl_s = ttl_ms / 1000
 
+    def share_ms(self, most_ms: float) -> float:
+        """A third of the presence's life, but not over `most_ms`: so that one BBS that hangs does not outlast it."""
+        return min(most_ms, self._ttl_s * 1000 / 3) if self._ttl_s else most_ms
+
     def held(self) -> bool:
         return self.clock.monotonic() < self._renewed_s + self._ttl_s
 

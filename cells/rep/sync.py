@@ -54,7 +54,8 @@ class Sync:
         """Send one report and obey its answer."""
         sent_s = self.clock.monotonic()
         report = self.snapshot()
-        answer = await self.bbs.report(Call.begin(self.clock, REPORT_BUDGET_MS), report)
+        budget_ms = self.admission.lease.share_ms(REPORT_BUDGET_MS)
+        answer = await self.bbs.report(Call.begin(self.clock, budget_ms), report)
         self.admission.lease.renew(sent_s, answer.presence_ttl_ms)
         await self.books.ended.acknowledge(answer.acknowledged)
         if answer.acknowledged and len(self.books.ended) > 0:

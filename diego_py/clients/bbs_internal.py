@@ -13,6 +13,7 @@ from diego_py import wire
 from diego_py.call import Call
 from diego_py.clients.cell import decoded
 from diego_py.errors import (
+    BudgetSpent,
     CallerError,
     ClaimLost,
     ClaimRefused,
@@ -29,8 +30,18 @@ from diego_py.http.client import Answer, HopClient, Peer
 from diego_py.models.identifiers import CellId, ProcessGuid
 from diego_py.models.work import CellReport, ClaimRequest, ReportAnswer
 
-ELSEWHERE = (HopUnreachable, ConnectionLost, ShuttingDown, Saturated, DatabaseUnavailable, DatabaseConflict)
-"""Roots of failures that another BBS may not have."""
+ELSEWHERE = (
+    HopUnreachable,
+    ConnectionLost,
+    BudgetSpent,
+    ShuttingDown,
+    Saturated,
+    DatabaseUnavailable,
+    DatabaseConflict,
+)
+"""Roots of failures that another BBS may not have. Both calls may be repeated: what was done already is done."""
+ASK_MS_MAX = 5_000.0
+"""How long one BBS may take while there is another one to ask: it may be frozen, and its kernel still takes calls."""
 
 
 @define
@@ -71,13 +82,18 @@ class BBSInternalClient:
         return decoded(ReportAnswer, answer.body)
 
     async def _request(self, call: Call, path: str, body: bytes, op: str) -> Answer:
-        """Ask each BBS once, the one that answered last first. The failure carries the earlier ones as attempts."""
+        """Ask each BBS once, the one that answered last first. The failure carries the earlier ones as attempts.
+
+        Each has its share of the time that is left.
+        """
         failures: list[DiegoError] = []
         for step in range(len(self.urls)):
             position = (self._current + step) % len(self.urls)
-            url = self.urls[position]
+            url, others = self.urls[position], len(self.urls) - step - 1
+            share_ms = min(ASK_MS_MAX, call.remaining_ms() / (others + 1))
+            asking = call.with_budget(share_ms) if others else call
             try:
-                answer = await self.http.request(call, Peer("bbs", urlsplit(url).netloc, url), "POST", path, body, op)
+                answer = await self.http.request(asking, Peer("bbs", urlsplit(url).netloc, url), "POST", path, body, op)
             except DiegoError as error:
                 error.problem = None  # the document ends at the BBS; ours goes on from here
                 if not isinstance(error.root, ELSEWHERE):
