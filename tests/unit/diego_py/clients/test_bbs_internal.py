@@ -25,18 +25,22 @@ BUDGET_MS = 1_000
 async def listening(answer: bytes) -> AsyncIterator[tuple[str, list[bytes]]]:
     """A BBS that says `answer` to everything, or nothing, like one that is frozen; and what it was asked."""
     asked: list[bytes] = []
+    left: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        left.append(writer)
         while line := await reader.readline():
             if b"POST" in line:  # after the body of the last one
                 asked.append(line)
             if line == b"\r\n" and answer:
                 writer.write(answer)
-        writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", asked
+        for writer in left:
+            writer.close()
+            await writer.wait_closed()
 
 
 @asynccontextmanager
