@@ -132,7 +132,7 @@ class Fleet:
     _session: aiohttp.ClientSession = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._postgres = EmbeddedPostgres(self.directory, durable=False)
+        self._postgres = EmbeddedPostgres(self.directory)
 
     async def start(self) -> None:
         """Returns when every BBS is ready and knows every cell."""
