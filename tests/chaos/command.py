@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.chaos.faults import FAULTS, Fault
-from tests.chaos.fleet import PRODUCTION, QUICK, installed
+from tests.chaos.fleet import PRODUCTION, QUICK, Fleet, installed
 from tests.chaos.trial import Trial, endure
 
 
@@ -60,23 +60,30 @@ async def _endure(faults: Sequence[Fault], seeds: Sequence[int], quick: bool) ->
     while waiting:
         with tempfile.TemporaryDirectory(prefix="diego-chaos-", dir="/tmp") as directory:
             async with installed(Path(directory), QUICK if quick else PRODUCTION) as fleet:
-                while waiting:
+                told = ""
+                while waiting and not told:
                     fault, seed = waiting.pop(0)
-                    try:
-                        trials.append(await endure(fleet, fault, seed))
-                    except* (AssertionError, OSError) as failed:
-                        broken.append(f"{fault.name} (seed {seed}): {_reasons(failed)}")
-                        break
-                    print(f"{fault.name}: {'held' if _held(trials[-1]) else 'BROKEN'}", flush=True)
+                    trial, told = await _endured(fleet, fault, seed)
+                    trials += [trial] if trial else []
+                    broken += [told] if told else []
+                    held = trial is not None and _held(trial)
+                    print(f"{fault.name}: {'held' if held else 'BROKEN'}", flush=True)
     return trials, broken
 
 
-def _reasons(failed: BaseExceptionGroup[BaseException]) -> str:
+async def _endured(fleet: Fleet, fault: Fault, seed: int) -> tuple[Trial | None, str]:
+    """The trial, or which promise was broken in it."""
+    try:
+        return await endure(fleet, fault, seed), ""
+    except (AssertionError, OSError, ExceptionGroup) as failed:
+        return None, f"{fault.name} (seed {seed}): {_reasons(failed)}"
+
+
+def _reasons(failed: Exception) -> str:
     """What was said in the leaves."""
-    leaves: list[str] = []
-    for error in failed.exceptions:
-        leaves.append(_reasons(error) if isinstance(error, BaseExceptionGroup) else str(error) or repr(error))
-    return "; ".join(leaves)
+    if isinstance(failed, ExceptionGroup):
+        return "; ".join(_reasons(error) for error in failed.exceptions)
+    return str(failed) or repr(failed)
 
 
 def _held(trial: Trial) -> bool:
