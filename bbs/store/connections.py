@@ -74,8 +74,9 @@ class ConnectionPool:
     async def connection(self) -> AsyncIterator[asyncpg.Connection]:
         """A connection for the time of the block, kept for the next one if the block ends without an error.
 
-        After an error it is kept only if it is outside of any transaction and nothing was interrupted. Raises
-        Saturated when none becomes free in time, and what connecting raises.
+        After an error it is kept only if it is outside of any transaction, nothing was interrupted, and the driver
+        still knows where in the protocol it is. Raises Saturated when none becomes free in time, and what connecting
+        raises.
         """
         await self._take_slot()
         try:
@@ -84,6 +85,8 @@ class ConnectionPool:
             try:
                 yield connection
                 keep = True
+            except asyncpg.InternalClientError:
+                raise
             except Exception:
                 keep = True
                 raise

@@ -9,7 +9,7 @@ import asyncpg
 
 from diego_py.errors import CallerError, DatabaseConflict, DatabaseUnavailable, DiegoError
 
-DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 """All that a driver call may raise; a TimeoutError is an OSError."""
 
 RETRY_AFTER_S: Final = 1.0
@@ -32,6 +32,8 @@ _UNAVAILABLE: Final = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
     asyncpg.IdleInTransactionSessionTimeoutError,
+    # What the driver says of a connection on which the server has said, while it was idle, that it crashes.
+    asyncpg.InternalClientError,
     asyncpg.ReadOnlySQLTransactionError,
     OSError,
 )
@@ -64,7 +66,7 @@ def is_lost(error: BaseException) -> bool:
     """Whether the connection ended under a statement, so that Postgres's answer to it never came."""
     if isinstance(error, asyncpg.PostgresError):
         return isinstance(error, (asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError))
-    return isinstance(error, (OSError, asyncpg.InterfaceError))
+    return isinstance(error, (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError))
 
 
 def hide_row(error: BaseException) -> None:

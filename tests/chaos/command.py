@@ -96,20 +96,23 @@ def _print(trials: Sequence[Trial]) -> None:
     for name in ("fault", "measured", "median s", "worst s", "bound s", "violated"):
         table.add_column(name, justify="left" if name in ("fault", "measured") else "right")
     violated: Counter[str] = Counter()
-    times: dict[tuple[str, str, float], list[float]] = {}
+    times: dict[tuple[str, str, float | None], list[float]] = {}
     for trial in trials:
         violated[trial.fault.name] += len(trial.violated)
         for measured in trial.measured:
             times.setdefault((trial.fault.name, measured.what, measured.bound_s), []).append(measured.seconds)
-        times.setdefault((trial.fault.name, "all is repaired", float("nan")), []).append(trial.repaired_s)
+        times.setdefault((trial.fault.name, "all is repaired", None), []).append(trial.repaired_s)
     for (name, what, bound_s), seconds in times.items():
-        bound = "" if bound_s != bound_s else f"{bound_s:.1f}"
+        bound = "" if bound_s is None else f"{bound_s:.1f}"
         median, worst = f"{statistics.median(seconds):.2f}", f"{max(seconds):.2f}"
         table.add_row(name, what, median, worst, bound, str(violated[name]))
     Console(width=120).print(table)
     answers = sum((trial.answers for trial in trials), Counter())
     print(f"requests of the clients: {sum(answers.values())}; {dict(answers.most_common())}")
     print(f"invariants violated: {sum(violated.values())}")
+    for trial in trials:
+        for told in trial.violated:
+            print(f"{trial.fault.name}: {told}", file=sys.stderr)
 
 
 def _figures(trial: Trial) -> dict[str, object]:

@@ -258,8 +258,10 @@ class Fleet:
         """Delete a container behind the cell's back, by the runtime's own command."""
         state = self.layouts[cell_id].state_dir / "runtime"
         argv = ("runc", "--root", str(state), "delete", "--force", handle)
-        process = await asyncio.create_subprocess_exec(*self.cells[cell_id].host.command(*argv))
-        assert await process.wait() == 0
+        command = self.cells[cell_id].host.command(*argv)
+        process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+        _, said = await process.communicate()
+        assert process.returncode == 0, said
 
     def set_clock(self, member: str, offset: str) -> None:
         """What the clock of a BBS shows from now on, such as `+1h`; its monotonic clock stays."""

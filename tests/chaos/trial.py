@@ -37,12 +37,13 @@ async def endure(fleet: Fleet, fault: Fault, seed: int) -> Trial:
     name = f"{fault.name}-{seed}"
     load = Load(fleet, name)
     scene = Scene(fleet, load, random.Random(name))
+    before = await invariants.violated(fleet)
     async with load.working():
         await fault.harm(scene)
     ended_s = time.monotonic()
     await invariants.quiet(fleet, load.expected(), fleet.timing.presence_ttl_s * 2 + REPAIR_S)
     repaired_s = time.monotonic() - ended_s
-    violated = await invariants.violated(fleet)
+    violated = [told for told in await invariants.violated(fleet) if told not in before]
     await _delete_all(fleet, load)
     return Trial(fault, tuple(scene.measured), tuple(violated), repaired_s, load.answers)
 

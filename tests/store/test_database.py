@@ -272,3 +272,44 @@ async def test_text_that_cannot_be_stored_is_the_callers_fault(database: Databas
         assert getattr(refused.value, "status", None) == 400
     with pytest.raises(Exception, match="cannot be stored"):
         await database.read(a_call(), "get", lambda tx: tx.connection.fetchval("SELECT $1::integer", 2**40))
+
+
+LAST_WORDS = b"SFATAL\0C57P01\0Mterminating connection due to administrator command\0\0"
+
+
+async def test_last_words_of_a_server_on_an_idle_connection_make_it_one_that_is_lost(
+    postgres: EmbeddedPostgres, database_dsn: str
+) -> None:
+    """The words are there before the connection is closed, which takes its time over a network."""
+    address, name = postgres.home / "socket" / ".s.PGSQL.5432", database_dsn.rpartition("/")[2].partition("?")[0]
+    clients: list[asyncio.StreamWriter] = []
+
+    async def pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        while heard := await source.read(65536):
+            target.write(heard)
+        target.close()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        clients.append(writer)
+        from_server, to_server = await asyncio.open_unix_connection(address)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(pass_on(reader, to_server))
+            group.create_task(pass_on(from_server, writer))
+        await asyncio.gather(to_server.wait_closed(), writer.wait_closed())
+
+    server = await asyncio.start_server(relay, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    dsn = f"postgresql://postgres@127.0.0.1:{port}/{name}?sslmode=disable"
+    async with server:
+        database = Database(dsn, SystemClock(), DatabaseSettings(connections_max=1))
+        await database.start()
+        assert await database.read(a_call(), "one", one) == 1
+        clients[-1].write(b"E" + (len(LAST_WORDS) + 4).to_bytes(4, "big") + LAST_WORDS)
+        await clients[-1].drain()
+        for _ in range(20):  # rounds of the loop: what has been written to this machine's own socket is read
+            await asyncio.sleep(0)
+        with pytest.raises(DatabaseUnavailable):
+            await database.run(a_call(), "one", one)
+        assert await database.run(a_call(), "one", one) == 1
+        await database.stop()
+        server.close()
