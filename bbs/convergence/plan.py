@@ -11,6 +11,8 @@ from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, Presence
 from diego_py.models.desired_lrp import DesiredLRP
 from diego_py.models.identifiers import CellId, Domain, ProcessGuid
 
+STOP_PATIENCE_S = 30.0
+"""Who deletes or scales down stops the containers himself; when a row is still there after so long, he died."""
 STALE_UNCLAIMED_S = 30.0
 """An UNCLAIMED row that nobody moved for this long belongs to a BBS that died (Diego's stale time)."""
 MASS_LOSS_FRACTION = 0.5
@@ -77,7 +79,11 @@ def plan(snapshot: Snapshot) -> Plan:
     valve = _mass_loss(snapshot)
     for row in snapshot.actuals:
         desired = snapshot.desired.get(row.process_guid)
-        if desired is None or row.index >= desired.definition.instances:
+        if row.stop_asked_at is not None:
+            told = f"somebody asked for its end at {row.stop_asked_at.isoformat(timespec='seconds')}"
+            due = row.stop_asked_at + timedelta(seconds=STOP_PATIENCE_S) <= snapshot.now
+            (stop if due else held).append(Step(row, told))
+        elif desired is None or row.index >= desired.definition.instances:
             why = "no desired LRP" if desired is None else f"only {desired.definition.instances} instance(s) desired"
             fresh = row.domain in snapshot.fresh_domains
             (stop if fresh else held).append(Step(row, why if fresh else f"{why}; domain {row.domain} is not fresh"))

@@ -173,6 +173,19 @@ class PostgresActualLRPs:
             row.modification_tag.index,
         )
 
+    ASK_STOP = """
+        UPDATE actual_lrps
+        SET stop_asked_at = CASE WHEN index >= $2 THEN clock_timestamp() END, tag_index = tag_index + 1
+        WHERE (process_guid, index, presence) IN (
+            SELECT process_guid, index, presence FROM actual_lrps
+            WHERE process_guid = $1 AND (stop_asked_at IS NULL) = (index >= $2)
+            ORDER BY index, presence FOR UPDATE
+        )
+    """
+
+    async def ask_stop(self, process_guid: str, first: int) -> None:
+        await self.connection.execute(self.ASK_STOP, process_guid, first)
+
     DELETE = """
         DELETE FROM actual_lrps
         WHERE process_guid = $1 AND index = $2 AND presence = 'ORDINARY' AND ($3::text IS NULL OR instance_guid = $3)
@@ -213,6 +226,7 @@ def _row(row: asyncpg.Record, *, with_failure: bool = False) -> ActualLRP:
         failure=_document(row["document"]) if with_failure else None,
         attempts=row["attempts"],
         next_attempt_at=row["next_attempt_at"],
+        stop_asked_at=row["stop_asked_at"],
         routable=row["routable"],
         availability_zone=row["availability_zone"],
         modification_tag=ModificationTag(epoch=row["tag_epoch"], index=row["tag_index"]),

@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterable
 from attrs import frozen
 
 from bbs.store.transaction import Transaction
-from diego_py.errors import DesiredLRPNotFound, PreconditionFailed
+from diego_py.errors import DesiredLRPNotFound, PreconditionFailed, StillBeingDeleted
 from diego_py.models.actual_lrp import ActualLRP, Presence
 from diego_py.models.desired_lrp import DesiredLRP, DesiredLRPDefinition, DesiredLRPUpdate
 from diego_py.models.workload import ModificationTag
+
+RETRY_AFTER_S = 5.0
+"""For who desires what is still being deleted: most processes end sooner when they are asked to."""
 
 
 @frozen
@@ -49,8 +52,11 @@ def etag(tag: ModificationTag) -> str:
 
 
 async def desire(tx: Transaction, definition: DesiredLRPDefinition, new_guid: Callable[[], str]) -> Desired:
-    """Store it with an UNCLAIMED row for each instance. Raises AlreadyExists."""
+    """Store it with an UNCLAIMED row for each instance. Raises AlreadyExists, StillBeingDeleted."""
     desired = await tx.desired_lrps.insert(definition, new_guid())
+    if any(row.stop_asked_at is not None for row in await tx.actual_lrps.list_of(definition.process_guid)):
+        told = f"{definition.process_guid} was deleted, and containers of it have not ended yet"
+        raise StillBeingDeleted(told, retry_after_s=RETRY_AFTER_S)
     indices = list(range(definition.instances))
     return Desired(desired, await _insert(tx, definition, indices, new_guid))
 
@@ -71,8 +77,9 @@ async def update(
     after = await tx.desired_lrps.update(change.apply_to(before.definition))
     if after is None:
         raise DesiredLRPNotFound(f"no desired LRP {process_guid}")
-    existing = await tx.actual_lrps.list_of(process_guid)
     instances = after.definition.instances
+    await tx.actual_lrps.ask_stop(process_guid, instances)
+    existing = await tx.actual_lrps.list_of(process_guid)
     missing = _missing(instances, existing)
     return Updated(
         before=before,
@@ -88,6 +95,7 @@ async def undesire(tx: Transaction, process_guid: str) -> Removed:
     if desired is None:
         raise DesiredLRPNotFound(f"no desired LRP {process_guid}")
     await tx.actual_lrps.delete_without_cell(process_guid)
+    await tx.actual_lrps.ask_stop(process_guid, 0)
     return Removed(desired, tuple(await tx.actual_lrps.list_of(process_guid)))
 
 

@@ -63,6 +63,9 @@ class ActualLRPTable(Protocol):
     async def save(self, row: ActualLRP, failure_id: str | None) -> None:
         """Write a row that this transaction has locked."""
 
+    async def ask_stop(self, process_guid: str, first: int) -> None:
+        """Mark the rows of an LRP from index `first` on as to be stopped, and the others as not."""
+
     async def delete(self, process_guid: str, index: int, instance_guid: str | None) -> bool:
         """Remove the ordinary row if it is of this instance; None: of whichever. False if there is none such."""
 

@@ -45,6 +45,7 @@ from diego_py.errors.caller import (
     NotFound,
     PreconditionFailed,
     RouteNotFound,
+    StillBeingDeleted,
     UnsupportedField,
     UnsupportedMediaType,
 )
@@ -235,6 +236,7 @@ __all__ = [
     "ShuttingDown",
     "StaleEpoch",
     "Step",
+    "StillBeingDeleted",
     "StopFailed",
     "StoppedWhileStarting",
     "UnpackFailed",

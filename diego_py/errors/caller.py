@@ -160,6 +160,18 @@ class AlreadyExists(ConflictError):
     )
 
 
+class StillBeingDeleted(ConflictError):
+    """An LRP of this process_guid was deleted, and not all of its containers have ended."""
+
+    code = "still_being_deleted"
+    title = "The last LRP of this name is still being deleted"
+    retryable = True
+    next: ClassVar[tuple[Next, ...]] = (
+        Next("Finish the deletion", run="diego delete {process_guid}"),
+        Next("Then ask again; or use another process_guid"),
+    )
+
+
 class IllegalTransition(ConflictError):
     """The state table has no such move."""
 

@@ -172,6 +172,8 @@ class ActualLRP:
     """Placements tried since it last ran."""
     next_attempt_at: datetime | None = None
     """When the next one is due; None if none is needed or it is due now."""
+    stop_asked_at: datetime | None = None
+    """When somebody deleted its LRP or scaled it down; its row goes when its container has."""
     routable: bool = False
     availability_zone: Label = ""
     modification_tag: ModificationTag

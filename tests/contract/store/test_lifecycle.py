@@ -17,6 +17,7 @@ from diego_py.errors import (
     InstanceFailed,
     NoCellFits,
     PreconditionFailed,
+    StillBeingDeleted,
 )
 from diego_py.models.actions import EnvironmentVariable
 from diego_py.models.actual_lrp import ActualLRPState, NetInfo, Presence
@@ -77,6 +78,23 @@ async def test_update_looks_at_if_match(scene: Scene) -> None:
         await scene.lifecycle.update(scene.call, "other", change)
 
 
+async def test_who_scales_down_asks_for_the_end_of_the_surplus_and_who_scales_up_again_takes_it_back(
+    scene: Scene,
+) -> None:
+    await scene.cell()
+    for row in await scene.unclaimed(instances=3):
+        await scene.start(await scene.claim(row))
+    less = await scene.lifecycle.update(scene.call, "app", DesiredLRPUpdate(instances=1))
+    assert [(row.index, row.stop_asked_at is not None) for row in less.surplus] == [(1, True), (2, True)]
+    lost = await scene.lifecycle.lose(scene.call, less.surplus[0], None, problem(scene.call, "lost"))
+    assert lost.stop_asked_at == less.surplus[0].stop_asked_at
+    more = await scene.lifecycle.update(scene.call, "app", DesiredLRPUpdate(instances=2))
+    assert [(row.index, row.stop_asked_at is not None) for row in more.surplus] == [(2, True)]
+    rows = await scene.store.read(scene.call, "list", lambda tx: tx.actual_lrps.list_of("app"))
+    assert [row.stop_asked_at is not None for row in rows] == [False, False, True]
+    assert more.surplus[0] == less.surplus[1]
+
+
 async def test_undesire_leaves_what_a_cell_has_and_deletes_the_rest(scene: Scene) -> None:
     await scene.cell()
     rows = await scene.unclaimed(instances=4)
@@ -84,7 +102,13 @@ async def test_undesire_leaves_what_a_cell_has_and_deletes_the_rest(scene: Scene
     running = await scene.start(await scene.claim(rows[2]))
     await scene.crash(await scene.start(await scene.claim(rows[3])), "f")
     removed = await scene.lifecycle.undesire(scene.call, "app")
-    assert removed.actuals == (claimed, running)
+    assert [(row.instance_guid, row.state) for row in removed.actuals] == [
+        (claimed.instance_guid, CLAIMED),
+        (running.instance_guid, RUNNING),
+    ]
+    assert all(row.stop_asked_at is not None for row in removed.actuals)
+    with pytest.raises(StillBeingDeleted):
+        await scene.lifecycle.desire(scene.call, definition())
     assert removed.desired.definition.process_guid == "app"
     with pytest.raises(ClaimRefused):
         await scene.claim(rows[0])

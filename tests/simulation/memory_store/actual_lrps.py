@@ -113,7 +113,23 @@ class MemoryActualLRPs:
             return
         kept = stored.lrp
         tag = evolve(kept.modification_tag, index=row.modification_tag.index)
-        self._write(key, Row(evolve(row, domain=kept.domain, modification_tag=tag, failure=None), failure_id))
+        written = evolve(row, domain=kept.domain, stop_asked_at=kept.stop_asked_at, modification_tag=tag, failure=None)
+        self._write(key, Row(written, failure_id))
+
+    async def ask_stop(self, process_guid: str, first: int) -> None:
+        await self.core.statement(process_guid)
+        for lrp in self._listed(lambda lrp: lrp.process_guid == process_guid):
+            key = (lrp.process_guid, lrp.index, lrp.presence.value)
+            await self.core.update(
+                TABLE,
+                key,
+                lambda row: (row.lrp.stop_asked_at is None) == (row.lrp.index >= first),
+                lambda row: evolve(row, lrp=self._asked(row.lrp, row.lrp.index >= first)),
+            )
+
+    def _asked(self, lrp: ActualLRP, asked: bool) -> ActualLRP:
+        tag = evolve(lrp.modification_tag, index=lrp.modification_tag.index + 1)
+        return evolve(lrp, stop_asked_at=self.core.now() if asked else None, modification_tag=tag)
 
     async def delete(self, process_guid: str, index: int, instance_guid: str | None) -> bool:
         await self.core.statement(process_guid, instance_guid)

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from hypothesis import given
 
-from bbs.convergence.plan import MASS_LOSS_FRACTION, STALE_UNCLAIMED_S, Plan, Snapshot, plan
+from bbs.convergence.plan import MASS_LOSS_FRACTION, STALE_UNCLAIMED_S, STOP_PATIENCE_S, Plan, Snapshot, plan
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, Presence
 from tests.unit.bbs.convergence.snapshots import (
     CELLS,
@@ -125,6 +125,11 @@ WAITING = [
     (row(UNCLAIMED, seconds_ago=STALE_UNCLAIMED_S - 1), {}),
     (row(UNCLAIMED, seconds_ago=STALE_UNCLAIMED_S), {"place": ["unclaimed for over 30 s"]}),
     (row(RUNNING), {}),
+    (row(RUNNING, stop_asked_at=NOW), {"held": ["somebody asked for its end at 2026-01-02T03:04:05+00:00"]}),
+    (
+        row(CRASHED, stop_asked_at=NOW - timedelta(seconds=STOP_PATIENCE_S)),
+        {"stop": ["somebody asked for its end at 2026-01-02T03:03:35+00:00"]},
+    ),
     (row(CLAIMED, seconds_ago=9_999), {}),
     (row(RUNNING, presence=Presence.EVACUATING), {"create": ["web/0"]}),
 ]
