@@ -15,7 +15,10 @@ from attrs import define, frozen
 from cells.config import CellConfig
 from cells.executor.backend import ContainerBackend
 from cells.executor.checks.prober import Prober
-from cells.executor.executor import Executor, Pace
+from cells.executor.executor import Executor
+from cells.executor.health import Health
+from cells.executor.pace import Pace
+from cells.executor.programs import Programs
 from cells.garden.network.events import EgressLogged, FirewallNotRestored, FirewallRestored, NetworkEvent
 from cells.rep.admission import Admission
 from cells.rep.adoption import Adoption
@@ -124,7 +127,8 @@ def wire(config: CellConfig, outside: Outside, on_defect: Callable[[], None]) ->
     admission = Admission(fence, lease, books.ended)
     bbs = BBSInternalClient(outside.http, config.bbs_urls, config.cell_id)
     prober = Prober(garden)
-    executor = Executor(config.cell_id, garden, prober, clock, _pace(config))
+    programs = OwnedTasks(log, grace_s=0.0)
+    executor = _executor(config, garden, prober, programs, clock)
     watches = OwnedTasks(log, grace_s=0.0)
     watcher = Watcher(config.cell_id, executor, books, watches, clock, log)
     owned = OwnedTasks(log, grace_s=config.stop_grace_s)
@@ -150,6 +154,7 @@ def wire(config: CellConfig, outside: Outside, on_defect: Callable[[], None]) ->
             prober,
             watches,
             Adoption(garden, executor, books, fence, watcher, clock, log),
+            programs,
             listener,
             Announcement(config, listener, presence),
             Loop("report", sync.round, log, on_defect),
@@ -205,6 +210,20 @@ def hop_server(
         in_flight_max=config.in_flight_max,
         body_bytes_max=config.body_bytes_max,
         default_budget_ms=config.request_budget_ms,
+    )
+
+
+def _executor(
+    config: CellConfig, garden: ContainerBackend, prober: Prober, programs: OwnedTasks, clock: Clock
+) -> Executor:
+    pace = _pace(config)
+    return Executor(
+        cell_id=config.cell_id,
+        garden=garden,
+        health=Health(garden, prober, clock, pace),
+        programs=Programs(garden, clock, pace.graceful_stop_s, programs),
+        clock=clock,
+        pace=pace,
     )
 
 

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 from cells.garden.spec import Activity, Container, ContainerSpec, ExecResult, Exit, LogLine, ProcessSpec, Usage
 from diego_py.call import Call
+
+
+class LaunchedProcess(Protocol):
+    """A process beside the container's own. Close it."""
+
+    async def wait(self) -> Exit:
+        """How it ended, once its output is in the log. Somebody has to wait as long as it runs. Any number of times."""
+
+    def signal(self, number: int) -> bool:
+        """Send it a signal; False when it has ended."""
+
+    async def close(self) -> None:
+        """Kill it with all it started. Idempotent."""
 
 
 class ContainerBackend(Protocol):
@@ -38,6 +51,15 @@ class ContainerBackend(Protocol):
 
     async def exec(self, call: Call, handle: str, process: ProcessSpec, timeout_s: float) -> ExecResult:
         """Run one more process inside to its end or its timeout."""
+
+    async def launch(self, call: Call, handle: str, process: ProcessSpec) -> LaunchedProcess:
+        """Start one more process in a container that has not ended, begun or not; its output goes to the log."""
+
+    def note(self, handle: str, source: str, text: str) -> None:
+        """Write a line to the log of a container, marked with `source`. Raises ContainerNotFound."""
+
+    def stream_out(self, call: Call, handle: str, path: str, user: str = "root") -> AsyncGenerator[bytes, None]:
+        """The tar stream of what is at `path`, as this user may read it. Raises FileMissing and its like."""
 
     async def stop(self, call: Call, handle: str, grace_s: float) -> Exit:
         """Ask the user process to end, then kill it; returns how it ended. At once for one that ended already."""

@@ -35,10 +35,11 @@ class CheckProgress:
         self.last = result
 
 
-def exited(exit_: Exit) -> DiegoError:
+def exited(exit_: Exit, source: str = "") -> DiegoError:
     """The process ended by itself; exit 0 too is a failure of something that shall run on, as in Diego.
 
-    A limit that it met is named, if it failed: memory first, for there the kernel itself ended it.
+    A limit that it met is named, if it failed: memory first, for there the kernel itself ended it. `source` marks the
+    lines of one of several processes.
     """
     evidence = {
         "exit_status": exit_.status,
@@ -49,7 +50,7 @@ def exited(exit_: Exit) -> DiegoError:
     }
     if exit_.disk is not None:
         evidence["disk"] = asdict(exit_.disk)
-    told = _told(exit_)
+    told = f"{source}: {_told(exit_)}" if source else _told(exit_)
     if exit_.status == 0:
         return ProcessExited(told, evidence=evidence)
     if exit_.oom_killed:
@@ -59,6 +60,11 @@ def exited(exit_: Exit) -> DiegoError:
     if exit_.cgroup.get("pids_refused", 0) > 0:
         return PidsExceeded(f"{told} (refused a process beyond its limit)", evidence=evidence)
     return ProcessExited(told, evidence=evidence)
+
+
+def done(log_tail: Sequence[str]) -> ProcessExited:
+    """All that there was to do was done, in a workload that shall run on."""
+    return ProcessExited("its action came to its end", evidence={"exit_status": 0, "app_log_tail": list(log_tail)})
 
 
 def never_healthy(timeout_s: float, progress: CheckProgress, log_tail: Sequence[str]) -> NeverHealthy:

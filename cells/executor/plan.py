@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import attrs
 
-from cells.garden.spec import ContainerSpec
+from cells.executor.steps.own_process import OwnProcess
+from cells.executor.steps.step import Step
+from cells.garden.spec import ContainerSpec, Env, Network
 from diego_py.models.checks import Check
 
 
@@ -18,9 +22,29 @@ class HealthPlan:
     """From the start of the process to the first round in which all checks pass."""
 
 
+def _nothing(_: Network) -> Env:
+    return ()
+
+
+@attrs.frozen(kw_only=True)
+class Workload:
+    """What is done in a container, and how it is kept."""
+
+    health: HealthPlan
+    setup: Step | None = None
+    """Before the action, in the container whose own process has not begun."""
+    action: Step = attrs.field(factory=OwnProcess)
+    monitor: Step | None = None
+    """Asks whether it is healthy, when there are no checks."""
+    lost: bool = False
+    """It was begun by an earlier cell process, and nobody can take it up."""
+    network_env: Callable[[Network], Env] = attrs.field(default=_nothing, repr=False)
+    """What each process is told of the container's addresses."""
+
+
 @attrs.frozen(kw_only=True)
 class Plan:
-    """One workload: its container, and how it is kept."""
+    """One workload and its container."""
 
     spec: ContainerSpec
-    health: HealthPlan
+    workload: Workload

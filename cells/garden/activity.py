@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from cells.garden.box import Box
+from cells.garden.cgroups import Cgroups
 from cells.garden.spec import Activity
 
 DEAD = frozenset("ZX")
@@ -14,8 +16,19 @@ RUNTIME_NAME = "runc:["
 """What the process of the runtime is called until it becomes the user's."""
 
 
-def of(init: int, pids: list[int]) -> Activity:
-    """What the container with this first process and these processes does now."""
+def of(box: Box | None, cgroups: Cgroups) -> Activity:
+    """What the container does now; None is one that is not there."""
+    if box is None or box.ended.done():
+        return "ended"
+    if box.state == "created":  # Between its start and the user's program it is the runtime, which does not rest.
+        return "busy"
+    pids = cgroups.processes(box.handle)
+    if box.record.idle and not set(pids) - {box.init.pid}:
+        return "ended"
+    return _of(box.init.pid, pids)
+
+
+def _of(init: int, pids: list[int]) -> Activity:
     if _states(init) <= DEAD:
         return "ended"
     return "waiting" if all(_states(pid) == ASLEEP for pid in (init, *pids)) else "busy"

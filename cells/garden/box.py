@@ -112,6 +112,7 @@ class Box:
             created_at=datetime.fromisoformat(self.record.created_at),
             sandbox_of=self.record.sandbox_of,
             process=self.record.process,
+            started_at=datetime.fromisoformat(self.record.started_at) if self.record.started_at else None,
         )
 
     def has_plan(self, plan: Plan, user: str) -> None:

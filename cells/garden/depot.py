@@ -1,7 +1,8 @@
 """What garden knows about each container, on disk, written before the side effect that it speaks of.
 
-Layout: STATE/containers/HANDLE/{state.json,bundle/,exit/,lower,rootfs} and STATE/logs/HANDLE.log, STATE/rates/HANDLE
-when not all of the log is to be handed out. What the container itself may write is in its volume: upper, work and etc.
+Layout: STATE/containers/HANDLE/{state.json,bundle/,exit/,lower,rootfs} and STATE/logs/HANDLE.log; STATE/rates/HANDLE
+when not all of the log is to be handed out, STATE/sources/HANDLE when the lines of its own process are marked. What the
+container itself may write is in its volume: upper, work and etc.
 
 A record is replaced by an exchange of names and never synced to the disk: it must survive the death of this process
 (then the page cache is still there), not that of the machine (then no container is left that it could speak of; a
@@ -20,6 +21,7 @@ import msgspec
 from attrs import define, field, frozen
 
 from cells.garden import kernel
+from cells.garden.sandboxes import pause
 from cells.garden.spec import EgressRule, Exit, Limits, MainProcess, PortForward
 
 Phase = Literal["creating", "created", "running", "destroying"]
@@ -70,6 +72,19 @@ class Record:
     """Before it begins already: what was made of the spec and the image."""
     image_user: str = "root"
     """Who a process is that names nobody."""
+    log_source: str = ""
+    """Marks the lines of its own process."""
+    silent: bool = False
+    """What its own process writes is not kept."""
+    started_at: str = ""
+    """When its own process was let begin; empty: it was not."""
+    idle: bool = False
+    """Its own process only waits."""
+
+    @property
+    def keeps_output(self) -> bool:
+        """Its monitor writes the log."""
+        return not self.silent and self.limits.log_bytes_per_second != 0
 
 
 @frozen
@@ -145,6 +160,16 @@ class Depot:
         return self.root / "rates"
 
     @property
+    def sources(self) -> Path:
+        """What marks the lines of containers' own processes, in a file each that lives as long as the log."""
+        return self.root / "sources"
+
+    @property
+    def pause(self) -> Path:
+        """What idle containers execute."""
+        return self.root / "pause"
+
+    @property
     def runtime(self) -> Path:
         """Where the OCI runtime keeps its own state."""
         return self.root / "runtime"
@@ -154,9 +179,13 @@ class Depot:
         for path in (self.root, self.containers):
             path.mkdir(parents=True, exist_ok=True)
             path.chmod(DIRECTORY_MODE)
-        for path in (self.logs, self.rates, self.runtime):
+        for path in (self.logs, self.rates, self.sources, self.runtime):
             path.mkdir(exist_ok=True)
             path.chmod(0o700)
+        draft = self.pause.with_suffix(".new")
+        draft.write_bytes(pause.executable())
+        draft.chmod(0o555)
+        draft.replace(self.pause)  # One that runs goes on with the old file.
 
     def directory(self, handle: str, volume: str) -> Directory:
         return Directory(self.containers / handle, self.log(handle), Path(volume))
@@ -181,11 +210,14 @@ class Depot:
     def _begin_log(self, record: Record, log: Path) -> None:
         """An earlier container of this handle may have left one."""
         log.unlink(missing_ok=True)
-        rate = self.rates / record.handle
-        rate.unlink(missing_ok=True)
-        if record.limits.log_bytes_per_second == 0:
-            log.touch(0o600)  # Empty, and so it stays.
-        elif record.limits.log_bytes_per_second is not None:
+        rate, source = self.rates / record.handle, self.sources / record.handle
+        for path in (rate, source):
+            path.unlink(missing_ok=True)
+        if record.log_source:
+            source.write_text(record.log_source)
+        if not record.keeps_output:
+            log.touch(0o600)  # Its monitor does not make one.
+        if record.limits.log_bytes_per_second:
             rate.write_text(str(record.limits.log_bytes_per_second))
 
     def log_rate(self, handle: str) -> int | None:
@@ -194,6 +226,13 @@ class Depot:
             return int((self.rates / handle).read_text())
         except FileNotFoundError:
             return None
+
+    def log_source(self, handle: str) -> str:
+        """What marks the lines of the container's own process; empty: nothing."""
+        try:
+            return (self.sources / handle).read_text()
+        except FileNotFoundError:
+            return ""
 
     def furnish(self, directory: Directory) -> None:
         """Make what belongs into a new volume. Raises OSError."""
@@ -248,7 +287,8 @@ class Depot:
         gone.sort(key=lambda entry: entry.stat().st_mtime)
         for entry in gone[: max(0, len(gone) - keep)]:
             entry.unlink(missing_ok=True)
-            (self.rates / entry.name.removesuffix(LOG_SUFFIX)).unlink(missing_ok=True)
+            for about in (self.rates, self.sources):
+                (about / entry.name.removesuffix(LOG_SUFFIX)).unlink(missing_ok=True)
 
 
 __all__ = ["Depot", "Directory", "Phase", "Record"]

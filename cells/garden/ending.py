@@ -19,6 +19,11 @@ def read(box: Box, host: Host, status: int | None, now: datetime) -> Exit:
     if found is not None:
         status = found
         now = datetime.fromtimestamp((box.directory.exit / box.handle).stat().st_mtime, UTC)
+    return of_process(box, host, status, now)
+
+
+def of_process(box: Box, host: Host, status: int | None, now: datetime) -> Exit:
+    """The end of a process of the container, with what the container has and uses at this moment."""
     usage = host.cgroups.usage(box.handle)
     return Exit(
         status=status,

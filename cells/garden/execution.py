@@ -15,11 +15,12 @@ from cells.garden.bundle import process as process_rule
 from cells.garden.bundle import rlimits
 from cells.garden.depot import Directory
 from cells.garden.files import copying
-from cells.garden.host import Host, working_directory
-from cells.garden.spec import ExecResult, ProcessSpec
+from cells.garden.host import Host, network_environment, working_directory
+from cells.garden.spec import ContainerSpec, Env, ExecResult, ProcessSpec
 from diego_py.errors import RuntimeFailed
 
 READ_BYTES = 16 * 1024
+SHARED_ENVIRONMENT = "environment.json"
 EXEC_NAME_BYTES = 8
 LOOK_S = 0.02
 """Between two looks whether an extra process that has to be killed is there by now."""
@@ -35,10 +36,11 @@ async def execute(host: Host, box: Box, process: ProcessSpec, timeout_s: float) 
         forget(base)
 
 
-async def describe(host: Host, box: Box, process: ProcessSpec) -> Path:
+async def describe(host: Host, box: Box, process: ProcessSpec, env: Env | None = None) -> Path:
     """Write for the runtime what to run; answers the path of that file, less its suffix.
 
-    Its working directory is there then. Raises UserNotFound, WorkingDirectoryInvalid.
+    `env` is what the process's own is added to; None: that of the container's own process. Its working directory is
+    there then. Raises UserNotFound, WorkingDirectoryInvalid.
     """
     # Not a number: the files of one that an earlier garden began may still be there, and a runtime wants its own new.
     base = box.directory.exit / f"exec-{secrets.token_hex(EXEC_NAME_BYTES)}"
@@ -50,9 +52,9 @@ async def describe(host: Host, box: Box, process: ProcessSpec) -> Path:
     described = process_rule.describe(
         identity,
         (process.path, *process.args),
-        (*_environment(box.directory), *process.env),
+        (*(_environment(box.directory) if env is None else env), *process.env),
         cwd,
-        rlimits.of(box.record.limits, host.nofile_max),
+        rlimits.of(box.record.limits, host.nofile_max, process.nofile),
         host.apparmor.profile,
         host.privileges_of(box.record),
     )
@@ -66,6 +68,19 @@ def forget(base: Path) -> None:
     """Remove all files of an extra process."""
     for suffix in (".json", ".pid", ".log"):
         base.with_suffix(suffix).unlink(missing_ok=True)
+
+
+def keep_shared_environment(spec: ContainerSpec, box: Box) -> None:
+    """Remember what all processes get of a container whose own process gets more than that."""
+    if spec.own_env:
+        _write(box.directory.bundle / SHARED_ENVIRONMENT, [*spec.env, *network_environment(spec, box)])
+
+
+def shared_environment(directory: Directory) -> list[tuple[str, str]]:
+    """What every process of the container gets, without what its own process alone does."""
+    with contextlib.suppress(FileNotFoundError):
+        return [(name, value) for name, value in json.loads((directory.bundle / SHARED_ENVIRONMENT).read_bytes())]
+    return _environment(directory)
 
 
 def _environment(directory: Directory) -> list[tuple[str, str]]:

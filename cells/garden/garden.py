@@ -24,6 +24,7 @@ from cells.garden import (
     directories,
     ending,
     execution,
+    launched,
     log_reading,
     processes,
     recovery,
@@ -43,6 +44,7 @@ from cells.garden.images import provide
 from cells.garden.images.layer_files import LayerFiles
 from cells.garden.images.store import Store
 from cells.garden.images.unpack import UnpackLimits
+from cells.garden.launched import Launched
 from cells.garden.monitor import Monitor
 from cells.garden.network import events, live
 from cells.garden.session import Session
@@ -156,6 +158,7 @@ class Garden:
             box.has_plan(plan, spec.user)
             directories.make_missing(plan.rootfs, plan.cwd, first_id + identity.uid, first_id + identity.gid)
             host.write_etc(box, plan.hostname)
+            execution.keep_shared_environment(spec, box)
             config = bundle.build(plan)
         await together(self._create_process(call, box, config), self._open_firewall(call, box))
         host.depot.save(box.record)
@@ -166,9 +169,8 @@ class Garden:
             await uninterrupted(self._have_process(box, config))
 
     async def _have_process(self, box: Box, config: bundle.Config) -> None:
-        keep_log = box.record.limits.log_bytes_per_second != 0
-        runtime, stdin = self._host.runtime, box.record.stdin
-        box.has_processes(*await runtime.create(box.handle, box.directory, config, keep_log, stdin))
+        keep_log, stdin = box.record.keeps_output, box.record.stdin
+        box.has_processes(*await self._host.runtime.create(box.handle, box.directory, config, keep_log, stdin))
 
     async def _open_firewall(self, call: Call, box: Box) -> None:
         with call.step("firewall"):
@@ -182,7 +184,7 @@ class Garden:
             async with box.lock:
                 if box.state != "created" or box.ended.done():
                     raise IllegalTransition(f"run a container that is {box.state}")
-                box.record = evolve(box.record, phase="running")
+                box.record = evolve(box.record, phase="running", started_at=self.clock.now().isoformat())
                 self._host.depot.save(box.record)
                 with call.hop(self._host.runtime.name, self.config.cell_id, "start", RuntimeFailed):
                     await self._host.runtime.start(handle, box.directory, box.init)
@@ -198,12 +200,7 @@ class Garden:
 
     def activity(self, handle: str) -> Activity:
         """What the container does at this moment; `ended` for one that is not there. Reads some files of /proc."""
-        box = self._boxes.get(handle)
-        if box is None or box.ended.done():
-            return "ended"
-        if box.state == "created":  # Between its start and the user's program it is the runtime, which does not rest.
-            return "busy"
-        return activity.of(box.init.pid, self._host.cgroups.processes(handle))
+        return activity.of(self._boxes.get(handle), self._host.cgroups)
 
     def worked_s(self, handle: str) -> float:
         """Seconds of processor time that the container's processes have used; 0 for one that is not there."""
@@ -218,17 +215,14 @@ class Garden:
         return self._host.volumes.about()
 
     async def exec(self, call: Call, handle: str, process: ProcessSpec, timeout_s: float) -> ExecResult:
-        """Run one more process in a running container, and kill it and its children after `timeout_s`.
-
-        Raises ContainerNotFound, IllegalTransition, UserNotFound, ExecNotFound, RuntimeFailed.
-        """
+        """Run one more process in a container; it is killed with its children after `timeout_s`. Raises as `open`."""
         with call.hop("garden", self.config.cell_id, "exec", GardenFailed) as call:
             box = self._running(handle)
             with call.hop(self._host.runtime.name, self.config.cell_id, "exec", RuntimeFailed):
                 return await execution.execute(self._host, box, process, timeout_s)
 
     async def open(self, call: Call, handle: str, process: ProcessSpec) -> Session:
-        """Start one more process in a running container, to talk to while it runs. Close what this answers.
+        """Start one more process in a container, to talk to while it runs. Close what this answers.
 
         Raises ContainerNotFound, IllegalTransition, UserNotFound, ExecNotFound, PoolExhausted, RuntimeFailed.
         """
@@ -236,6 +230,20 @@ class Garden:
             box = self._running(handle)
             with call.hop(self._host.runtime.name, self.config.cell_id, "exec", RuntimeFailed):
                 return await session.begin(self._host, box, process)
+
+    async def launch(self, call: Call, handle: str, process: ProcessSpec) -> Launched:
+        """Start one more process in a container that has not ended; what it writes goes to the container's log.
+
+        Also in one whose own process has not begun. Close what this answers. Raises as `open` does.
+        """
+        with call.hop("garden", self.config.cell_id, "launch", GardenFailed) as call:
+            box = self._running(handle)
+            with call.hop(self._host.runtime.name, self.config.cell_id, "exec", RuntimeFailed):
+                return await launched.begin(self._host, box, process, self.clock)
+
+    def note(self, handle: str, source: str, text: str) -> None:
+        """Write a line of our own to the log of a container, marked with `source`. Raises ContainerNotFound."""
+        launched.writer(self._host, self._box(handle), source, "stdout").write_line(text, self.clock.now())
 
     def attach(self, handle: str) -> Attachment:
         """The output of the container's own process, and its input. Raises ContainerNotFound, IllegalTransition."""
@@ -354,7 +362,7 @@ class Garden:
 
     def _running(self, handle: str) -> Box:
         box = self._box(handle)
-        if box.state != "running" or box.ended.done() or box.record.phase == "destroying":
+        if box.state == "exited" or box.ended.done() or box.record.phase == "destroying":
             raise IllegalTransition(f"execute a process in a container that is {box.state}")
         return box
 

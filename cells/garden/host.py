@@ -37,7 +37,7 @@ from cells.garden.quota.store import Store
 from cells.garden.quota.volumes import Volumes
 from cells.garden.sandboxes.maker import Maker
 from cells.garden.sandboxes.pool import Place, Sandboxes
-from cells.garden.spec import ContainerSpec, Limits, Network, PortForward, TmpfsMount, Usage
+from cells.garden.spec import ContainerSpec, Env, Limits, Network, PortForward, TmpfsMount, Usage
 from cells.garden.users import Identity, is_directory
 from diego_py.errors import GardenFailed, PoolExhausted, WorkingDirectoryInvalid
 
@@ -180,6 +180,9 @@ class Host:
             egress=spec.egress,
             privileged=spec.privileged,
             sandbox_of=spec.sandbox_of,
+            log_source=spec.log_source,
+            silent=spec.silent,
+            idle=spec.idle,
         )
 
     def reclaim(self, record: Record) -> None:
@@ -281,11 +284,10 @@ class Host:
 
     def plan(self, spec: ContainerSpec, box: Box, identity: Identity, binds: tuple[Bind, ...] = ()) -> Plan:
         """Every choice the bundle needs, made. The root is mounted."""
-        extra = spec.network_env(box.network) if spec.network_env is not None else ()
         return Plan(
             path=spec.path,
             args=spec.args,
-            env=(*spec.env, *extra),
+            env=(*spec.env, *spec.own_env, *network_environment(spec, box)),
             cwd=working_directory(str(box.directory.rootfs), spec.cwd, identity),
             identity=identity,
             hostname=shorten(spec.hostname or spec.handle) if box.main is None else "",
@@ -300,6 +302,7 @@ class Host:
             mounts=_in_order(spec, binds),
             apparmor_profile=self.apparmor.profile,
             privileges=self.privileges_of(box.record),
+            pause=str(self.depot.pause) if spec.idle else "",
         )
 
     def makes_privileged(self) -> bool:
@@ -343,6 +346,11 @@ def working_directory(root: str, given: str | None, identity: Identity) -> str:
             raise WorkingDirectoryInvalid("start a process in /proc", evidence={"cwd": given})
         return given
     return identity.home if is_directory(root, identity.home) else "/"
+
+
+def network_environment(spec: ContainerSpec, box: Box) -> Env:
+    """What every process of the container is told of its addresses."""
+    return spec.network_env(box.network) if spec.network_env is not None else ()
 
 
 def _policy(config: GardenConfig) -> Policy:

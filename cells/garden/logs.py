@@ -1,4 +1,7 @@
-"""What a container wrote: conmon's log, one line `TIME STREAM F|P TEXT` each (P: the line goes on in the next)."""
+"""What a container wrote: conmon's log, one line `TIME STREAM F|P TEXT` each (P: the line goes on in the next).
+
+Of launched processes we write it ourselves (`log_writing`); they are told apart by what stands for the stream.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from collections.abc import AsyncGenerator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from attrs import define, field
 
@@ -20,6 +24,8 @@ TAIL_LINES = 20
 TAIL_LINE_BYTES = 1024
 LINE_BYTES_MAX = 256 * 1024
 """A longer line is given in parts."""
+MARK = ":"
+"""Between a stream, a number of its writer and what marks its lines: `stdout:7:APP`. The monitor writes `stdout`."""
 
 
 @define
@@ -37,13 +43,16 @@ class Parser:
             at = _time(words[0])
             if len(words) < 3 or at is None:
                 continue  # The file was cut in the middle of a line, at its beginning or when it was started afresh.
-            stream, flag, text = words[1], words[2], words[3] if len(words) == 4 else ""
-            parts = self._parts.setdefault(stream, [])
+            writer, flag, text = words[1], words[2], words[3] if len(words) == 4 else ""
+            parts = self._parts.setdefault(writer, [])
             parts.append(text)
-            self._sizes[stream] = self._sizes.get(stream, 0) + len(text)
-            if flag != "P" or self._sizes[stream] > LINE_BYTES_MAX:
-                yield LogLine(at, stream, "".join(parts))
-                self._parts[stream], self._sizes[stream] = [], 0
+            self._sizes[writer] = self._sizes.get(writer, 0) + len(text)
+            if flag != "P" or self._sizes[writer] > LINE_BYTES_MAX:
+                stream, _, mark = writer.partition(MARK)
+                number, _, source = mark.partition(MARK)
+                yield LogLine(at, stream, "".join(parts), unquote(source) if number else "")
+                self._parts.pop(writer)
+                self._sizes.pop(writer)
 
 
 def tail(path: Path, lines: int) -> list[LogLine]:
@@ -88,6 +97,8 @@ async def follow(path: Path, lines: int | None, ended: asyncio.Future[Any] | Non
             while inode is not None and _inode(path) == inode:
                 over = over or ended.done()
                 with path.open("rb") as file:
+                    if os.fstat(file.fileno()).st_size < offset:  # Begun afresh by who writes for launched processes.
+                        offset, parser = 0, Parser()
                     file.seek(offset)
                     while chunk := file.read(CHUNK_BYTES):
                         offset += len(chunk)

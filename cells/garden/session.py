@@ -17,7 +17,7 @@ from cells.garden import children, execution, kernel, oci, processes, streams, t
 from cells.garden.box import Box
 from cells.garden.host import Host
 from cells.garden.processes import Process
-from cells.garden.spec import ProcessSpec, Window
+from cells.garden.spec import Env, ProcessSpec, Window
 from diego_py.errors import IllegalTransition, InvalidSpec, PoolExhausted, RuntimeFailed
 
 SESSIONS_MAX = 64
@@ -143,14 +143,17 @@ class Session:
         await self.close()
 
 
-async def begin(host: Host, box: Box, process: ProcessSpec) -> Session:
-    """Start it. Raises UserNotFound, PoolExhausted, RuntimeFailed and its kinds; then nothing of it is left."""
+async def begin(host: Host, box: Box, process: ProcessSpec, env: Env | None = None) -> Session:
+    """Start it; `env` is as in `execution.describe`. When it raises nothing of it is left.
+
+    Raises UserNotFound, PoolExhausted, RuntimeFailed and its kinds.
+    """
     if len(box.sessions) + box.runtimes.count >= SESSIONS_MAX:
         raise PoolExhausted(f"{box.handle} has its {SESSIONS_MAX} sessions", evidence={"pool": "sessions"})
     begun: list[Session] = []
 
     async def keep() -> None:
-        begun.append(await _begin(host, box, process))
+        begun.append(await _begin(host, box, process, env))
 
     try:
         await children.uninterrupted(keep())
@@ -161,8 +164,8 @@ async def begin(host: Host, box: Box, process: ProcessSpec) -> Session:
         raise
 
 
-async def _begin(host: Host, box: Box, process: ProcessSpec) -> Session:
-    base = await execution.describe(host, box, process)
+async def _begin(host: Host, box: Box, process: ProcessSpec, env: Env | None) -> Session:
+    base = await execution.describe(host, box, process, env)
     try:
         if process.terminal is None:
             return await _with_pipes(host, box, base)

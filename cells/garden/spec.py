@@ -16,7 +16,8 @@ Handle = NewType("Handle", str)
 Env = tuple[tuple[str, str], ...]
 State = Literal["created", "running", "exited"]
 Activity = Literal["busy", "waiting", "ended"]
-"""What the processes of a container do: at least one runs or is about to; all sleep; the user process is no more."""
+"""What the processes of a container do: at least one runs or is about to; all sleep; the user process is no more, or
+none is beside that of an idle container."""
 
 PIDS_DEFAULT = 1024
 CELLS_MAX = 65_535
@@ -174,7 +175,15 @@ class ContainerSpec:
     properties: Mapping[str, str] = field(factory=dict)
     """Opaque to garden: stored, and given back when the container is adopted."""
     network_env: Callable[[Network], Env] | None = field(default=None, repr=False)
-    """More environment, once the addresses are known. Not stored."""
+    """More environment, once the addresses are known; it wins over all other. Not stored."""
+    own_env: Env = field(default=(), repr=False)
+    """More environment for its own process alone: extra ones that are launched do not get it."""
+    idle: bool = False
+    """Its own process only waits, in a few kilobytes: path and args are not looked at. What it is for is launched."""
+    log_source: str = ""
+    """Marks the lines of its own process."""
+    silent: bool = False
+    """Nothing of what its own process writes is kept."""
     sandbox_of: str | None = None
     """Make a sidecar: in the namespaces of this container but for mount and cgroup, and gone with it at the latest.
 
@@ -209,6 +218,12 @@ class ProcessSpec:
     """Empty: the image's, else root."""
     terminal: Window | None = None
     """Give it a terminal of this size (a session only); None: pipes."""
+    nofile: int | None = None
+    """Open files; None: as the container's own process. Never above the cell's own hard limit."""
+    log_source: str = ""
+    """Marks its lines in the log of the container, when it is launched."""
+    silent: bool = False
+    """Nothing of what it writes is kept, when it is launched."""
 
 
 @frozen
@@ -238,6 +253,8 @@ class Container:
     """Of a sidecar: the container whose namespaces and network it has."""
     process: MainProcess | None = None
     """None when an earlier release made it."""
+    started_at: datetime | None = None
+    """When its own process began."""
 
 
 @frozen
@@ -274,3 +291,5 @@ class LogLine:
     at: datetime
     stream: str
     text: str
+    source: str = ""
+    """Who wrote it, as its process was marked."""

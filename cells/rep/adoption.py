@@ -11,7 +11,7 @@ from cells.executor.backend import ContainerBackend
 from cells.executor.executor import Executor
 from cells.executor.outcomes import outcome_of
 from cells.garden.spec import Container
-from cells.rep import translate
+from cells.rep import kept, translate
 from cells.rep.books import Books
 from cells.rep.epoch import EpochFence
 from cells.rep.instances import Instance, InstanceEvent
@@ -54,18 +54,18 @@ class Adoption:
         await self.garden.close()
 
     async def _adopt(self, container: Container) -> None:
-        kept = translate.kept_of(container.properties)
-        if kept is None:
+        found = kept.adopted(container, self.clock.now())
+        if found is None:
             self.log.error("container_not_ours", handle=container.handle)
             return
-        identity, health = kept
+        identity, workload = found
         instance = self.books.adopt(identity)
         if container.state == "created" or self.books.ended.has(instance.guid):
             await self._remove(instance)
             return
         instance.happen(InstanceEvent.CLAIM)  # its process was started, and that only ever happens after the claim
         instance.net_info = translate.net_info_of(container.network)
-        self.watcher.take_up(instance, container, health)
+        self.watcher.take_up(instance, container, workload)
 
     async def _remove(self, instance: Instance) -> None:
         """It never ran, or its end is on record; nobody waits for it."""

@@ -1,7 +1,7 @@
 """The environment of a process. Diego: rep/conversion_helpers.go and executor/depot/transformer. Pure.
 
-Weakest first: INSTANCE_* and CF_INSTANCE_GUID/INDEX, the LRP's variables, the action's, the addresses. PORT is not
-ours: as in Diego it comes from the client, which knows which port the process shall listen on.
+Weakest first: INSTANCE_* and CF_INSTANCE_GUID/INDEX, the LRP's variables, those of a process itself, the addresses.
+PORT is not ours: as in Diego it comes from the client, which knows which port the process shall listen on.
 """
 
 from __future__ import annotations
@@ -17,16 +17,15 @@ def container_env(
     instance_guid: InstanceGuid,
     index: int,
     lrp: tuple[EnvironmentVariable, ...],
-    action: tuple[EnvironmentVariable, ...],
 ) -> Env:
-    """All that is known before the container has an address. Each name once; the strongest value wins."""
+    """What every process gets and is known before the container has an address. Each name once."""
     values = {
         "INSTANCE_GUID": instance_guid,
         "INSTANCE_INDEX": str(index),
         "CF_INSTANCE_GUID": instance_guid,
         "CF_INSTANCE_INDEX": str(index),
     }
-    for variable in (*lrp, *action):
+    for variable in lrp:
         values[variable.name] = variable.value.reveal()
     return tuple(values.items())
 
@@ -40,6 +39,8 @@ def network_env(network: Network) -> Env:
         ("CF_INSTANCE_INTERNAL_IP", network.address),
         ("CF_INSTANCE_PORTS", _ports(network)),
     ]
+    if network.address6 is not None:
+        values.append(("CF_INSTANCE_INTERNAL_IPV6", network.address6))
     if published or not network.ports:
         values.append(("CF_INSTANCE_PORT", first))
         values.append(("CF_INSTANCE_ADDR", f"{network.host_address}:{first}" if first else ""))

@@ -2,43 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import attrs
-
-from cells.executor.plan import HealthPlan, Plan
+from cells.executor.plan import Plan
 from cells.garden.spec import PIDS_DEFAULT, Container, ContainerSpec, EgressRule, Limits, Network, Usage
-from cells.rep.environment import container_env, network_env
+from cells.rep import kept, workloads
+from cells.rep.environment import container_env
 from cells.rep.instances import Identity
 from diego_py import wire
 from diego_py.errors import InvalidSpec, Outcome, UnsupportedField
 from diego_py.models import supported, validation
-from diego_py.models.actions import RunAction
 from diego_py.models.actual_lrp import NetInfo, PortMapping
 from diego_py.models.desired_lrp import DesiredLRPDefinition
 from diego_py.models.egress import ICMPInfo, SecurityGroupRule
 from diego_py.models.work import Work
-from diego_py.models.workload import Resources
 
 MEBIBYTE = 1024 * 1024
 CPU_WEIGHT_DEFAULT = 100
 ANY = -1
 """Diego's type or code of any ICMP message."""
-LRP_PROPERTY = "diego.lrp"
-"""The one property of an LRP's container: all that adoption needs, as JSON. It has no secrets in it."""
-
-
-@attrs.frozen(kw_only=True)
-class Kept:
-    """What is stored with the container, so that a later boot of the cell knows whose it is and how to watch it."""
-
-    process_guid: str
-    index: int
-    domain: str
-    instance_guid: str
-    memory_mb: int
-    disk_mb: int
-    health: HealthPlan
 
 
 def checked(work: Work) -> Work:
@@ -69,43 +49,22 @@ def identity_of(work: Work) -> Identity:
 def plan_of(work: Work, start_timeout_default_s: float) -> Plan:
     """What the executor shall do for a checked work."""
     definition = work.definition
-    run = definition.action.only()
-    assert isinstance(run, RunAction)
-    checks = definition.check_definition.checks if definition.check_definition else ()
-    start_timeout_s = definition.start_timeout_ms / 1000 or start_timeout_default_s
-    health = HealthPlan(checks=checks, start_timeout_s=start_timeout_s)
+    workload = workloads.workload_of(definition, start_timeout_default_s)
     spec = ContainerSpec(
         handle=work.instance_guid,
         rootfs=definition.rootfs,
-        path=run.path,
-        args=run.args,
-        env=container_env(work.instance_guid, work.index, definition.environment_variables, run.env),
-        cwd=run.dir or None,
-        user=run.user,
+        path="",
+        env=container_env(work.instance_guid, work.index, definition.environment_variables),
         image_username=definition.image_username,
         image_password=definition.image_password or None,
-        limits=_limits(definition, run),
+        limits=_limits(definition),
         ports=definition.ports,
         egress=tuple(egress_of(rule) for rule in definition.egress_rules),
         privileged=definition.privileged,
-        properties=_properties(work, health),
-        network_env=network_env,
+        properties=kept.properties(work, workload.health),
+        network_env=workload.network_env,
     )
-    return Plan(spec=spec, health=health)
-
-
-def kept_of(properties: Mapping[str, str]) -> tuple[Identity, HealthPlan] | None:
-    """Whose container this is and how it is watched; None for one that no LRP of ours made."""
-    text = properties.get(LRP_PROPERTY)
-    if text is None:
-        return None
-    try:
-        kept = wire.decode(Kept, text.encode())
-    except (wire.MalformedJSON, wire.InvalidFields):
-        return None
-    resources = Resources(memory_mb=kept.memory_mb, disk_mb=kept.disk_mb)
-    named = {name: getattr(kept, name) for name in ("process_guid", "index", "domain", "instance_guid")}
-    return Identity(**named, resources=resources), kept.health
+    return Plan(spec=workloads.with_own_process(spec, definition), workload=workload)
 
 
 def net_info_of(network: Network) -> NetInfo:
@@ -129,7 +88,7 @@ def describe(container: Container, usage: Usage) -> dict[str, object]:
         "memory_bytes": container.limits.memory_bytes,
         "usage": usage,
         "process": container.process,
-        "properties": dict(container.properties),
+        "properties": kept.shown(container.properties),
     }
 
 
@@ -149,35 +108,18 @@ def egress_of(rule: SecurityGroupRule) -> EgressRule:
     )
 
 
-def _limits(definition: DesiredLRPDefinition, run: RunAction) -> Limits:
+def _limits(definition: DesiredLRPDefinition) -> Limits:
     """Diego's 0 is garden's None: not limited by us. The number of processes always is."""
-    nofile = run.resource_limits.nofile if run.resource_limits else None
     return Limits(
         memory_bytes=definition.memory_mb * MEBIBYTE or None,
         cpu_weight=definition.cpu_weight or CPU_WEIGHT_DEFAULT,
         pids=definition.max_pids or PIDS_DEFAULT,
-        nofile=nofile,
         disk_bytes=definition.disk_mb * MEBIBYTE or None,
-        log_bytes_per_second=_log_rate(definition, run),
+        log_bytes_per_second=_log_rate(definition),
     )
 
 
-def _log_rate(definition: DesiredLRPDefinition, run: RunAction) -> int | None:
+def _log_rate(definition: DesiredLRPDefinition) -> int | None:
     """Diego's -1 is not limited."""
-    if run.suppress_log_output:
-        return 0
     limit = definition.log_rate_limit
     return None if limit is None or limit.bytes_per_second < 0 else limit.bytes_per_second
-
-
-def _properties(work: Work, health: HealthPlan) -> dict[str, str]:
-    kept = Kept(
-        process_guid=work.process_guid,
-        index=work.index,
-        domain=work.domain,
-        instance_guid=work.instance_guid,
-        memory_mb=work.definition.memory_mb,
-        disk_mb=work.definition.disk_mb,
-        health=health,
-    )
-    return {LRP_PROPERTY: wire.encode(kept).decode()}

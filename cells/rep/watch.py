@@ -11,7 +11,7 @@ from attrs import define
 
 from cells.executor.executor import Executor
 from cells.executor.outcomes import outcome_of
-from cells.executor.plan import HealthPlan
+from cells.executor.plan import Workload
 from cells.garden.spec import Container
 from cells.rep.books import Books
 from cells.rep.instances import Instance, InstanceEvent
@@ -37,14 +37,14 @@ class Watcher:
     clock: Clock
     log: structlog.stdlib.BoundLogger
 
-    def begin(self, instance: Instance, container: Container, health: HealthPlan) -> None:
+    def begin(self, instance: Instance, container: Container, workload: Workload) -> None:
         """Watch an instance that is RUNNING."""
-        work = self._watch(instance, container, health)
+        work = self._watch(instance, container, workload)
         instance.watching = self.tasks.begin(work, f"watch {instance.guid}")
 
-    def take_up(self, instance: Instance, container: Container, health: HealthPlan) -> None:
+    def take_up(self, instance: Instance, container: Container, workload: Workload) -> None:
         """Watch an instance of an earlier boot: whether it was ever healthy is found out first."""
-        work = self._recheck_and_watch(instance, container, health)
+        work = self._recheck_and_watch(instance, container, workload)
         instance.watching = self.tasks.begin(work, f"watch {instance.guid}")
 
     async def leave(self, instance: Instance) -> None:
@@ -54,19 +54,19 @@ class Watcher:
             watching.cancel()
             await asyncio.wait([watching])
 
-    async def _recheck_and_watch(self, instance: Instance, container: Container, health: HealthPlan) -> None:
-        call = Call.begin(self.clock, WATCH_BUDGET_MS + health.start_timeout_s * 1000)
-        failure = await self._failure("adopt_instance", call, lambda c: self.executor.recheck(c, container, health))
+    async def _recheck_and_watch(self, instance: Instance, container: Container, workload: Workload) -> None:
+        call = Call.begin(self.clock, WATCH_BUDGET_MS + workload.health.start_timeout_s * 1000)
+        failure = await self._failure("adopt_instance", call, lambda c: self.executor.recheck(c, container, workload))
         if failure is not None:
             await self._conclude(call, instance, failure)
             return
         instance.happen(InstanceEvent.START)
         self.books.changed.set()
-        await self._watch(instance, container, health)
+        await self._watch(instance, container, workload)
 
-    async def _watch(self, instance: Instance, container: Container, health: HealthPlan) -> None:
+    async def _watch(self, instance: Instance, container: Container, workload: Workload) -> None:
         call = Call.begin(self.clock, WATCH_BUDGET_MS)
-        failure = await self._failure("watch_instance", call, lambda c: self.executor.watch(c, container, health))
+        failure = await self._failure("watch_instance", call, lambda c: self.executor.watch(c, container, workload))
         assert failure is not None
         await self._conclude(call, instance, failure)
 

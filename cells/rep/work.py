@@ -88,14 +88,14 @@ class CellWork:
                     container = await self._claim_and_create(hurried, instance, plan)
                     if instance.stop_asked.is_set():
                         raise StoppedWhileStarting("stopped before its process was started")
-                    await self.executor.start(hurried, container, plan.health, instance.stop_asked)
+                    await self.executor.start(hurried, container, plan.workload, instance.stop_asked)
                 undo.pop_all()
         except DiegoError as failure:
             _tell_outcome(failure, instance, left)
             raise
         instance.net_info = translate.net_info_of(container.network)
         instance.happen(InstanceEvent.START)
-        self.watcher.begin(instance, container, plan.health)
+        self.watcher.begin(instance, container, plan.workload)
         self.books.changed.set()
         return self._started(instance)
 

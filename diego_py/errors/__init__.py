@@ -106,6 +106,13 @@ from diego_py.errors.images import (
     RegistryUnreachable,
 )
 from diego_py.errors.limits import DiskExceeded, PidsExceeded, QuotaUnavailable, VolumeFailed
+from diego_py.errors.steps import (
+    ActionTimedOut,
+    CodependentExited,
+    ProgramLost,
+    ResultMissing,
+    ResultTooLarge,
+)
 from diego_py.errors.workload import (
     AppArmorProfileMissing,
     BecameUnhealthy,
@@ -134,6 +141,7 @@ from diego_py.errors.workload import (
 )
 
 __all__ = [
+    "ActionTimedOut",
     "ActualLRPNotFound",
     "AlreadyExists",
     "AppArmorProfileMissing",
@@ -155,6 +163,7 @@ __all__ = [
     "ClaimLost",
     "ClaimRefused",
     "CodeNotFound",
+    "CodependentExited",
     "ConflictError",
     "ConnectionLost",
     "ContainerNotFound",
@@ -216,6 +225,7 @@ __all__ = [
     "PreconditionFailed",
     "PrivilegedRefused",
     "ProcessExited",
+    "ProgramLost",
     "QuotaUnavailable",
     "RegistryDenied",
     "RegistryFailed",
@@ -226,6 +236,8 @@ __all__ = [
     "RepairFailed",
     "RequestFailed",
     "RestartFailed",
+    "ResultMissing",
+    "ResultTooLarge",
     "RootfsInvalid",
     "RootfsNotFound",
     "RouteNotFound",

@@ -17,11 +17,13 @@ from diego_py.models.task import TaskDefinition
 Definition: TypeAlias = DesiredLRPDefinition | TaskDefinition
 
 ROOTFS_SCHEMES: Final = frozenset({"preloaded", *IMAGE_SCHEMES})
-ACTION_KINDS: Final = frozenset({"run"})
+REFUSED_ACTIONS: Final[Mapping[str, str]] = {
+    "download": "put the files into the rootfs, or fetch them in the process",
+    "upload": "send the file from the process",
+}
+"""Kinds of actions, and what to do instead."""
 
 ONLY_DEFAULT: Final[Mapping[str, str]] = {
-    "setup": "do the setup in the process of `action`",
-    "monitor": "use `check_definition`",
     "metrics_guid": 'use `metric_tags["source_id"]`',
     "cached_dependencies": "put the files into the rootfs",
     "legacy_download_user": "leave it empty; nothing is downloaded",
@@ -30,7 +32,6 @@ ONLY_DEFAULT: Final[Mapping[str, str]] = {
     "network": "leave it out",
     "certificate_properties": "leave it out; instances get no identity certificate yet",
     "image_layers": "put the files into the rootfs",
-    "sidecars": "start the process from `action`'s own process",
     "volume_mounted_files": "pass the content in `environment_variables`",
     "update_strategy": "use ROLLING",
     "result_file": "leave it empty; write the result to a service or to the log",
@@ -53,7 +54,8 @@ RULES: Final[tuple[Rule, ...]] = (
 
 def unsupported(definition: Definition) -> list[FieldError]:
     """Every field that is set to something this release does not execute; empty if all is executed."""
-    return [*_fields(definition), *_rules(definition), *_action(definition.action)]
+    refused = [error for at, action in _actions(definition) for error in _action(at, action)]
+    return [*_fields(definition), *_rules(definition), *refused]
 
 
 def unsupported_change(update: DesiredLRPUpdate) -> list[FieldError]:
@@ -74,18 +76,38 @@ def _rules(definition: Definition) -> Iterator[FieldError]:
             yield _refuse(pointer, instead)
 
 
-def _action(action: Action) -> Iterator[FieldError]:
+def _actions(definition: Definition) -> Iterator[tuple[str, Action]]:
+    """Every tree of actions, and where it is."""
+    if isinstance(definition, DesiredLRPDefinition) and definition.setup is not None:
+        yield "/setup", definition.setup
+    yield "/action", definition.action
+    if isinstance(definition, DesiredLRPDefinition):
+        if definition.monitor is not None:
+            yield "/monitor", definition.monitor
+        for position, sidecar in enumerate(definition.sidecars):
+            yield f"/sidecars/{position}/action", sidecar.action
+
+
+def _action(at: str, action: Action) -> Iterator[FieldError]:
+    """What is refused in a tree. Its depth is that of the JSON it came as."""
     for attribute in attrs.fields(Action):
-        kind = attribute.name.rstrip("_")
-        if kind not in ACTION_KINDS and getattr(action, attribute.name) is not None:
-            yield _refuse(f"/action/{kind}", "use `run`")
-    if action.run is not None:
-        yield from _run(action.run)
+        kind, value = attribute.name.rstrip("_"), getattr(action, attribute.name)
+        if value is None:
+            continue
+        if kind in REFUSED_ACTIONS:
+            yield _refuse(f"{at}/{kind}", REFUSED_ACTIONS[kind])
+        elif kind == "run":
+            yield from _run(f"{at}/run", value)
+        elif hasattr(value, "actions"):
+            for position, inner in enumerate(value.actions):
+                yield from _action(f"{at}/{kind}/actions/{position}", inner)
+        else:
+            yield from _action(f"{at}/{kind}/action", value.action)
 
 
-def _run(run: RunAction) -> Iterator[FieldError]:
+def _run(at: str, run: RunAction) -> Iterator[FieldError]:
     if run.resource_limits is not None and run.resource_limits.nproc is not None:
-        yield _refuse("/action/run/resource_limits/nproc", "use `max_pids`")
+        yield _refuse(f"{at}/resource_limits/nproc", "use `max_pids`")
 
 
 def _refuse(pointer: str, instead: str) -> FieldError:

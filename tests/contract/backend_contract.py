@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from cells.executor import results
 from cells.executor.backend import ContainerBackend
 from cells.garden.spec import ContainerSpec, Limits, Network, ProcessSpec
 from diego_py.call import Call
@@ -19,6 +20,7 @@ from diego_py.errors import (
     HandleTaken,
     IllegalTransition,
     PrivilegedRefused,
+    ResultMissing,
     RootfsNotFound,
 )
 from diego_py.service.clock import SystemClock
@@ -131,6 +133,64 @@ async def executes_more_processes(backend: ContainerBackend, handle: str, rootfs
     await backend.destroy(call(), handle)
 
 
+async def launches_processes_beside_an_idle_one(backend: ContainerBackend, handle: str, rootfs: str) -> None:
+    await backend.create(call(), ContainerSpec(handle=handle, rootfs=rootfs, path="", idle=True))
+    await backend.run(call(), handle)
+    assert backend.activity(handle) == "ended"
+    good = await backend.launch(call(), handle, ProcessSpec("/bin/sh", ("-c", "echo fine"), log_source="A B"))
+    assert (await good.wait()).status == 0
+    assert (await good.wait()).status == 0
+    await good.close()
+    assert not good.signal(15)
+    bad = await backend.launch(call(), handle, ProcessSpec("/bin/sh", ("-c", "echo bad; exit 3"), silent=True))
+    assert (await bad.wait()).status == 3
+    await bad.close()
+    backend.note(handle, "CELL", "of our own")
+    told = [(line.source, line.text) async for line in backend.logs(handle, 10, False)]
+    assert told == [("A B", "fine"), ("CELL", "of our own")]
+    await backend.destroy(call(), handle)
+    await _fails_as(ContainerNotFound, backend.launch(call(), handle, ProcessSpec("/bin/sh", ("-c", "exit 0"))))
+    with pytest.raises(ContainerNotFound):
+        backend.note(handle, "CELL", "nobody")
+
+
+async def ends_launched_processes(backend: ContainerBackend, handle: str, rootfs: str) -> None:
+    await backend.create(call(), ContainerSpec(handle=handle, rootfs=rootfs, path="", idle=True))
+    await backend.run(call(), handle)
+    asked = await backend.launch(call(), handle, ProcessSpec("/bin/sh", ("-c", "sleep 1000")))
+    assert asked.signal(15)
+    assert (await asked.wait()).signal == 15
+    await asked.close()
+    closed = await backend.launch(call(), handle, ProcessSpec("/bin/sh", ("-c", "sleep 1000")))
+    await closed.close()
+    assert (await closed.wait()).signal == 9
+    left = await backend.launch(call(), handle, ProcessSpec("/bin/sh", ("-c", "sleep 1000")))
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(left.wait())
+        await asyncio.sleep(0)
+        await backend.destroy(call(), handle)
+    assert waiting.result().signal in (9, None)
+    await left.close()
+
+
+async def launches_before_its_own_process_begins(backend: ContainerBackend, handle: str, rootfs: str) -> None:
+    own = shell(handle, rootfs, "echo own", own_env=(("OWN", "1"),), log_source="OWN")
+    container = await backend.create(call(), own)
+    assert container.started_at is None
+    process = await backend.launch(call(), handle, ProcessSpec("/bin/sh", ("-c", "echo setup > /made; echo set up")))
+    assert (await process.wait()).status == 0
+    await process.close()
+    await backend.run(call(), handle)
+    assert (await backend.wait(handle)).log_tail == ("set up", "own")
+    assert [c.started_at is not None for c in backend.containers() if c.handle == handle] == [True]
+    assert [line.source async for line in backend.logs(handle, 10, False)][-1] == "OWN"
+    await _fails_as(IllegalTransition, backend.launch(call(), handle, ProcessSpec("/bin/sh", ("-c", "exit 0"))))
+    assert await results.read(call(), backend, handle, "/made") == "setup\n"
+    with pytest.raises(ResultMissing):
+        await results.read(call(), backend, handle, "/not-made")
+    await backend.destroy(call(), handle)
+
+
 async def tells_what_a_container_uses(backend: ContainerBackend, handle: str, rootfs: str) -> None:
     limits = Limits(memory_bytes=64 << 20, disk_bytes=16 << 20, pids=77)
     assert "bytes" in backend.disk_limits()["limits"]  # type: ignore[operator]
@@ -187,6 +247,9 @@ CONTRACTS: tuple[Contract, ...] = (
     wakes_those_who_wait_when_it_destroys,
     keeps_logs_after_destroy,
     executes_more_processes,
+    launches_processes_beside_an_idle_one,
+    ends_launched_processes,
+    launches_before_its_own_process_begins,
     tells_what_a_container_uses,
     refuses_what_makes_no_sense,
 )

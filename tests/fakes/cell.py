@@ -12,6 +12,11 @@ from attrs import evolve
 
 from cells.app import Cell, build
 from cells.config import CellConfig
+from cells.executor.checks.prober import Prober
+from cells.executor.executor import Executor
+from cells.executor.health import Health
+from cells.executor.pace import Pace
+from cells.executor.programs import Programs
 from diego_py.call import Call
 from diego_py.clients.cell import CellClient
 from diego_py.http.client import HopClient
@@ -20,8 +25,9 @@ from diego_py.models.checks import Check, CheckDefinition
 from diego_py.models.desired_lrp import DesiredLRPDefinition
 from diego_py.models.work import Work
 from diego_py.secret import Secret
-from diego_py.service.clock import SystemClock
+from diego_py.service.clock import Clock, SystemClock
 from diego_py.service.log import logger
+from diego_py.service.run import OwnedTasks
 from tests.fakes.bbs import FakeBBS
 from tests.fakes.garden import FakeGarden
 
@@ -64,6 +70,19 @@ async def running_cell(
         if bbs.report_refusal is None:
             await cell.sync.report()
         yield cell
+
+
+def executor_of(garden: FakeGarden, clock: Clock, pace: Pace) -> Executor:
+    """An executor of its own. What it has under way ends with the loop of the test."""
+    owned = OwnedTasks(logger("cell", CELL_ID, StringIO()), grace_s=0.0)
+    return Executor(
+        cell_id=CELL_ID,
+        garden=garden,
+        health=Health(garden, Prober(garden), clock, pace),
+        programs=Programs(garden, clock, pace.graceful_stop_s, owned),
+        clock=clock,
+        pace=pace,
+    )
 
 
 def url_of(cell: Cell) -> str:

@@ -1,16 +1,17 @@
 """Containers without a kernel. Keeps the contract of the real garden and adds what tests need: faults and ends at will.
 
-A user process is `/bin/sh -c SCRIPT`, of which it understands `echo TEXT`, `exit N`, `kill -N $$`, `sleep N` (which
-never ends by itself) and `trap '' TERM`, separated by `;`.
+A user process is `/bin/sh -c SCRIPT`, of which it understands `echo TEXT`, `echo TEXT > /FILE`, `exit N`,
+`kill -N $$`, `sleep N` (which never ends by itself) and `trap '' TERM`, separated by `;`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import io
 import re
-from collections.abc import AsyncIterator, Iterator
+import tarfile
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from itertools import count
-from typing import Any
 
 from attrs import define, evolve, field
 
@@ -32,6 +33,7 @@ from diego_py.call import Call
 from diego_py.errors import (
     ContainerNotFound,
     DiegoError,
+    FileMissing,
     GardenFailed,
     HandleTaken,
     IllegalTransition,
@@ -56,6 +58,42 @@ class Box:
     ended: asyncio.Event = field(factory=asyncio.Event)
     exit: Exit | None = None
     ignores_term: bool = False
+    launched: list[Launched] = field(factory=list)
+    files: dict[str, bytes] = field(factory=dict)
+
+
+@define(eq=False)
+class Launched:
+    """A process beside the container's own."""
+
+    garden: FakeGarden
+    handle: str
+    process: ProcessSpec
+    ignores_term: bool = False
+    _ended: asyncio.Future[Exit] = field(factory=lambda: asyncio.get_running_loop().create_future())
+
+    async def wait(self) -> Exit:
+        return await asyncio.shield(self._ended)
+
+    def signal(self, number: int) -> bool:
+        """SIGTERM and SIGKILL end it."""
+        self.garden.calls.add((f"signal {number}", self.handle))
+        if self._ended.done():
+            return False
+        if number == KILL or not self.ignores_term:
+            self.end(128 + number)
+        return True
+
+    def end(self, status: int) -> None:
+        if not self._ended.done():
+            self._ended.set_result(self.garden.exit_of(self.handle, status))
+
+    @property
+    def has_ended(self) -> bool:
+        return self._ended.done()
+
+    async def close(self) -> None:
+        self.end(128 + KILL)
 
 
 @define
@@ -63,6 +101,7 @@ class Script:
     """What a user process does: lines it writes, and how it ends (None: not by itself)."""
 
     lines: list[str] = field(factory=list)
+    files: dict[str, bytes] = field(factory=dict)
     status: int | None = FOREVER
     ignores_term: bool = False
 
@@ -116,7 +155,7 @@ class FakeGarden:
                 process=process,
             )
             more = spec.network_env(network) if spec.network_env else ()
-            self._boxes[spec.handle] = Box(container, spec, (*spec.env, *more))
+            self._boxes[spec.handle] = Box(container, spec, (*spec.env, *spec.own_env, *more))
             self._logs[spec.handle] = []
             return container
 
@@ -126,10 +165,13 @@ class FakeGarden:
             if box.container.state != "created":
                 raise IllegalTransition(f"run a container that is {box.container.state}")
             await self._scripted("run", handle)
-            box.container = evolve(box.container, state="running")
+            box.container = evolve(box.container, state="running", started_at=self.clock.now())
+            if box.spec.idle:
+                return
             script = _script(box.spec.path, box.spec.args)
             box.ignores_term = script.ignores_term
-            for text in script.lines:
+            box.files |= script.files
+            for text in () if box.spec.silent else script.lines:
                 self.write(handle, text)
             if script.status is not None:
                 self.end(handle, script.status)
@@ -143,6 +185,8 @@ class FakeGarden:
     def activity(self, handle: str) -> Activity:
         box = self._boxes.get(handle)
         if box is None or box.ended.is_set():
+            return "ended"
+        if box.spec.idle and all(process.has_ended for process in box.launched):
             return "ended"
         return self.activities.get(handle, "waiting")
 
@@ -160,14 +204,44 @@ class FakeGarden:
 
     async def exec(self, call: Call, handle: str, process: ProcessSpec, timeout_s: float) -> ExecResult:
         with call.hop("garden", self.cell_id, "exec", GardenFailed):
-            if self._box(handle).container.state != "running":
-                raise IllegalTransition("execute a process in a container that is not running")
+            self._living(handle)
             await self._scripted("exec", handle)
             script = _script(process.path, process.args)
             output = "".join(f"{line}\n" for line in script.lines)
             if script.status is None:
                 await self.clock.sleep(timeout_s)
             return ExecResult(script.status, output, timed_out=script.status is None)
+
+    async def launch(self, call: Call, handle: str, process: ProcessSpec) -> Launched:
+        with call.hop("garden", self.cell_id, "launch", GardenFailed):
+            box = self._living(handle)
+            await self._scripted("launch", handle)
+            script = _script(process.path, process.args)
+            box.files |= script.files
+            launched = Launched(self, handle, process, script.ignores_term)
+            box.launched.append(launched)
+            if not process.silent:
+                for text in script.lines:
+                    self.write(handle, text, process.log_source)
+            if script.status is not None:
+                launched.end(script.status)
+            return launched
+
+    def note(self, handle: str, source: str, text: str) -> None:
+        self._box(handle)
+        self.write(handle, text, source)
+
+    async def stream_out(self, call: Call, handle: str, path: str, user: str = "root") -> AsyncGenerator[bytes, None]:
+        with call.hop("garden", self.cell_id, "stream out", GardenFailed):
+            content = self._box(handle).files.get(path)
+            if content is None:
+                raise FileMissing(f"copy out {path}")
+            packed = io.BytesIO()
+            with tarfile.open(fileobj=packed, mode="w") as archive:
+                described = tarfile.TarInfo(path.rpartition("/")[2])
+                described.size = len(content)
+                archive.addfile(described, io.BytesIO(content))
+            yield packed.getvalue()
 
     async def stop(self, call: Call, handle: str, grace_s: float) -> Exit:
         with call.hop("garden", self.cell_id, "stop", GardenFailed):
@@ -213,20 +287,33 @@ class FakeGarden:
         box = self._boxes[handle]
         if box.ended.is_set():
             return
-        signal = status - 128 if status > 128 else None
-        tail = tuple(line.text for line in self._logs[handle])[-20:]
-        box.exit = Exit(status, signal, oom_killed, tail, {"memory_peak_bytes": 1}, self.clock.now())
+        box.exit = self.exit_of(handle, status, oom_killed)
+        for process in box.launched:
+            process.end(128 + KILL)
         box.container = evolve(box.container, state="exited")
         box.ended.set()
         self._written.add((handle, None))
+
+    def exit_of(self, handle: str, status: int, oom_killed: bool = False) -> Exit:
+        signal = status - 128 if status > 128 else None
+        tail = tuple(line.text for line in self._logs[handle])[-20:]
+        return Exit(status, signal, oom_killed, tail, {"memory_peak_bytes": 1}, self.clock.now())
+
+    def launched(self, handle: str) -> list[Launched]:
+        """All that were launched in a container, those that have ended too."""
+        return self._boxes[handle].launched
+
+    def log_of(self, handle: str) -> list[LogLine]:
+        return list(self._logs[handle])
 
     def vanish(self, handle: str) -> None:
         """Somebody else removes the container."""
         del self._boxes[handle]
 
-    def write(self, handle: str, text: str) -> None:
-        """The user process writes a line."""
-        line = LogLine(self.clock.now(), "stdout", text)
+    def write(self, handle: str, text: str, source: str | None = None) -> None:
+        """The user process writes a line, or one with its own mark does."""
+        own = self._boxes[handle].spec.log_source
+        line = LogLine(self.clock.now(), "stdout", text, own if source is None else source)
         self._logs[handle].append(line)
         self._written.add((handle, line))
 
@@ -236,9 +323,9 @@ class FakeGarden:
     def spec_of(self, handle: str) -> ContainerSpec:
         return self._boxes[handle].spec
 
-    async def called(self, op: str) -> Any:
-        """Return when `op` was called at least once."""
-        return await self.calls.first(lambda call: call[0] == op)
+    async def called(self, op: str, times: int = 1) -> None:
+        """Return when `op` was called at least so often."""
+        await self.calls.first(lambda _: self.ops().count(op) >= times)
 
     def ops(self) -> list[str]:
         return [op for op, _ in self.calls.items]
@@ -261,6 +348,12 @@ class FakeGarden:
             if line is not None:
                 yield line
 
+    def _living(self, handle: str) -> Box:
+        box = self._box(handle)
+        if box.ended.is_set():
+            raise IllegalTransition("execute a process in a container that has ended")
+        return box
+
     def _box(self, handle: str) -> Box:
         if handle not in self._boxes:
             raise ContainerNotFound(f"find container {handle}")
@@ -273,7 +366,9 @@ def _script(path: str, args: tuple[str, ...]) -> Script:
     script = Script()
     for part in args[1].split(";"):
         statement = part.strip()
-        if statement.startswith("echo "):
+        if found := re.fullmatch(r"echo (.*) > (/\S+)", statement):
+            script.files[found[2]] = f"{found[1]}\n".encode()
+        elif statement.startswith("echo "):
             script.lines.append(statement.removeprefix("echo "))
         elif statement == "trap '' TERM":
             script.ignores_term = True

@@ -9,12 +9,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from cells.executor.checks.prober import Prober
-from cells.executor.executor import Executor, Pace
-from cells.executor.plan import HealthPlan
+from cells.executor.executor import Executor
+from cells.executor.pace import Pace
+from cells.executor.plan import HealthPlan, Workload
 from cells.garden.garden import Garden
 from diego_py.errors import DiegoError, ProcessExited
 from diego_py.service.clock import SystemClock
+from tests.fakes.cell import executor_of
 from tests.kernel.containers import call, every_runtime, shell, start
 
 pytestmark = pytest.mark.kernel
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.kernel
 LOOKS = 200
 FAILURES = 50
 SIDE_BY_SIDE = 10
+WORKLOAD = Workload(health=HealthPlan(start_timeout_s=60.0))
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def load() -> Iterator[None]:
 
 def executor(garden: Garden) -> Executor:
     pace = Pace(settle_s=0.05, startup_interval_max_s=1.0, liveness_interval_s=30.0, graceful_stop_s=1.0)
-    return Executor("cell", garden, Prober(garden), SystemClock(), pace)
+    return executor_of(garden, SystemClock(), pace)
 
 
 async def test_a_sleeper_waits_and_a_worker_is_busy(garden: Garden) -> None:
@@ -71,7 +73,7 @@ async def test_a_command_that_fails_at_once_never_counts_as_running(garden: Gard
         handle = f"a{number}"
         container = await garden.create(call(), shell(handle, "echo oops; exit 3"))
         never = asyncio.Event()
-        failure = await _failure(executor(garden).start(call(), container, HealthPlan(start_timeout_s=60.0), never))
+        failure = await _failure(executor(garden).start(call(), container, WORKLOAD, never))
         await garden.destroy(call(), handle)
         return failure
 

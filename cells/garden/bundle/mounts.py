@@ -7,6 +7,8 @@ from cells.garden.spec import TmpfsMount
 
 TTY_GROUP = 5
 MEMORY_FILES = "size=65536k"
+PAUSE = "/dev/init"
+"""Where an idle container has what it executes: in a file system of its own, so its image shows nothing of it."""
 ETC = ("hosts", "hostname", "resolv.conf")
 
 KERNEL: tuple[Config, ...] = (
@@ -50,8 +52,15 @@ def apply(config: Config, plan: Plan) -> Config:
         }
         for name in ETC
     ]
+    if plan.pause:
+        own.append({"destination": PAUSE, "type": "bind", "source": plan.pause, "options": _pause_options(plan)})
     given = [_bind(mount) if isinstance(mount, Bind) else _tmpfs(mount) for mount in plan.mounts]
     return {**config, "mounts": [*KERNEL, *given, *own]}
+
+
+def _pause_options(plan: Plan) -> list[str]:
+    """As the host's mount is: one with a user namespace may change no flag of it, and owns nothing of the file."""
+    return ["bind", "private", *(("ro",) if plan.privileged else ())]
 
 
 def _bind(mount: Bind) -> Config:

@@ -52,6 +52,8 @@ class Plan:
     """None: the host has no AppArmor, or the cell names no profile."""
     privileges: tuple[str, ...] | None = None
     """The capabilities of a privileged container's root. None: it is an ordinary one."""
+    pause: str = ""
+    """The host's path of what an idle container executes. Empty: this is none."""
 
     @property
     def privileged(self) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from attrs import evolve, field, frozen
 
 from cells.garden import rootfs
+from cells.garden.bundle.mounts import PAUSE
 from cells.garden.config import GardenConfig
 from cells.garden.images import source
 from cells.garden.images.source import ImageConfig, Source
@@ -67,8 +68,8 @@ def source_of(spec: ContainerSpec, config: GardenConfig) -> Source:
 
 def completed(spec: ContainerSpec, config: ImageConfig) -> ContainerSpec:
     """The spec, with the image's word where it is silent: what the process really is. Raises ImageHasNoCommand."""
-    command: tuple[str, ...] = (spec.path, *spec.args)
-    if not spec.path:
+    command: tuple[str, ...] = (PAUSE,) if spec.idle else (spec.path, *spec.args)
+    if not command[0]:
         command = (*config.entrypoint, *(spec.args or config.cmd))
     if not command:
         raise ImageHasNoCommand("neither the container nor its image names a command")

@@ -26,7 +26,8 @@ from tests.unit.diego_py.service.hand_clock import HandClock
 
 CRASHES = {
     *("app.exited", "app.out_of_memory", "app.disk_exceeded", "app.pids_exceeded"),
-    *("app.never_healthy", "app.became_unhealthy"),
+    *("app.never_healthy", "app.became_unhealthy", "app.action_timeout", "app.codependent_exited"),
+    *("app.result_missing", "app.result_too_large"),
 }
 
 

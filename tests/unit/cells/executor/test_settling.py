@@ -7,13 +7,14 @@ import asyncio
 import pytest
 from attrs import define
 
-from cells.executor.checks.prober import Prober
-from cells.executor.executor import SETTLE_PATIENCE, Executor, Pace
-from cells.executor.plan import HealthPlan
+from cells.executor.executor import Executor
+from cells.executor.health import SETTLE_PATIENCE
+from cells.executor.pace import Pace
+from cells.executor.plan import HealthPlan, Workload
 from cells.garden.spec import Container, ContainerSpec
 from diego_py.errors import DiegoError, ProcessExited
 from diego_py.service.clock import SystemClock
-from tests.fakes.cell import SLEEP, call
+from tests.fakes.cell import SLEEP, call, executor_of
 from tests.fakes.garden import FakeGarden
 
 SETTLE_S = 1.0
@@ -39,12 +40,12 @@ async def started(garden: FakeGarden, script: str = SLEEP) -> tuple[Executor, Co
     garden.clock = clock
     pace = Pace(settle_s=SETTLE_S, startup_interval_max_s=1.0, liveness_interval_s=1.0, graceful_stop_s=1.0)
     container = await garden.create(call(), ContainerSpec("h", "preloaded:base", "/bin/sh", ("-c", script)))
-    return Executor("cell-1", garden, Prober(garden), clock, pace), container, clock
+    return executor_of(garden, clock, pace), container, clock
 
 
 def start(executor: Executor, container: Container) -> asyncio.Future[None]:
-    health = HealthPlan(start_timeout_s=60.0)
-    return asyncio.ensure_future(executor.start(call(), container, health, asyncio.Event()))  # noqa: TID251
+    workload = Workload(health=HealthPlan(start_timeout_s=60.0))
+    return asyncio.ensure_future(executor.start(call(), container, workload, asyncio.Event()))  # noqa: TID251
 
 
 async def test_one_that_waits_is_running_at_once() -> None:

@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from cells.app import Cell
+from cells.executor.plan import HealthPlan, Workload
+from cells.executor.steps.own_process import OwnProcess
 from diego_py import chain
 from diego_py.errors import ContainerVanished, DiegoError, HandleTaken, Outcome, OutOfMemory, ProcessExited
 from diego_py.models.checks import Check, CommandCheck, TCPCheck
@@ -90,16 +91,12 @@ async def test_vanished_container(tmp_path: Path, garden: FakeGarden, bbs: FakeB
         await cell.work.run_instance(call(), work("i-2"))
         instance = next(iter(cell.work.books.instances))
         await cell.work.watcher.leave(instance)
+        await cell.work.executor.programs.end("i-2")
         container = garden.containers()[0]
         garden.vanish("i-2")
-        cell.work.watcher.begin(instance, container, health())
+        workload = Workload(health=HealthPlan(start_timeout_s=1.0), action=OwnProcess(begun=True))
+        cell.work.watcher.begin(instance, container, workload)
         assert failure_in(await bbs.report_with(ended)).find(ContainerVanished) is not None
-
-
-def health() -> Any:
-    from cells.executor.plan import HealthPlan
-
-    return HealthPlan(start_timeout_s=1.0)
 
 
 async def test_liveness(tmp_path: Path, garden: FakeGarden, bbs: FakeBBS) -> None:

@@ -12,14 +12,14 @@ def variable(name: str, value: str) -> EnvironmentVariable:
 
 def test_precedence() -> None:
     lrp = (variable("A", "lrp"), variable("B", "lrp"), variable("CF_INSTANCE_INDEX", "mine"))
-    env = dict(container_env("i-1", 3, lrp, (variable("B", "action"),)))  # type: ignore[arg-type]
+    env = dict(container_env("i-1", 3, lrp))  # type: ignore[arg-type]
     assert env == {
         "INSTANCE_GUID": "i-1",
         "INSTANCE_INDEX": "3",
         "CF_INSTANCE_GUID": "i-1",
         "CF_INSTANCE_INDEX": "mine",
         "A": "lrp",
-        "B": "action",
+        "B": "lrp",
     }
 
 
@@ -32,6 +32,11 @@ def test_network() -> None:
         "CF_INSTANCE_ADDR": "192.0.2.1:61001",
         "CF_INSTANCE_PORTS": '[{"external":61001,"internal":8080},{"external":61002,"internal":9000}]',
     }
+
+
+def test_network_with_ipv6() -> None:
+    env = dict(network_env(Network("10.254.0.2", "192.0.2.1", address6="fd00::2")))
+    assert env["CF_INSTANCE_INTERNAL_IPV6"] == "fd00::2"
 
 
 def test_network_without_ports() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from cells.garden.spec import PIDS_DEFAULT, EgressRule, Network, PortForward
-from cells.rep.translate import identity_of, kept_of, net_info_of, plan_of
+from cells.rep.translate import net_info_of, plan_of
 from diego_py.models.actions import Action, ResourceLimits, RunAction
 from diego_py.models.checks import Check, HTTPCheck
 from diego_py.models.egress import EgressProtocol, ICMPInfo, PortRange, SecurityGroupRule
@@ -23,7 +23,7 @@ def test_zero_is_not_limited() -> None:
     assert plan.spec.limits.cpu_weight == 100
     assert plan.spec.limits.nofile is None
     assert plan.spec.cwd is None
-    assert plan.health.start_timeout_s == 60.0
+    assert plan.workload.health.start_timeout_s == 60.0
 
 
 def test_limits() -> None:
@@ -35,31 +35,21 @@ def test_limits() -> None:
     assert (limits.memory_bytes, limits.pids, limits.cpu_weight, limits.nofile) == (64 * 1024 * 1024, 7, 20, 99)
     assert (limits.disk_bytes, limits.disk_inodes) == (9 * 1024 * 1024, None)
     assert (plan.spec.handle, plan.spec.path, plan.spec.args, plan.spec.user) == ("i-1", "/bin/a", ("b",), "app")
-    assert (plan.spec.cwd, plan.spec.ports, plan.health.start_timeout_s) == ("/srv", (1, 2), 1.5)
+    assert (plan.spec.cwd, plan.spec.ports, plan.workload.health.start_timeout_s) == ("/srv", (1, 2), 1.5)
 
 
-@pytest.mark.parametrize(
-    ("asked", "suppressed", "given"),
-    [(None, False, None), (-1, False, None), (0, False, 0), (500, False, 500), (None, True, 0), (500, True, 0)],
-)
-def test_log_rate(asked: int | None, suppressed: bool, given: int | None) -> None:
-    run = RunAction(path="/bin/a", user="b", suppress_log_output=suppressed)
+@pytest.mark.parametrize(("asked", "given"), [(None, None), (-1, None), (0, 0), (500, 500)])
+def test_log_rate(asked: int | None, given: int | None) -> None:
     limit = None if asked is None else LogRateLimit(bytes_per_second=asked)
-    plan = plan_of(work(action=Action(run=run), log_rate_limit=limit), 60.0)
+    plan = plan_of(work(log_rate_limit=limit), 60.0)
     assert plan.spec.limits.log_bytes_per_second == given
 
 
-def test_properties_bring_the_instance_back_and_hold_no_secret() -> None:
-    asked = work(checks=(CHECK,), memory_mb=64, disk_mb=0)
-    plan = plan_of(asked, 60.0)
-    assert "canary" not in str(plan.spec.properties)
-    kept = kept_of(plan.spec.properties)
-    assert kept == (identity_of(asked), plan.health)
-
-
-def test_containers_of_others() -> None:
-    assert kept_of({}) is None
-    assert kept_of({"diego.lrp": "{}"}) is None
+@pytest.mark.parametrize("suppressed", [False, True])
+def test_suppressed_output_is_of_the_process_not_of_the_container(suppressed: bool) -> None:
+    run = RunAction(path="/bin/a", user="b", suppress_log_output=suppressed)
+    plan = plan_of(work(action=Action(run=run)), 60.0)
+    assert (plan.spec.silent, plan.spec.limits.log_bytes_per_second) == (suppressed, None)
 
 
 def test_net_info() -> None:

@@ -3,7 +3,17 @@ from typing import Any
 import attrs
 import pytest
 
-from diego_py.models.actions import Action, EnvironmentVariable, ResourceLimits, RunAction, TryAction
+from diego_py.models.actions import (
+    Action,
+    DownloadAction,
+    EnvironmentVariable,
+    ParallelAction,
+    ResourceLimits,
+    RunAction,
+    SerialAction,
+    TimeoutAction,
+    TryAction,
+)
 from diego_py.models.checks import Check, CheckDefinition, CommandCheck, HTTPCheck, TCPCheck
 from diego_py.models.desired_lrp import DesiredLRPDefinition, Sidecar, UpdateStrategy
 from diego_py.models.identifiers import Domain, ProcessGuid
@@ -52,12 +62,15 @@ FULL = DesiredLRPDefinition(
     check_definition=CheckDefinition(checks=CHECKS, log_source="H"),
     metric_tags={"source_id": MetricTagValue(static="s")},
     log_rate_limit=LogRateLimit(bytes_per_second=9),
+    setup=Action(try_=TryAction(action=ACTION)),
+    monitor=Action(timeout=TimeoutAction(action=ACTION, timeout_ms=1)),
+    sidecars=(Sidecar(action=Action(parallel=ParallelAction(actions=(ACTION, ACTION)))),),
 )
+NPROC = Action(run=attrs.evolve(RUN, resource_limits=ResourceLimits(nproc=1)))
+DOWNLOAD = Action(download=DownloadAction(from_="http://a/b", to="/", user="u"))
 TASK = TaskDefinition(rootfs="preloaded:x", action=ACTION, memory_mb=1)
 
 USED: dict[str, Any] = {
-    "setup": ACTION,
-    "monitor": ACTION,
     "metrics_guid": "m",
     "cached_dependencies": (CachedDependency(from_="http://a/b", to="/"),),
     "legacy_download_user": "u",
@@ -70,7 +83,6 @@ USED: dict[str, Any] = {
     "image_layers": (
         ImageLayer(url="http://a", destination_path="/", layer_type=LayerType.SHARED, media_type=MediaType.TAR),
     ),
-    "sidecars": (Sidecar(action=ACTION),),
     "volume_mounted_files": (VolumeMountedFile(path="f"),),
     "update_strategy": UpdateStrategy.RECREATE,
     "result_file": "/result",
@@ -106,12 +118,14 @@ def test_each_field_of_the_table_is_refused_by_name(name: str) -> None:
         ({"rootfs": "https://a/b"}, ["/rootfs"]),
         ({"rootfs": "preloaded+layer:x?layer=y"}, ["/rootfs"]),
         ({"check_definition": CheckDefinition(readiness_checks=CHECKS)}, ["/check_definition/readiness_checks"]),
-        ({"action": Action(try_=TryAction(action=ACTION))}, ["/action/try"]),
+        ({"action": NPROC}, ["/action/run/resource_limits/nproc"]),
+        ({"setup": Action(try_=TryAction(action=DOWNLOAD))}, ["/setup/try/action/download"]),
         (
-            {"action": Action(run=attrs.evolve(RUN, resource_limits=ResourceLimits(nproc=1)))},
-            ["/action/run/resource_limits/nproc"],
+            {"sidecars": (Sidecar(action=Action(serial=SerialAction(actions=(ACTION, NPROC)))),)},
+            ["/sidecars/0/action/serial/actions/1/run/resource_limits/nproc"],
         ),
-        ({"setup": ACTION, "metrics_guid": "m", "rootfs": "zip:x"}, ["/setup", "/metrics_guid", "/rootfs"]),
+        ({"monitor": DOWNLOAD, "metrics_guid": "m"}, ["/metrics_guid", "/monitor/download"]),
+        ({"rootfs": "zip:x", "network": Network()}, ["/network", "/rootfs"]),
     ],
 )
 def test_each_other_rule_is_refused_by_pointer(fields: dict[str, Any], pointers: list[str]) -> None:
