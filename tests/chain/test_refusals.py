@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.chain, pytest.mark.kernel]
 
 BAD_FIELDS = {"process_guid": "", "domain": "", "rootfs": "no scheme", "instances": -1, "memory_mb": -5, "ports": [0]}
 RUN = {"run": {"path": "/a", "user": "b"}}
-UNSUPPORTED = {"setup": RUN, "metrics_guid": "m", "sidecars": [{"action": RUN}]}
+UNSUPPORTED = {"metrics_guid": "m", "network": {}}
 
 REFUSED: dict[str, tuple[Any, int, str, set[str]]] = {
     "bad fields": (lrp(**BAD_FIELDS), 422, "invalid_spec", {f"/{name}" for name in BAD_FIELDS} | {"/ports/0"}),
@@ -26,9 +26,9 @@ REFUSED: dict[str, tuple[Any, int, str, set[str]]] = {
         lrp(action={"run": {"path": "/a", "user": "b"}, "try": {"action": {"run": {"path": "/a", "user": "b"}}}}),
         422,
         "invalid_spec",
-        {"/action", "/action/try"},
+        {"/action"},
     ),
-    "unsupported": (lrp(**UNSUPPORTED), 422, "unsupported_field", {"/setup", "/metrics_guid", "/sidecars"}),
+    "unsupported": (lrp(**UNSUPPORTED), 422, "unsupported_field", {"/metrics_guid", "/network"}),
     "no object": ([1, 2], 422, "invalid_spec", {""}),
 }
 
