@@ -110,6 +110,13 @@ class CellConfig:
     """PEM file of certificate authorities to trust for registries, besides the system's."""
     insecure_registries: tuple[str, ...] = ()
     """HOST[:PORT] of registries to speak plain HTTP to; it gets no passwords. Loopback needs no entry."""
+    allowed_registries: tuple[str, ...] = ("*",)
+    """HOST[:PORT] of registries that tenants may name, where HOST may be `*.DOMAIN` and PORT `*`. `*` is any host at a
+    public address. Every other entry, and whatever the settings above name, may also be at a private address, on
+    loopback or on the host itself; nothing else may, nor what a registry redirects to."""
+    image_proxy: str = ""
+    """http://HOST:PORT through which the cell reaches registries at public addresses; those that the config names are
+    reached directly. It is then the proxy that has to refuse private addresses. Empty is none."""
     image_dirs: tuple[str, ...] = ()
     """Directories in which `oci:` rootfses may lie. Empty: such a rootfs is refused."""
     bind_source_dirs: tuple[str, ...] = ()
@@ -204,6 +211,9 @@ class CellConfig:
             mirrors=self.registry_mirrors,
             ca_file=self.registry_ca_file,
             insecure_registries=self.insecure_registries,
+            allowed=self.allowed_registries,
+            deny_networks=self.deny_networks,
+            proxy=self.image_proxy,
             image_dirs=self.image_dirs,
         )
 

@@ -8,6 +8,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 from attrs import Attribute, field, frozen
 
+from cells.garden.images import reach
 from cells.garden.quota.probe import ANY, DRIVERS
 from diego_py.image_reference import StoredImage, host_of, parse
 
@@ -119,6 +120,13 @@ class ImageSettings:
     """PEM file of certificate authorities that are trusted besides the system's."""
     insecure_registries: tuple[str, ...] = ()
     """HOST[:PORT] of registries that are spoken to over plain HTTP; loopback addresses always are."""
+    allowed: tuple[str, ...] = (reach.ANY,)
+    """HOST[:PORT] of registries that may be asked; HOST may be `*.DOMAIN`, and PORT `*`. Whoever is named here, or in
+    another setting, may be at any address; `*` is everybody else, at public addresses."""
+    deny_networks: tuple[str, ...] = ()
+    """What counts as not public besides what the world agrees on."""
+    proxy: str = ""
+    """`http://HOST:PORT` by which everybody is reached who is not named; then it is the proxy that judges addresses."""
     image_dirs: tuple[str, ...] = ()
     """Directories in which `oci:` references may point."""
     attempts_max: int = 5
@@ -128,6 +136,12 @@ class ImageSettings:
 
     def __attrs_post_init__(self) -> None:
         """Raises ValueError for what names no host or is no absolute directory."""
+        for network in self.deny_networks:
+            ip_network(network)
+        for text in self.allowed:
+            reach.pattern_of(text)
+        if self.proxy and not reach.is_proxy(self.proxy):
+            raise ValueError(f"image_proxy {self.proxy!r}: http://HOST:PORT or https://HOST:PORT")
         mirrored = [host for pair in self.mirrors.items() for host in (pair[0], *pair[1])]
         for host in (*filter(None, [self.default_registry]), *self.insecure_registries, *mirrored):
             if host_of(host) != host:
@@ -135,6 +149,13 @@ class ImageSettings:
         for directory in self.image_dirs:
             if parse(f"oci:{directory}") != StoredImage(directory):
                 raise ValueError(f"image_dirs {directory!r}: absolute paths of plain names")
+
+
+    @property
+    def patterns(self) -> tuple[reach.Pattern, ...]:
+        """Who may be asked; those that other settings name too."""
+        others = (*filter(None, [self.default_registry]), *self.insecure_registries)
+        return tuple(reach.pattern_of(text) for text in (*self.allowed, *others))
 
 
 @frozen

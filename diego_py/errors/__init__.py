@@ -102,6 +102,7 @@ from diego_py.errors.images import (
     ImageUnsupported,
     RegistryDenied,
     RegistryFailed,
+    RegistryNotAllowed,
     RegistryRateLimited,
     RegistryUnreachable,
 )
@@ -229,6 +230,7 @@ __all__ = [
     "QuotaUnavailable",
     "RegistryDenied",
     "RegistryFailed",
+    "RegistryNotAllowed",
     "RegistryRateLimited",
     "RegistryUnreachable",
     "RemoteError",

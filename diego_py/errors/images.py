@@ -16,6 +16,21 @@ class ImageNotAllowed(DiegoError):
     next: ClassVar[tuple[Next, ...]] = (Next("Use another rootfs, or set what the detail names in the cell's config"),)
 
 
+class RegistryNotAllowed(DiegoError):
+    """The cell does not connect there for images: its config does not name the registry, or the address is not public.
+
+    Of a name, the address is judged at which it is found when the cell is about to connect, and so after each redirect.
+    """
+
+    code = "registry.not_allowed"
+    title = "The cell does not go there for images"
+    fault = Fault.CALLER
+    next: ClassVar[tuple[Next, ...]] = (
+        Next("Use a registry at a public address"),
+        Next("If it is the operator's own registry: name it in allowed_registries of the cells' config"),
+    )
+
+
 class ImageNotFound(DiegoError):
     """The registry or directory has no such image, or hides it from these credentials."""
 

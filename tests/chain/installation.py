@@ -28,6 +28,7 @@ from diego_py.service.log import logger
 from diego_py.service.run import Process
 from tests.chain.answers import Answer
 from tests.chain.awaited import until_true
+from tests.kernel.registry import ALLOWED
 
 NEVER_S = 3_600.0
 """Convergence does not interfere with what a test looks at."""
@@ -214,4 +215,5 @@ def _cell_config(layout: CellLayout, bbs_url: str, image_root: Path) -> CellConf
         report_interval_s=60.0,
         graceful_stop_s=2.0,
         stop_grace_s=2.0,
+        allowed_registries=ALLOWED,
     )

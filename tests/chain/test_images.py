@@ -59,11 +59,14 @@ def bad(registry: RealRegistry) -> dict[str, tuple[dict[str, Any], str, str]]:
             "app",
         ),
         "nobody listens": ({"rootfs": "docker://127.0.0.1:1/web"}, "registry.unreachable", "dependency"),
+        "inside": ({"rootfs": "docker://10.0.0.1/web"}, "registry.not_allowed", "caller"),
         "no default": ({"rootfs": "docker:///web"}, "image.not_allowed", "caller"),
     }
 
 
-@pytest.mark.parametrize("name", ["no such tag", "no account", "wrong password", "nobody listens", "no default"])
+@pytest.mark.parametrize(
+    "name", ["no such tag", "no account", "wrong password", "nobody listens", "inside", "no default"]
+)
 async def test_it_does_not(one_cell: Installation, private: RealRegistry, name: str) -> None:
     changes, code, fault = bad(private)[name]
     answer = await one_cell.desire(lrp(**changes))

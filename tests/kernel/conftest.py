@@ -16,13 +16,14 @@ from typing import Any
 import pytest
 
 from cells.garden import children
-from cells.garden.config import GardenConfig
+from cells.garden.config import GardenConfig, ImageSettings
 from cells.garden.garden import Garden
 from cells.garden.network.events import Tell, unheard
 from cells.garden.processes import stat
 from diego_py.service.clock import SystemClock
 from tests.kernel.containers import CRUN_ON_HYBRID, call, cgroup_trees, make_busybox
 from tests.kernel.outside import Outside, machine
+from tests.kernel.registry import ALLOWED
 from tests.kernel.slot import (
     CGROUP_PREFIX,
     HOST_ADDRESS,
@@ -112,6 +113,7 @@ def new_config(image_root: Path, host_address: str, runtime_path: str) -> Iterat
             "log_bytes_max": 1 << 20,
             "runtime_path": runtime_path,
             "runtime_timeout_s": patient(30.0),
+            "images": ImageSettings(allowed=ALLOWED),
         }
         made.append(GardenConfig(**{**values, **changes}))
         return made[-1]

@@ -18,6 +18,8 @@ from tests.fakes.registry import BuiltImage, basic, digest_of
 from tests.kernel.slot import STATE_PREFIX
 from tests.slowness import patient
 
+ALLOWED = ("*", "127.0.0.1:*")
+"""What a cell has to be configured with to use one: by itself it goes to public addresses only."""
 USERNAME, PASSWORD = "vcap", "open sesame"
 HASH = "$2b$05$abcdefghijklmnopqrstuupx2xBUC4954936wVIjyyPHmUBFu0wCW"
 """bcrypt of PASSWORD, at its cheapest."""

@@ -21,7 +21,7 @@ from tests.fakes.image_files import as_directory, as_tar, layout, saved
 from tests.fakes.registry import CONFIG, BuiltImage, Registry, build, cut, digest_of
 from tests.kernel.containers import call, output, shell
 from tests.kernel.images import busybox, member, tar
-from tests.kernel.registry import PASSWORD, USERNAME, RealRegistry, registry
+from tests.kernel.registry import ALLOWED, PASSWORD, USERNAME, RealRegistry, registry
 
 pytestmark = pytest.mark.kernel
 
@@ -80,7 +80,7 @@ async def test_layers_of_zstd(
     new_garden: Callable[..., Any], public: RealRegistry, open_directory: Path, docker: bool
 ) -> None:
     """In both formats' words, from a registry and from a layout; the layers are those of any other compression."""
-    garden: Garden = await new_garden(images=ImageSettings(image_dirs=(str(open_directory),)))
+    garden: Garden = await new_garden(images=ImageSettings(image_dirs=(str(open_directory),), allowed=ALLOWED))
     image = build(LAYERS, PROCESS, "zstd")
     image = as_docker_says(image) if docker else image
     await public.push("web:v1", image, DOCKER_MANIFEST if docker else OCI_MANIFEST)

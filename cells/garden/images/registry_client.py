@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import email.utils
 import os
+import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from ipaddress import ip_network
 from types import TracebackType
 from typing import Any, Final, NoReturn
 
@@ -17,7 +19,7 @@ from yarl import URL
 
 from cells.garden.children import in_thread
 from cells.garden.config import ImageSettings
-from cells.garden.images import challenge
+from cells.garden.images import challenge, reach
 from cells.garden.images.challenge import Challenge, Credentials
 from diego_py import chain
 from diego_py.call import Call
@@ -27,6 +29,7 @@ from diego_py.errors import (
     ImageNotFound,
     RegistryDenied,
     RegistryFailed,
+    RegistryNotAllowed,
     RegistryRateLimited,
     RegistryUnreachable,
 )
@@ -51,6 +54,8 @@ class Endpoint:
     credentials: Credentials | None = None
     plain: bool = False
     """Plain HTTP instead of TLS."""
+    ours: bool = False
+    """The operator named it: it may be at any address."""
 
     @property
     def url(self) -> URL:
@@ -65,13 +70,29 @@ class RegistryClient:
     repository: str
     settings: ImageSettings
     call: Call
-    _session: aiohttp.ClientSession = field(init=False, repr=False)
+    _direct: aiohttp.ClientSession = field(init=False, repr=False)
+    """For whom the operator named."""
+    _judged: aiohttp.ClientSession = field(init=False, repr=False)
+    """For everybody else."""
+    _networks: tuple[reach.Network, ...] = field(init=False, repr=False)
+    _refused: list[str] = field(factory=list, init=False, repr=False)
+    """What the addresses were that the request under way did not connect to."""
     _authorization: Secret = field(default=Secret(""), init=False, repr=False)
 
     async def __aenter__(self) -> RegistryClient:
+        trust = await in_thread(_trust, self.settings.ca_file)
+        self._networks = tuple(ip_network(network) for network in self.settings.deny_networks)
+        self._direct = self._session(aiohttp.TCPConnector(ssl=trust))
+        # To the proxy, if there is one, and to nobody else.
+        factory = None if self.settings.proxy else self._public_socket
+        self._judged = self._session(aiohttp.TCPConnector(ssl=trust, socket_factory=factory), self.settings.proxy)
+        return self
+
+    def _session(self, connector: aiohttp.TCPConnector, proxy: str = "") -> aiohttp.ClientSession:
         silence = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=self.settings.silence_s)
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=await in_thread(_trust, self.settings.ca_file)),
+        return aiohttp.ClientSession(
+            connector=connector,
+            proxy=proxy or None,
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": "diego-py", "Accept-Encoding": "identity"},
             auto_decompress=False,
@@ -79,12 +100,12 @@ class RegistryClient:
             read_bufsize=256 * 1024,
             max_field_size=HEADER_BYTES_MAX,
         )
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._session.close()
+        await self._direct.close()
+        await self._judged.close()
 
     async def read(self, path: str, bytes_max: int, headers: Mapping[str, str]) -> tuple[bytes, str]:
         """A whole document and its media type. Raises what `get` does, and ImageCorrupt for one that is too long."""
@@ -101,7 +122,8 @@ class RegistryClient:
     async def get(self, path: str, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
         """A 200 or 206 answer for `path` of the repository; reading its body needs `border`.
 
-        Raises ImageNotFound, RegistryDenied, RegistryRateLimited, RegistryUnreachable, RegistryFailed.
+        Raises ImageNotFound, RegistryDenied, RegistryNotAllowed, RegistryRateLimited, RegistryUnreachable,
+        RegistryFailed.
         """
         start = self.endpoint.url / "v2" / self.repository / path
         asked = False
@@ -136,9 +158,34 @@ class RegistryClient:
     @asynccontextmanager
     async def _get(self, url: URL, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
         with self.border():
-            response = await self._session.get(url, headers=headers, allow_redirects=False)
+            response = await self._asked(url, headers)
         async with response:
             yield response
+
+    async def _asked(self, url: URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+        """Raises RegistryNotAllowed."""
+        ours = self.endpoint.ours and _same_origin(url, self.endpoint.url)
+        if ours or reach.is_named(url, self.settings.patterns):
+            return await self._direct.get(url, headers=headers, allow_redirects=False)
+        if kind := reach.reason_against(url.host or "", self._networks):  # Of an address. Names are judged below.
+            raise _not_allowed(url, kind)
+        self._refused.clear()
+        try:
+            return await self._judged.get(url, headers=headers, allow_redirects=False)
+        except aiohttp.InvalidURL as failed:
+            raise _not_allowed(url, "written in a way that not everybody reads alike") from failed
+        except aiohttp.ClientConnectorError as failed:
+            if self._refused and not isinstance(failed, aiohttp.ClientSSLError):  # Else another answered.
+                raise _not_allowed(url, self._refused[0]) from failed
+            raise
+
+    def _public_socket(self, to: reach.AddrInfo) -> socket.socket:
+        """The last word before a connection. What it says is lost when another address of the name fails otherwise."""
+        try:
+            return reach.public_socket(to, self._networks)
+        except reach.NotPublic as refused:
+            self._refused.append(refused.kind)
+            raise
 
     def _target(self, url: URL, response: aiohttp.ClientResponse) -> URL:
         try:
@@ -241,6 +288,8 @@ class RegistryClient:
         host = self.endpoint.host
         try:
             yield
+        except aiohttp.ClientHttpProxyError as refused:
+            raise self._unreachable(f"the cell's image_proxy answered {refused.status}", refused.message) from refused
         except (aiohttp.ClientConnectorError, aiohttp.ClientSSLError) as refused:
             at, reason = f"{refused.host}:{refused.port}", _reason(refused)
             raise self._unreachable(f"connect to {at}: {reason}"[:500], reason) from refused
@@ -253,6 +302,12 @@ class RegistryClient:
 
     def _unreachable(self, told: str, reason: str) -> DiegoError:
         return RegistryUnreachable(told, evidence={**_at(self.endpoint.url), "reason": reason[:500]})
+
+
+def _not_allowed(url: URL, kind: str) -> RegistryNotAllowed:
+    """The address itself is not told: what names mean inside is not for everybody."""
+    told = f"the address of {url.host} is {kind}; the cell goes there only when its config names the registry"
+    return RegistryNotAllowed(told, evidence={**_at(url), "address": kind})
 
 
 def _trust(ca_file: str) -> ssl.SSLContext | bool:

@@ -9,7 +9,7 @@ from typing import Protocol
 from yarl import URL
 
 from cells.garden.config import ImageSettings
-from cells.garden.images import challenge, partial
+from cells.garden.images import challenge, partial, reach
 from cells.garden.images.challenge import Credentials
 from cells.garden.images.documents import architecture_of
 from cells.garden.images.image import Image, ImageConfig, Layer
@@ -17,7 +17,7 @@ from cells.garden.images.layout import LayoutSource
 from cells.garden.images.registry import RegistrySource
 from cells.garden.images.registry_client import Endpoint
 from diego_py.call import Call
-from diego_py.errors import ImageNotAllowed, InvalidSpec
+from diego_py.errors import ImageNotAllowed, InvalidSpec, RegistryNotAllowed
 from diego_py.image_reference import BadReference, RegistryImage, StoredImage, parse
 from diego_py.secret import Secret
 
@@ -32,7 +32,7 @@ class Source(Protocol):
         """Ask what the reference stands for now, for this host's platform. Nothing is written.
 
         Raises ImageNotAllowed, ImageNotFound, ImageUnsupported, ImagePlatformMissing, ImageCorrupt, RegistryDenied,
-        RegistryRateLimited, RegistryUnreachable, RegistryFailed, BudgetSpent.
+        RegistryRateLimited, RegistryUnreachable, RegistryNotAllowed, RegistryFailed, BudgetSpent.
         """
 
     async def fetch(self, call: Call, layer: Layer, into: Path) -> None:
@@ -45,7 +45,10 @@ class Source(Protocol):
 
 
 def source_of(rootfs: str, username: str, password: Secret | None, settings: ImageSettings) -> Source:
-    """Where the image of a `docker:` or `oci:` rootfs comes from. Raises InvalidSpec, ImageNotAllowed."""
+    """Where the image of a `docker:` or `oci:` rootfs comes from.
+
+    Raises InvalidSpec, ImageNotAllowed, RegistryNotAllowed.
+    """
     try:
         reference = parse(rootfs)
     except BadReference as bad:
@@ -68,8 +71,11 @@ def _endpoints(
     if not host:
         told = "the rootfs names no registry, and the cell's config has no default_registry"
         raise ImageNotAllowed(told)
-    mirrors = [Endpoint(mirror, None, _is_plain(mirror, settings)) for mirror in settings.mirrors.get(host, ())]
-    return (*mirrors, Endpoint(host, credentials, _is_plain(host, settings)))
+    registry = Endpoint(host, credentials, _is_plain(host, settings))
+    if not reach.may_be_asked(registry.url, settings.patterns):
+        raise RegistryNotAllowed(f"{host} is none of the cell's allowed_registries", evidence={"registry": host})
+    mirrors = settings.mirrors.get(host, ())
+    return (*(Endpoint(mirror, None, _is_plain(mirror, settings), ours=True) for mirror in mirrors), registry)
 
 
 def _is_plain(host: str, settings: ImageSettings) -> bool:

@@ -50,7 +50,7 @@ CONTENT = random.Random(7).randbytes(3 * 1024 * 1024)
 """Does not compress, so that a layer has several pieces."""
 IMAGE = build([CONTENT], {"Env": ["PATH=/bin"], "Cmd": ["true"]})
 LAYER = IMAGE.layers[0]
-SETTINGS = ImageSettings(silence_s=5.0)
+SETTINGS = ImageSettings(silence_s=5.0, allowed=("*", "127.0.0.1:*", "127.0.0.2:*"))
 
 
 def call(budget_ms: float = 20_000) -> Call:
