@@ -22,12 +22,15 @@ from bbs.config import BbsConfig
 from bbs.convergence.apply import Repairs
 from bbs.convergence.convergence import Convergence
 from bbs.convergence.leader import Leadership
+from bbs.egress import LiveEgress
 from bbs.lifecycle import Lifecycle
 from bbs.placement import Placement
 from bbs.removal import Removal
+from bbs.replacement import Replacement
 from bbs.store.connections import DatabaseSettings
 from bbs.store.database import Database
 from bbs.store.transaction import Store
+from bbs.succession import Succession
 from diego_py.call import Call
 from diego_py.clients.cell import CellClient
 from diego_py.errors import DiegoError
@@ -112,15 +115,19 @@ def wire(config: BbsConfig, outside: Outside, on_defect: Callable[[], None]) -> 
     lifecycle = Lifecycle(store, clock, outside.new_guid, config.presence_ttl_s, config.crash_policy)
     pool = CellPool(store, CellClient(outside.http))
     removal = Removal(store, lifecycle, pool)
+    succession = Succession(store, lifecycle)
     placement = Placement(
         id=config.id,
         lifecycle=lifecycle,
+        succession=succession,
         pool=pool,
         removal=removal,
+        egress=LiveEgress(pool),
         log=log,
         new_failure_id=lambda: outside.new_guid().replace("-", ""),
         jitter=lambda: outside.random.uniform(-1, 1),
     )
+    replacement = Replacement(store, placement, config.route_grace_s)
     leadership = Leadership(store, clock, owner, config.leader_ttl_s)
     convergence = Convergence(
         store=store,
@@ -138,7 +145,9 @@ def wire(config: BbsConfig, outside: Outside, on_defect: Callable[[], None]) -> 
     idempotency = Idempotency(lifecycle, owner, log)
     start_budget_ms = config.request_budget_ms + DEFAULT_START_TIMEOUT_MS
     routes: list[Route] = [
-        *DesiredLRPs(store, lifecycle, placement, idempotency, waiting, config.request_budget_ms).routes(),
+        *DesiredLRPs(
+            store, lifecycle, placement, replacement, idempotency, waiting, config.request_budget_ms
+        ).routes(),
         *ActualLRPs(store, lifecycle, placement, pool, waiting, start_budget_ms).routes(),
         *Domains(store).routes(),
         *Cells(store, lifecycle, pool, config.presence_ttl_s).routes(),
@@ -154,6 +163,21 @@ def wire(config: BbsConfig, outside: Outside, on_defect: Callable[[], None]) -> 
 
 def hop_server(config: BbsConfig, clock: Clock, log: structlog.stdlib.BoundLogger, metrics: ServerMetrics) -> HopServer:
     """What answers requests to a BBS."""
+    return HopServer(
+        hop="bbs",
+        id=config.id,
+        clock=clock,
+        log=log,
+        metrics=metrics,
+        in_flight_max=config.in_flight_max,
+        body_bytes_max=config.body_bytes_max,
+        default_budget_ms=config.request_budget_ms,
+    )
+
+
+def _server(
+    config: BbsConfig, clock: Clock, log: structlog.stdlib.BoundLogger, metrics: ServerMetrics
+) -> HopServer:
     return HopServer(
         hop="bbs",
         id=config.id,

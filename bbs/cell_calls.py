@@ -8,8 +8,9 @@ from typing import Protocol
 import aiohttp
 
 from diego_py.call import Call
+from diego_py.models.egress import SecurityGroupRule
 from diego_py.models.identifiers import CellId, InstanceGuid
-from diego_py.models.work import CellReport, Started, Stopped, Work
+from diego_py.models.work import CellReport, Draining, Started, Stopped, Work
 
 
 class CellCalls(Protocol):
@@ -20,6 +21,14 @@ class CellCalls(Protocol):
 
     async def stop(self, call: Call, cell_id: CellId, url: str, instance_guid: InstanceGuid) -> Stopped:
         """Have the cell stop an instance; returns when its container is gone."""
+
+    async def set_egress(
+        self, call: Call, cell_id: CellId, url: str, instance_guid: InstanceGuid, rules: tuple[SecurityGroupRule, ...]
+    ) -> None:
+        """Have the cell change what an instance may reach; returns when it is so."""
+
+    async def drain(self, call: Call, cell_id: CellId, url: str, draining: bool) -> Draining:
+        """Have the cell take no new work, or take it again."""
 
     async def state(self, call: Call, cell_id: CellId, url: str) -> CellReport:
         """What the cell has now."""

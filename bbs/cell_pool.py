@@ -17,8 +17,9 @@ from bbs.cell_calls import CellCalls
 from bbs.store.cells import CellRecord
 from bbs.store.transaction import Store
 from diego_py.call import Call
-from diego_py.errors import DiegoError, HopUnreachable, Outcome
+from diego_py.errors import DiegoError, Frame, HopUnreachable, Outcome
 from diego_py.models.desired_lrp import DesiredLRPDefinition
+from diego_py.models.egress import SecurityGroupRule
 from diego_py.models.identifiers import CellId, InstanceGuid, ProcessGuid
 from diego_py.models.work import AvailableResources, CellReport, InstanceReport, InstanceState, Started, Stopped, Work
 
@@ -95,6 +96,20 @@ class CellPool:
         """Have the cell stop an instance. Raises what the cell raised, or HopUnreachable."""
         return await self.calls.stop(call, cell_id, await self._url(call, cell_id), instance_guid)
 
+    async def set_egress(
+        self, call: Call, cell_id: CellId, instance_guid: InstanceGuid, rules: tuple[SecurityGroupRule, ...]
+    ) -> None:
+        """Have the cell change what an instance may reach. Raises what the cell raised, or HopUnreachable."""
+        await self.calls.set_egress(call, cell_id, await self._url(call, cell_id), instance_guid, rules)
+
+    async def drain(self, call: Call, cell_id: CellId, draining: bool) -> None:
+        """Have the cell take no new work, or take it again. Raises what the cell raised, or HopUnreachable."""
+        told = await self.calls.drain(call, cell_id, await self._url(call, cell_id), draining)
+        known = self._known.get(cell_id)
+        if known is not None:
+            presence = evolve(known.record.presence, draining=told.draining)
+            self._known[cell_id] = evolve(known, record=evolve(known.record, presence=presence))
+
     @asynccontextmanager
     async def logs(
         self, call: Call, cell_id: CellId, instance_guid: InstanceGuid, query: str
@@ -140,7 +155,8 @@ class CellPool:
         known = self._known.get(cell_id)
         if known is None:
             error = HopUnreachable(f"cell {cell_id} has no live presence", outcome=Outcome.NOT_STARTED)
-            raise call.framed(error)
+            error.frame = Frame("rep", cell_id, "find the cell", error.code, error.message, error.status)
+            raise error
         return known.record.presence.url
 
     def _view(self, known: Known) -> CellView:

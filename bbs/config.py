@@ -33,5 +33,8 @@ class BbsConfig:
     crash_policy: CrashPolicy = DIEGO
     """When an app that ended is started again: `immediate_restarts`, `backoff_min_s`, `backoff_max_s`, `crashes_max`,
     `reset_after_s` (bbs/convergence/backoff.py). What is left out has Diego's value."""
+    route_grace_s: float = 1.0
+    """How long an old instance with ports serves on after its replacement runs: routers that read the rows more often
+    lose no request."""
     stop_grace_s: float = 20.0
     """How long requests under way may take to finish after SIGTERM."""

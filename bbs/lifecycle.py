@@ -26,8 +26,8 @@ from bbs.store.transaction import Store, Transaction
 from diego_py import chain
 from diego_py.call import Call
 from diego_py.chain import Problem
-from diego_py.errors import ClaimRefused, ContainerVanished, Frame, IllegalTransition, InstanceFailed
-from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, NetInfo
+from diego_py.errors import CellIdTaken, ClaimRefused, ContainerVanished, Frame, IllegalTransition, InstanceFailed
+from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, NetInfo, Presence
 from diego_py.models.desired_lrp import DesiredLRPDefinition, DesiredLRPUpdate
 from diego_py.models.identifiers import CellId, InstanceGuid
 from diego_py.models.work import CellReport, ClaimRequest
@@ -77,7 +77,7 @@ class Lifecycle:
         """Store an LRP and its rows. Raises AlreadyExists, IdempotencyInFlight, IdempotencyMismatch."""
 
         async def work(tx: Transaction) -> Desired:
-            await self._keep(call, tx, key)
+            await self.keep(call, tx, key)
             return await desires.desire(tx, definition, self.new_guid)
 
         return await self.store.run(call, "desire_lrp", work)
@@ -93,7 +93,7 @@ class Lifecycle:
         """Change an LRP and add rows. Raises DesiredLRPNotFound, PreconditionFailed and what keys raise."""
 
         async def work(tx: Transaction) -> Updated:
-            await self._keep(call, tx, key)
+            await self.keep(call, tx, key)
             return await desires.update(tx, process_guid, update, if_match, self.new_guid)
 
         return await self.store.run(call, "update_lrp", work)
@@ -102,7 +102,7 @@ class Lifecycle:
         """Remove an LRP and the rows that no cell has. Raises DesiredLRPNotFound and what keys raise."""
 
         async def work(tx: Transaction) -> Removed:
-            await self._keep(call, tx, key)
+            await self.keep(call, tx, key)
             return await desires.undesire(tx, process_guid)
 
         return await self.store.run(call, "undesire_lrp", work)
@@ -115,14 +115,20 @@ class Lifecycle:
 
         return await run_fenced(self.store, call, "add_instances", work, epoch)
 
-    async def offer(self, call: Call, row: ActualLRP, epoch: int | None = None) -> ActualLRP:
-        """A new instance_guid; whoever has the old one can no longer claim. Raises IllegalTransition if it moved on."""
+    async def offer(
+        self, call: Call, row: ActualLRP, epoch: int | None = None, revision: int | None = None
+    ) -> ActualLRP:
+        """A new instance_guid, for this revision of its definition (None: the one it was given before).
+
+        Whoever has the old instance_guid can no longer claim. Raises IllegalTransition if the row moved on.
+        """
 
         async def work(tx: Transaction) -> ActualLRP:
             locked = await rows.lock(tx, row.process_guid, row.index)
             if locked.row.instance_guid != row.instance_guid:
                 raise _moved_on("OFFER", row, locked.row)
-            return await rows.save(tx, locked, moves.offered(locked.row, self.new_guid(), locked.now))
+            given = locked.row.revision if revision is None else revision
+            return await rows.save(tx, locked, moves.offered(locked.row, self.new_guid(), given, locked.now))
 
         return await run_fenced(self.store, call, "offer_instance", work, epoch)
 
@@ -240,23 +246,30 @@ class Lifecycle:
 
         return await run_fenced(self.store, call, "retry_instance", work, epoch)
 
-    async def restart(self, call: Call, process_guid: str, index: int) -> Restarted:
-        """A user wants a new one, whatever became of the old one. Raises ActualLRPNotFound."""
+    async def restart(self, call: Call, process_guid: str, index: int, revision: int | None = None) -> Restarted:
+        """A user wants a new one, of this revision, whatever became of the old one. Raises ActualLRPNotFound."""
 
         async def work(tx: Transaction) -> Restarted:
             locked = await rows.lock(tx, process_guid, index)
-            after = moves.restarted(locked.row, self.new_guid(), locked.now)
+            given = locked.row.revision if revision is None else revision
+            after = moves.restarted(locked.row, self.new_guid(), given, locked.now)
             return Restarted(locked.row, await rows.save(tx, locked, after))
 
         return await self.store.run(call, "restart_instance", work)
 
     async def remove(
-        self, call: Call, process_guid: str, index: int, instance_guid: str | None, epoch: int | None = None
+        self,
+        call: Call,
+        process_guid: str,
+        index: int,
+        instance_guid: str | None,
+        epoch: int | None = None,
+        presence: Presence = Presence.ORDINARY,
     ) -> bool:
         """Delete the row of this instance; None: of whichever. False if there is none such."""
 
         async def work(tx: Transaction) -> bool:
-            return await tx.actual_lrps.delete(process_guid, index, instance_guid)
+            return await tx.actual_lrps.delete(process_guid, index, instance_guid, presence)
 
         return await run_fenced(self.store, call, "remove_instance", work, epoch)
 
@@ -265,6 +278,7 @@ class Lifecycle:
 
         async def work(tx: Transaction) -> ReportOutcome:
             if not await tx.cells.upsert(report, self.presence_ttl_s):
+                await self._refuse_namesake(tx, report)
                 return ReportOutcome(accepted=False)
             guids = reconcile.reported_guids(report)
             known = await tx.actual_lrps.list_concerning(report.presence.cell_id, guids)
@@ -278,6 +292,13 @@ class Lifecycle:
             return self._vanished(call, row, error, next_attempt_at)
 
         return await self.store.run(call, "cell_report", work, reserved=True)
+
+    async def _refuse_namesake(self, tx: Transaction, report: CellReport) -> None:
+        """Nothing for a report that is merely late. Raises CellIdTaken if a live cell elsewhere has the same id."""
+        cell_id = report.presence.cell_id
+        known = await tx.cells.get(cell_id)
+        if known is not None and known.live and known.presence.home_id != report.presence.home_id:
+            raise CellIdTaken(f"cell {cell_id} reports already, from {known.presence.url}")
 
     async def replay(self, call: Call, key: IdempotencyKey) -> Replay:
         """What became of the first request with this key. Raises IdempotencyInFlight, IdempotencyMismatch.
@@ -294,7 +315,7 @@ class Lifecycle:
         """Keep the answer for whoever asks again with the key. Nothing if the request had no effect that stored it."""
         await self.store.run(call, "store_answer", lambda tx: tx.idempotency.answered(key, answer))
 
-    async def _keep(self, call: Call, tx: Transaction, key: IdempotencyKey | None) -> None:
+    async def keep(self, call: Call, tx: Transaction, key: IdempotencyKey | None) -> None:
         """Store the key of the request with its effect."""
         if key is not None:
             await replay.keep(tx, key, _in_flight_s(call))

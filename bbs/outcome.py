@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 from attrs import evolve, frozen
 
@@ -14,6 +15,8 @@ from diego_py.chain import Problem
 from diego_py.errors import DiegoError, Fault, Next, Outcome
 from diego_py.models.actual_lrp import ActualLRP
 from diego_py.models.identifiers import CellId
+
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 @frozen
@@ -26,6 +29,8 @@ class InstanceOutcome:
     """The cell that was tried last."""
     stopping: bool = False
     """Whether it was to end; if that failed its row is left as it is."""
+    old: ActualLRP | None = None
+    """What it was to replace; if that failed, the old one is recalled."""
 
 
 @frozen
@@ -45,10 +50,17 @@ class Told:
     failures: tuple[Failure, ...]
 
 
-def tell(call: Call, outer: type[DiegoError], message: str, outcomes: Sequence[InstanceOutcome]) -> Told:
+def tell(
+    call: Call,
+    outer: type[DiegoError],
+    message: str,
+    outcomes: Sequence[InstanceOutcome],
+    about: Mapping[str, Any] = NOTHING,
+) -> Told:
     """Close the chain of every failed instance with the frame of the hop that `call` is in.
 
     The first failed instance speaks for the request; its document lists all instances. Needs at least one failure.
+    `about` is said of the request in each document's subject.
     """
     succeeded = any(outcome.error is None for outcome in outcomes)
     everybody = tuple(_line(outcome) for outcome in outcomes) if len(outcomes) > 1 else ()
@@ -60,7 +72,7 @@ def tell(call: Call, outer: type[DiegoError], message: str, outcomes: Sequence[I
         error.__cause__ = outcome.error
         own = next((link.outcome for link in outcome.error.links() if link.outcome is not None), Outcome.NOT_STARTED)
         error.outcome = Outcome.PARTIAL if succeeded else own
-        document = chain.problem(error, call, subject(outcome.row))
+        document = chain.problem(error, call, {**subject(outcome.row), **about})
         told.append(Failure(outcome, error, evolve(document, instances=() if told else everybody)))
     return Told(told[0].error, tuple(told))
 
@@ -106,7 +118,9 @@ def is_crash(error: DiegoError) -> bool:
 
 def _line(outcome: InstanceOutcome) -> dict[str, Any]:
     row = outcome.row
-    line: dict[str, Any] = {"index": row.index, "instance_guid": row.instance_guid}
+    line: dict[str, Any] = {"index": row.index, "instance_guid": row.instance_guid, "revision": row.revision}
+    if outcome.old is not None and outcome.error is not None:
+        line["serving"] = {"instance_guid": outcome.old.instance_guid, "revision": outcome.old.revision}
     if outcome.error is None:
         return line | {"state": str(row.state), "cell_id": row.cell_id}
     root = outcome.error.root

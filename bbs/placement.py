@@ -18,9 +18,11 @@ from bbs.auction.reasons import placement as told_placement
 from bbs.auction.reasons import summary
 from bbs.cell_pool import CellPool, demand_of
 from bbs.convergence.backoff import after_failure_s
-from bbs.lifecycle import Lifecycle
+from bbs.egress import LiveEgress
+from bbs.lifecycle import Lifecycle, Updated
 from bbs.outcome import Failure, InstanceOutcome, Told, given_up, instant, is_crash, tell
 from bbs.removal import Removal
+from bbs.succession import Succession
 from diego_py.call import Call
 from diego_py.chain import Problem
 from diego_py.errors import (
@@ -65,8 +67,10 @@ class Placement:
 
     id: str
     lifecycle: Lifecycle
+    succession: Succession
     pool: CellPool
     removal: Removal
+    egress: LiveEgress
     log: structlog.stdlib.BoundLogger
     new_failure_id: Callable[[], str]
     jitter: Callable[[], float]
@@ -76,13 +80,13 @@ class Placement:
     async def desire(self, call: Call, desired: DesiredLRP, rows: Sequence[ActualLRP], roll_back: bool) -> Placed:
         """Start the stored rows of a new LRP. On failure the LRP stays and convergence goes on, or all is undone."""
         guid = desired.definition.process_guid
-        outcomes = await self._place_all(call, desired, rows)
+        outcomes = await self.place_all(call, desired, rows)
         if not any(outcome.error for outcome in outcomes):
             return Placed(desired, tuple(outcome.row for outcome in outcomes))
         told = tell(call, DesireFailed, f"desire {guid}", outcomes)
         if roll_back:
             raise await self._rolled_back(call, desired, told)
-        raise await self._stored(call, told)
+        raise await self.stored(call, told)
 
     async def resume(self, call: Call, desired: DesiredLRP, rows: Sequence[ActualLRP], roll_back: bool) -> Placed:
         """Go on with a `desire` whose process died: what runs is kept, the rest is offered and placed again."""
@@ -92,60 +96,60 @@ class Placement:
             if row.state is ActualLRPState.CRASHED:
                 waiting.append(await self.lifecycle.retry(call, row, None))
             elif row.state is not ActualLRPState.RUNNING:
-                waiting.append(await self.lifecycle.offer(call, row))
+                waiting.append(await self.lifecycle.offer(call, row, revision=desired.revision))
         placed = await self.desire(call, desired, waiting, roll_back)
         return Placed(desired, (*running, *placed.actuals))
 
-    async def update(
-        self, call: Call, desired: DesiredLRP, added: Sequence[ActualLRP], surplus: Sequence[ActualLRP]
-    ) -> Placed:
-        """Start the added instances and stop the surplus ones, side by side."""
+    async def update(self, call: Call, updated: Updated, reopen: bool) -> Placed:
+        """Start the added instances, stop the surplus ones, and with `reopen` change the egress rules of the others."""
+        desired = updated.desired
         async with asyncio.TaskGroup() as group:
-            starting = group.create_task(self._place_all(call, desired, added))
-            stopping = group.create_task(self.removal.stop_all(call, surplus))
-        started, stopped = starting.result(), stopping.result()
-        if any(outcome.error for outcome in [*started, *stopped]):
-            told = tell(call, UpdateFailed, f"update {desired.definition.process_guid}", [*started, *stopped])
-            raise await self._stored(call, told)
-        return Placed(desired, tuple(outcome.row for outcome in started))
+            starting = group.create_task(self.place_all(call, desired, updated.added))
+            stopping = group.create_task(self.removal.stop_all(call, updated.surplus))
+            changing = group.create_task(self.egress.apply(call, desired, updated.staying if reopen else ()))
+        outcomes = [*starting.result(), *stopping.result(), *changing.result()]
+        if any(outcome.error for outcome in outcomes):
+            told = tell(call, UpdateFailed, f"update {desired.definition.process_guid}", outcomes)
+            raise await self.stored(call, told)
+        return Placed(desired, tuple(outcome.row for outcome in starting.result()))
 
     async def restart(self, call: Call, desired: DesiredLRP, index: int) -> ActualLRP:
         """Stop one instance, then start it again, possibly on another cell."""
         guid = desired.definition.process_guid
-        restarted = await self.lifecycle.restart(call, guid, index)
+        restarted = await self.lifecycle.restart(call, guid, index, desired.revision)
         stopped = await self.removal.stop_container(call, restarted.before)
         if stopped.error is None:
-            outcome = await self._place_one(call, desired, restarted.after, None)
+            outcome = await self.place_one(call, desired, restarted.after, None)
         else:
             outcome = evolve(stopped, row=restarted.after)
         if outcome.error is None:
             return outcome.row
-        raise await self._stored(call, tell(call, RestartFailed, f"restart {guid}/{index}", [outcome]))
+        raise await self.stored(call, tell(call, RestartFailed, f"restart {guid}/{index}", [outcome]))
 
     async def stop(self, call: Call, row: ActualLRP) -> None:
         """Stop one instance and remove its row; convergence makes a new one as long as it is desired."""
         outcomes = await self.removal.stop_all(call, [row])
         if outcomes[0].error is not None:
             told = tell(call, StopFailed, f"stop {row.process_guid}/{row.index}", outcomes)
-            raise await self._stored(call, told)
+            raise await self.stored(call, told)
 
     async def delete(self, call: Call, process_guid: ProcessGuid) -> int:
         """Stop all instances of an LRP and forget it. Returns how many were stopped."""
         outcomes = await self.removal.delete(call, process_guid)
         if any(outcome.error for outcome in outcomes):
             told = tell(call, DeleteFailed, f"delete {process_guid}", outcomes)
-            raise await self._stored(call, told)
+            raise await self.stored(call, told)
         return len(outcomes)
 
     async def repair(self, call: Call, desired: DesiredLRP, row: ActualLRP, epoch: int) -> ActualLRP:
         """Place an UNCLAIMED row again, for the convergence leader of `epoch`."""
         with call.hop("bbs", self.id, "repair_instance", RepairFailed) as call:
-            row = await self.lifecycle.offer(call, row, epoch)
-            outcome = await self._place_one(call, desired, row, None)
+            row = await self.lifecycle.offer(call, row, epoch, desired.revision)
+            outcome = await self.place_one(call, desired, row, None)
             if outcome.error is None:
                 return outcome.row
             told = tell(call, RepairFailed, f"repair {row.process_guid}/{row.index}", [outcome])
-            raise await self._stored(call, told)
+            raise await self.stored(call, told)
 
     async def dry_run(self, call: Call, definition: DesiredLRPDefinition, count: int) -> list[Assignment]:
         """What the auction would do now with so many instances; nothing is reserved or stored."""
@@ -157,7 +161,7 @@ class Placement:
         """The document with the place where it can be read again."""
         return evolve(document, instance=f"/v1/failures/{self.new_failure_id()}")
 
-    async def _place_all(self, call: Call, desired: DesiredLRP, rows: Sequence[ActualLRP]) -> list[InstanceOutcome]:
+    async def place_all(self, call: Call, desired: DesiredLRP, rows: Sequence[ActualLRP]) -> list[InstanceOutcome]:
         """Auction all rows in one batch, then start them side by side; each returns an outcome and never raises."""
         if not rows:
             return []
@@ -165,12 +169,12 @@ class Placement:
         assignments = self.pool.assign(demands)
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(self._place_one(call, desired, row, assignment))
+                group.create_task(self.place_one(call, desired, row, assignment))
                 for row, assignment in zip(rows, assignments, strict=True)
             ]
         return [task.result() for task in tasks]
 
-    async def _place_one(
+    async def place_one(
         self, call: Call, desired: DesiredLRP, row: ActualLRP, first: Assignment | None
     ) -> InstanceOutcome:
         """Try up to three cells, the best first; each failed attempt stays as a frame in the chain."""
@@ -183,7 +187,7 @@ class Placement:
                         with call.step("auction"):
                             cell_id, choice = await self._choose(call, desired, row, first, failed)
                         if failed:
-                            row = await self.lifecycle.offer(call, row)
+                            row = await self.lifecycle.offer(call, row, revision=desired.revision)
                         try:
                             row = await self._start_on(call, desired, row, cell_id, choice, attempt=len(failed) + 1)
                             return InstanceOutcome(row, cell_id=cell_id)
@@ -256,7 +260,7 @@ class Placement:
             unrecorded.outcome = Outcome.RUNNING
             raise
 
-    async def _stored(self, call: Call, told: Told) -> DiegoError:
+    async def stored(self, call: Call, told: Told) -> DiegoError:
         """Store each instance's document with its row, and return the error that answers with the first one.
 
         The row of one that is being stopped is left alone: whoever stops it removes it.
@@ -275,9 +279,15 @@ class Placement:
         return told.error
 
     async def _settle(self, call: Call, failure: Failure, document: Problem) -> Problem:
-        """Bring the row to where the failure leaves it: CRASHED for the app's own, else UNCLAIMED."""
-        row, cell_id = failure.outcome.row, failure.outcome.cell_id
+        """Bring the row to where the failure leaves it: CRASHED for the app's own, else UNCLAIMED.
+
+        A replacement leaves no trace but the document: the old instance is the only one again.
+        """
+        row, cell_id, old = failure.outcome.row, failure.outcome.cell_id, failure.outcome.old
         call = call.with_budget(max(SETTLE_BUDGET_MS, call.remaining_ms()))
+        if old is not None:
+            await self.succession.recall(call, old, row.instance_guid, document)
+            return document
         if is_crash(failure.error) and cell_id is not None and row.instance_guid is not None:
             crash_count = row.crash_count + 1
             wait_s = self.lifecycle.crash_policy.wait_s(crash_count)

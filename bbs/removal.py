@@ -13,7 +13,7 @@ from bbs.outcome import InstanceOutcome
 from bbs.store.transaction import Store, Transaction
 from diego_py.call import Call
 from diego_py.errors import DesiredLRPNotFound, DiegoError, HopUnreachable, Outcome
-from diego_py.models.actual_lrp import ActualLRP
+from diego_py.models.actual_lrp import ActualLRP, Presence
 from diego_py.models.identifiers import ProcessGuid
 
 MOVES_MAX = 3
@@ -40,13 +40,13 @@ class Removal:
             rows = await self._undesired(call, process_guid)
             if not rows:
                 raise
-        outcomes = {outcome.row.index: outcome for outcome in await self.stop_all(call, rows)}
+        outcomes = {_key(outcome.row): outcome for outcome in await self.stop_all(call, rows)}
         for _ in range(MOVES_MAX):
             left = await self._undesired(call, process_guid)
-            moved_on = [row for row in left if row.index not in outcomes or outcomes[row.index].error is None]
+            moved_on = [row for row in left if _key(row) not in outcomes or outcomes[_key(row)].error is None]
             if not moved_on:
                 break
-            outcomes |= {outcome.row.index: outcome for outcome in await self.stop_all(call, moved_on)}
+            outcomes |= {_key(outcome.row): outcome for outcome in await self.stop_all(call, moved_on)}
         return list(outcomes.values())
 
     async def _undesired(self, call: Call, process_guid: ProcessGuid) -> Sequence[ActualLRP]:
@@ -62,7 +62,7 @@ class Removal:
     async def stop_all(self, call: Call, rows: Sequence[ActualLRP]) -> list[InstanceOutcome]:
         """Stop and remove instances side by side; each returns an outcome and never raises."""
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._stop_and_remove(call, row)) for row in rows]
+            tasks = [group.create_task(self.stop_and_remove(call, row)) for row in rows]
         return [task.result() for task in tasks]
 
     async def stop_container(self, call: Call, row: ActualLRP) -> InstanceOutcome:
@@ -79,7 +79,8 @@ class Removal:
             return InstanceOutcome(row, error, row.cell_id, stopping=True)
         return InstanceOutcome(row, stopping=True)
 
-    async def _stop_and_remove(self, call: Call, row: ActualLRP) -> InstanceOutcome:
+    async def stop_and_remove(self, call: Call, row: ActualLRP) -> InstanceOutcome:
+        """Stop an instance, then remove its row; that of a cell which cannot be reached is removed all the same."""
         outcome = await self.stop_container(call, row)
         unreachable = outcome.error is not None and isinstance(outcome.error.root, HopUnreachable)
         if outcome.error is not None and not unreachable:
@@ -87,7 +88,12 @@ class Removal:
         if unreachable and outcome.error is not None:
             outcome.error.outcome = Outcome.UNKNOWN
         try:
-            await self.lifecycle.remove(call, row.process_guid, row.index, row.instance_guid)
+            key = (row.process_guid, row.index, row.instance_guid)
+            await self.lifecycle.remove(call, *key, presence=row.presence)
         except DiegoError as error:
             return evolve(outcome, error=outcome.error or error)
         return outcome
+
+
+def _key(row: ActualLRP) -> tuple[int, Presence]:
+    return row.index, row.presence

@@ -20,11 +20,13 @@ from cells.executor.health import Health
 from cells.executor.pace import Pace
 from cells.executor.programs import Programs
 from cells.garden.network.events import EgressLogged, FirewallNotRestored, FirewallRestored, NetworkEvent
+from cells.rep import identity
 from cells.rep.admission import Admission
 from cells.rep.adoption import Adoption
 from cells.rep.api import RepApi
 from cells.rep.books import Books
 from cells.rep.disk import Directory, Disk
+from cells.rep.drain import DrainMark
 from cells.rep.ended import EndedBook
 from cells.rep.epoch import EpochFence
 from cells.rep.instances import Instances
@@ -124,7 +126,8 @@ def wire(config: CellConfig, outside: Outside, on_defect: Callable[[], None]) ->
     books = Books(Reservations(capacity), Instances(), EndedBook(outside.ended, log))
     books.changed.set()  # the first report is due at once
     fence, lease = EpochFence(outside.state), Lease(clock)
-    admission = Admission(fence, lease, books.ended)
+    home_id, drain = identity.home_id(outside.state, outside.new_guid), DrainMark(outside.state)
+    admission = Admission(fence, lease, books.ended, drain)
     bbs = BBSInternalClient(outside.http, config.bbs_urls, config.cell_id)
     prober = Prober(garden)
     programs = OwnedTasks(log, grace_s=0.0)
@@ -143,7 +146,7 @@ def wire(config: CellConfig, outside: Outside, on_defect: Callable[[], None]) ->
         watcher=watcher,
         owned=owned,
     )
-    presence = Presence(_fixed_presence(config, boot_id, capacity), garden, config.image_schemes)
+    presence = Presence(_fixed_presence(config, home_id, boot_id, capacity), garden, config.image_schemes)
     interval_s = config.report_interval_s
     sync = Sync(interval_s, books, admission, bbs, work, presence, owned, clock, outside.random, log)
     listener = outside.listen(RepApi(work, sync, admission, books, garden, log), lease)
@@ -153,7 +156,7 @@ def wire(config: CellConfig, outside: Outside, on_defect: Callable[[], None]) ->
             bbs,
             prober,
             watches,
-            Adoption(garden, executor, books, fence, watcher, clock, log),
+            Adoption(garden, executor, books, fence, drain, watcher, clock, log),
             programs,
             listener,
             Announcement(config, listener, presence),
@@ -236,7 +239,7 @@ def _pace(config: CellConfig) -> Pace:
     )
 
 
-def _fixed_presence(config: CellConfig, boot_id: str, capacity: CellCapacity) -> CellPresence:
+def _fixed_presence(config: CellConfig, home_id: str, boot_id: str, capacity: CellCapacity) -> CellPresence:
     return CellPresence(
         cell_id=config.cell_id,
         url=config.url or f"http://{config.listen_host}:{config.listen_port}",
@@ -245,5 +248,6 @@ def _fixed_presence(config: CellConfig, boot_id: str, capacity: CellCapacity) ->
         capacity=capacity,
         placement_tags=config.placement_tags,
         optional_placement_tags=config.optional_placement_tags,
+        home_id=home_id,
         boot_id=boot_id,
     )

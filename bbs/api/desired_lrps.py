@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from aiohttp import web
 from attrs import asdict, define, frozen
 
 from bbs.api.idempotency import Idempotency
-from bbs.api.paging import PAGING, page_answer, page_request
+from bbs.api.paging import PAGING, page_answer, page_request, whole_number
 from bbs.api.waiting import Waiting
 from bbs.lifecycle import Desired, Lifecycle, etag
 from bbs.placement import Placed, Placement
+from bbs.replacement import IN_FLIGHT_DEFAULT, IN_FLIGHT_MAX, Pace, Replacement, Strategy
+from bbs.store.idempotency import IdempotencyKey
 from bbs.store.transaction import Store
 from diego_py.call import Call
 from diego_py.errors import (
@@ -20,6 +22,8 @@ from diego_py.errors import (
     DesiredLRPNotFound,
     DesireFailed,
     InvalidHeader,
+    PreconditionFailed,
+    ReplaceFailed,
     RequestFailed,
     UnsupportedField,
     UpdateFailed,
@@ -27,8 +31,8 @@ from diego_py.errors import (
 from diego_py.http import headers
 from diego_py.http.server import Route, answer, decode, found, invalid_fields, read_json
 from diego_py.models.actual_lrp import ActualLRP
-from diego_py.models.desired_lrp import DesiredLRP, DesiredLRPDefinition, DesiredLRPUpdate
-from diego_py.models.fields import FieldError
+from diego_py.models.desired_lrp import INSTANCES_MAX, DesiredLRP, DesiredLRPDefinition, DesiredLRPUpdate
+from diego_py.models.fields import INVALID, FieldError
 from diego_py.models.identifiers import Domain, ProcessGuid
 from diego_py.models.supported import unsupported, unsupported_change
 from diego_py.models.validation import validate
@@ -70,6 +74,7 @@ class DesiredLRPs:
     store: Store
     lifecycle: Lifecycle
     placement: Placement
+    replacement: Replacement
     idempotency: Idempotency
     waiting: Waiting
     request_budget_ms: float
@@ -97,6 +102,16 @@ class DesiredLRPs:
                 query=("domain", *PAGING),
             ),
             Route("GET", path, "get_desired_lrp", self.get, RequestFailed, gives=DesiredLRP),
+            Route(
+                "PUT",
+                path,
+                "replace_lrp",
+                self.replace,
+                ReplaceFailed,
+                takes=DesiredLRPDefinition,
+                gives=PlacedLRP,
+                query=("strategy", "max_in_flight"),
+            ),
             Route("PATCH", path, "update_lrp", self.update, UpdateFailed, takes=DesiredLRPUpdate, gives=PlacedLRP),
             Route("DELETE", path, "delete_lrp", self.delete, DeleteFailed, gives=RemovedLRP),
         ]
@@ -125,6 +140,58 @@ class DesiredLRPs:
         work = self.idempotency.remember(call, key, DesireFailed, place)
         return await self.waiting.answer(preferences, work, f"desire {definition.process_guid}", location)
 
+    async def replace(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """Replace the whole definition, instance by instance; 200 when all run with it. 201 when there was none.
+
+        The same again goes on where an earlier one stopped.
+        """
+        preferences = headers.preferences_from(request.headers)
+        guid = ProcessGuid(request.match_info["process_guid"])
+        body = await read_json(request)
+        definition = accepted(decode(DesiredLRPDefinition, body))
+        if definition.process_guid != guid:
+            raise invalid_fields([FieldError("/process_guid", INVALID, "must be the one of the path")])
+        pace = pace_of(request, definition)
+        call = self._budgeted(request, call, definition.start_timeout_ms, _rounds(definition, pace))
+        key = self.idempotency.key_of(request, body)
+        before = await self.idempotency.before(call, key)
+        if before.answer is not None:
+            return before.answer
+        if_match = request.headers.get("If-Match")
+        first = (None, None) if before.resume else (if_match, key)
+        work = self.idempotency.remember(
+            call, key, ReplaceFailed, await self._replacing(call, definition, pace, *first)
+        )
+        return await self.waiting.answer(preferences, work, f"replace {guid}", f"/v1/desired_lrps/{guid}")
+
+    async def _replacing(
+        self,
+        call: Call,
+        definition: DesiredLRPDefinition,
+        pace: Pace,
+        if_match: str | None,
+        key: IdempotencyKey | None,
+    ) -> Callable[[], Awaitable[web.Response]]:
+        """Store the definition, with the key if this request is the first with it. Returns what makes it true."""
+        guid = definition.process_guid
+        try:
+            replaced = await self.replacement.placement.succession.replace(call, definition, if_match, key)
+        except DesiredLRPNotFound as absent:
+            if if_match is not None:
+                raise PreconditionFailed(f"there is no desired LRP {guid}") from absent
+            stored = await self.lifecycle.desire(call, definition, key)
+
+            async def place() -> web.Response:
+                placed = await self.placement.desire(call, stored.desired, stored.actuals, roll_back=False)
+                return told(placed, 201, f"/v1/desired_lrps/{guid}")
+
+            return place
+
+        async def roll() -> web.Response:
+            return told(await self.replacement.replace(call, replaced, pace), 200, None)
+
+        return roll
+
     async def list(self, request: web.Request, call: Call) -> web.StreamResponse:
         """Desired LRPs in order of process_guid, optionally of one domain."""
         page = page_request(request, ("domain",), (str,))
@@ -145,7 +212,7 @@ class DesiredLRPs:
         return answer(desired, extra={"ETag": etag(desired.modification_tag)})
 
     async def update(self, request: web.Request, call: Call) -> web.StreamResponse:
-        """Change instances, routes, annotation or metric tags; answers when the instances are as many as asked."""
+        """Change what needs no new containers; answers when the instances are as many as asked, and all changed."""
         preferences = headers.preferences_from(request.headers)
         guid = ProcessGuid(request.match_info["process_guid"])
         body = await read_json(request)
@@ -159,7 +226,7 @@ class DesiredLRPs:
         call = self._budgeted(request, call, updated.desired.definition.start_timeout_ms)
 
         async def apply() -> web.Response:
-            placed = await self.placement.update(call, updated.desired, updated.added, updated.surplus)
+            placed = await self.placement.update(call, updated, reopen=change.egress_rules is not None)
             return told(placed, 200, None)
 
         work = self.idempotency.remember(call, key, UpdateFailed, apply)
@@ -182,11 +249,11 @@ class DesiredLRPs:
         rows = await self.store.read(call, "list_instances", lambda tx: tx.actual_lrps.list_of(guid))
         return Desired(found(desired, DesiredLRPNotFound(f"no desired LRP {guid}")), tuple(rows))
 
-    def _budgeted(self, request: web.Request, call: Call, start_timeout_ms: int) -> Call:
+    def _budgeted(self, request: web.Request, call: Call, start_timeout_ms: int, rounds: int = 1) -> Call:
         """Starting may take the start timeout on top of the usual budget, unless the caller named a budget."""
         if headers.BUDGET_MS in request.headers:
             return call
-        return call.with_budget(self.request_budget_ms + (start_timeout_ms or DEFAULT_START_TIMEOUT_MS))
+        return call.with_budget(self.request_budget_ms + rounds * (start_timeout_ms or DEFAULT_START_TIMEOUT_MS))
 
 
 def accepted(definition: DesiredLRPDefinition) -> DesiredLRPDefinition:
@@ -224,6 +291,20 @@ def on_failure(request: web.Request) -> str:
     if choice not in ("keep", "rollback"):
         raise InvalidHeader("on_failure takes keep or rollback")
     return choice
+
+
+def pace_of(request: web.Request, definition: DesiredLRPDefinition) -> Pace:
+    """How a replacement goes on; what the query leaves out is as the definition says. Raises InvalidHeader."""
+    text = request.query.get("strategy", str(Strategy.of(definition.update_strategy)))
+    if text not in list(Strategy):
+        raise InvalidHeader(f"strategy takes one of {', '.join(Strategy)}")
+    return Pace(Strategy(text), whole_number(request, "max_in_flight", IN_FLIGHT_DEFAULT, 1, IN_FLIGHT_MAX))
+
+
+def _rounds(definition: DesiredLRPDefinition, pace: Pace) -> int:
+    """How many instances are started one after another at most."""
+    together = pace.in_flight if pace.strategy is Strategy.ROLLING else INSTANCES_MAX
+    return max(1, -(-definition.instances // together))
 
 
 def told(placed: Placed, status: int, location: str | None) -> web.Response:

@@ -10,7 +10,7 @@ from attrs import define, field
 from bbs.cell_pool import CellPool
 from bbs.convergence.apply import Repairs
 from bbs.convergence.leader import Leadership
-from bbs.convergence.plan import Plan, Snapshot, plan
+from bbs.convergence.plan import Snapshot, plan
 from bbs.store.transaction import Store, Transaction
 from diego_py.call import Call
 from diego_py.service.clock import Clock
@@ -18,12 +18,18 @@ from diego_py.service.run import OwnedTasks
 
 ROUND_BUDGET_MS = 10_000.0
 JITTER = 0.2
+PAUSE_MIN_S = 0.05
+AFTER_S = 0.01
+"""A round that comes because something falls due comes so much later, so that it is due."""
 PRUNE_INTERVAL_S = 3_600.0
 
 
 @define
 class Convergence:
-    """Every BBS runs it; only the leader does anything but refresh what it knows of the cells."""
+    """Every BBS runs it; only the leader does anything but refresh what it knows of the cells.
+
+    A round comes when the interval is over, or earlier: when something falls due or a presence ends.
+    """
 
     store: Store
     pool: CellPool
@@ -35,42 +41,41 @@ class Convergence:
     interval_s: float
     presence_ttl_s: float
     jitter: Callable[[], float]
-    _applying: bool = field(default=False, init=False)
+    _wake_in_s: float = field(default=float("inf"), init=False)
     _valve: str = field(default="", init=False)
     _pruned_s: float = field(default=float("-inf"), init=False)
 
     async def round(self) -> None:
-        """Pause, then one round. A slow cell in the last round's repairs does not keep the next one from reading."""
-        await self.clock.sleep(self.interval_s * (1 + JITTER * self.jitter()))
+        """Pause, then one round. Repairs of earlier rounds that are under way hinder no others."""
+        await self.clock.sleep(min(self.interval_s * (1 + JITTER * self.jitter()), max(PAUSE_MIN_S, self._wake_in_s)))
+        self._wake_in_s = float("inf")
         call = Call.begin(self.clock, ROUND_BUDGET_MS)
         await self.pool.refresh(call)
         epoch = await self.leadership.held(call)
-        if epoch is None or self._applying:
+        if epoch is None:
             return
         snapshot = await self.store.snapshot(call, "read_everything", self._read)
         planned = plan(snapshot)
+        if planned.wake_at is not None:
+            self._wake_in_s = (planned.wake_at - snapshot.now).total_seconds() + AFTER_S
         self._tell_valve(planned.valve)
         await self._prune(call)
         if not planned.empty:
-            self._applying = True
-            self.tasks.begin(self._apply(planned, snapshot, epoch), "convergence")
-
-    async def _apply(self, planned: Plan, snapshot: Snapshot, epoch: int) -> None:
-        try:
-            await self.repairs.apply(planned, snapshot, epoch)
-        finally:
-            self._applying = False
+            self.tasks.begin(self.repairs.apply(planned, epoch), "convergence")
 
     async def _read(self, tx: Transaction) -> Snapshot:
         statuses = await tx.cells.list_all()
-        desired = await tx.desired_lrps.list_all()
+        desired = await tx.desired_lrps.list_scheduling_infos()
+        ends = [cell.expires_at for cell in statuses if cell.live and cell.expires_at is not None]
         return Snapshot(
             now=await tx.now(),
-            desired={lrp.definition.process_guid: lrp for lrp in desired},
+            desired={lrp.process_guid: lrp for lrp in desired},
             actuals=tuple(await tx.actual_lrps.list_all()),
             live_cells=frozenset(cell.presence.cell_id for cell in statuses if cell.live),
             known_cells=frozenset(cell.presence.cell_id for cell in statuses),
             fresh_domains=frozenset(fresh.domain for fresh in await tx.domains.list_fresh()),
+            draining_cells=frozenset(cell.presence.cell_id for cell in statuses if cell.presence.draining),
+            presence_ends_at=min(ends, default=None),
             may_lose_cells=self.leadership.led_for_s() >= self.presence_ttl_s,
         )
 

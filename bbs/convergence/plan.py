@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 
-from attrs import frozen
+from attrs import field, frozen
 
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, Presence
-from diego_py.models.desired_lrp import DesiredLRP
+from diego_py.models.desired_lrp import SchedulingInfo
 from diego_py.models.identifiers import CellId, Domain, ProcessGuid
 
 STOP_PATIENCE_S = 30.0
 """Who deletes or scales down stops the containers himself; when a row is still there after so long, he died."""
 STALE_UNCLAIMED_S = 30.0
-"""An UNCLAIMED row that nobody moved for this long belongs to a BBS that died (Diego's stale time)."""
+"""An UNCLAIMED row that nobody moved for this long belongs to a BBS that died (Diego's stale time). So does a row that
+is EVACUATING beside one that runs or waits for this long."""
 MASS_LOSS_FRACTION = 0.5
 """When more than this part of several cells vanishes at once, it is the network or ourselves: nothing is replaced."""
+
+PLACED = (ActualLRPState.CLAIMED, ActualLRPState.RUNNING)
+Key = tuple[ProcessGuid, int]
 
 
 @frozen
@@ -24,7 +28,7 @@ class Snapshot:
     """One consistent reading of the database. An incomplete one is an error, never a smaller plan."""
 
     now: datetime
-    desired: Mapping[ProcessGuid, DesiredLRP]
+    desired: Mapping[ProcessGuid, SchedulingInfo]
     actuals: tuple[ActualLRP, ...]
     live_cells: frozenset[CellId]
     known_cells: frozenset[CellId]
@@ -32,6 +36,9 @@ class Snapshot:
     fresh_domains: frozenset[Domain]
     may_lose_cells: bool
     """Whether this leader has watched for a whole presence TTL, so that a missing presence means something."""
+    draining_cells: frozenset[CellId] = frozenset()
+    presence_ends_at: datetime | None = None
+    """When the first of the live cells' presences runs out, unless it is renewed."""
 
 
 @frozen
@@ -46,7 +53,7 @@ class Step:
 class Missing:
     """An index that has no row at all."""
 
-    desired: DesiredLRP
+    process_guid: ProcessGuid
     index: int
 
 
@@ -54,7 +61,16 @@ class Missing:
 class Plan:
     """Buckets in the order in which they are applied."""
 
+    suspect: tuple[Step, ...] = ()
+    """Ran on a cell that vanished: serve beside their replacements, which are placed."""
     lose: tuple[Step, ...] = ()
+    """Vanished with their cell, and are placed again."""
+    recall: tuple[Step, ...] = ()
+    """Beside a replacement that did not come to run: the instance again."""
+    settle: tuple[Step, ...] = ()
+    """Beside a replacement that runs: to be stopped."""
+    drop: tuple[Step, ...] = ()
+    """The same on a cell that is gone: only the row is there to be removed."""
     retry: tuple[Step, ...] = ()
     place: tuple[Step, ...] = ()
     create: tuple[Missing, ...] = ()
@@ -62,71 +78,162 @@ class Plan:
     held: tuple[Step, ...] = ()
     """Rows that need something that is not done now, and why not."""
     valve: str = ""
-    """Why no cell may be declared lost in this round, though some are gone."""
+    wake_at: datetime | None = None
+    """When something falls due or a presence runs out, if nothing happens before."""
 
     @property
     def empty(self) -> bool:
-        return not (self.lose or self.retry or self.place or self.create or self.stop)
+        beside = self.suspect or self.recall or self.settle or self.drop
+        return not (beside or self.lose or self.retry or self.place or self.create or self.stop)
 
 
 def plan(snapshot: Snapshot) -> Plan:
     """The repairs that this snapshot calls for."""
-    lose: list[Step] = []
-    retry: list[Step] = []
-    place: list[Step] = []
-    stop: list[Step] = []
-    held: list[Step] = []
-    valve = _mass_loss(snapshot)
+    planner = _Planner(snapshot)
     for row in snapshot.actuals:
-        desired = snapshot.desired.get(row.process_guid)
+        planner.look_at(row)
+    return planner.plan()
+
+
+@frozen
+class _Planner:
+    """One pass over the rows."""
+
+    snapshot: Snapshot
+    ordinary: dict[Key, ActualLRP] = field(init=False)
+    beside: dict[Key, list[ActualLRP]] = field(init=False, factory=dict)
+    valve: str = field(init=False)
+    buckets: dict[str, list[Step]] = field(init=False, factory=dict)
+    waits: list[datetime] = field(init=False, factory=list)
+
+    @ordinary.default
+    def _find_ordinary(self) -> dict[Key, ActualLRP]:
+        return {_key(row): row for row in self.snapshot.actuals if row.presence is Presence.ORDINARY}
+
+    @valve.default
+    def _find_valve(self) -> str:
+        return _mass_loss(self.snapshot)
+
+    def __attrs_post_init__(self) -> None:
+        for row in self.snapshot.actuals:
+            if row.presence is not Presence.ORDINARY:
+                self.beside.setdefault(_key(row), []).append(row)
+
+    def plan(self) -> Plan:
+        vanished = self.snapshot.known_cells - self.snapshot.live_cells
+        ends_at = self.snapshot.presence_ends_at
+        return Plan(
+            **{name: tuple(steps) for name, steps in self.buckets.items()},
+            create=tuple(self._missing()),
+            valve=self.valve if vanished else "",
+            wake_at=min([*self.waits, *([ends_at] if ends_at is not None else [])], default=None),
+        )
+
+    def look_at(self, row: ActualLRP) -> None:
+        """Put one row into the bucket that it belongs in, if into any."""
+        desired = self.snapshot.desired.get(row.process_guid)
         if row.stop_asked_at is not None:
-            told = f"somebody asked for its end at {row.stop_asked_at.isoformat(timespec='seconds')}"
-            due = row.stop_asked_at + timedelta(seconds=STOP_PATIENCE_S) <= snapshot.now
-            (stop if due else held).append(Step(row, told))
-        elif desired is None or row.index >= desired.definition.instances:
-            why = "no desired LRP" if desired is None else f"only {desired.definition.instances} instance(s) desired"
-            fresh = row.domain in snapshot.fresh_domains
-            (stop if fresh else held).append(Step(row, why if fresh else f"{why}; domain {row.domain} is not fresh"))
+            due = self._has_passed(row.stop_asked_at + timedelta(seconds=STOP_PATIENCE_S))
+            at = row.stop_asked_at.isoformat(timespec="seconds")
+            self._put("stop" if due else "held", row, f"somebody asked for its end at {at}")
+        elif desired is None or row.index >= desired.instances:
+            why = "no desired LRP" if desired is None else f"only {desired.instances} instance(s) desired"
+            fresh = row.domain in self.snapshot.fresh_domains
+            self._put("stop" if fresh else "held", row, why if fresh else f"{why}; domain {row.domain} is not fresh")
         elif row.presence is not Presence.ORDINARY:
-            continue
-        elif row.state in (ActualLRPState.CLAIMED, ActualLRPState.RUNNING):
-            if row.cell_id not in snapshot.live_cells:
-                reason = f"cell {row.cell_id} has no presence"
-                held.append(Step(row, f"{reason}; {valve}")) if valve else lose.append(Step(row, reason))
+            self._look_beside(row)
+        elif row.state in PLACED:
+            self._look_placed(row)
+        elif (serving := self._to_recall(row)) is not None:
+            self._put("held", row, f"instance {serving.instance_guid} serves on {serving.cell_id} and is recalled")
         elif row.state is ActualLRPState.CRASHED:
-            _when_due(snapshot, row, retry, held, f"crashed {row.crash_count} time(s)")
+            self._when_due("retry", row, f"crashed {row.crash_count} time(s)")
         elif row.next_attempt_at is not None:
-            _when_due(snapshot, row, place, held, f"attempt {row.attempts} failed")
-        elif row.since + timedelta(seconds=STALE_UNCLAIMED_S) <= snapshot.now:
-            place.append(Step(row, f"unclaimed for over {STALE_UNCLAIMED_S:.0f} s"))
-    return Plan(
-        lose=tuple(lose),
-        retry=tuple(retry),
-        place=tuple(place),
-        create=tuple(_missing(snapshot)),
-        stop=tuple(stop),
-        held=tuple(held),
-        valve=valve if snapshot.known_cells - snapshot.live_cells else "",
-    )
+            self._when_due("place", row, f"attempt {row.attempts} failed")
+        elif self._has_passed(row.since + timedelta(seconds=STALE_UNCLAIMED_S)):
+            self._put("place", row, f"unclaimed for over {STALE_UNCLAIMED_S:.0f} s")
+
+    def _look_placed(self, row: ActualLRP) -> None:
+        """A cell has it: is that cell there?"""
+        if row.cell_id in self.snapshot.live_cells:
+            return
+        reason = f"cell {row.cell_id} has no presence"
+        if self.valve:
+            self._put("held", row, f"{reason}; {self.valve}")
+        elif row.state is ActualLRPState.RUNNING and not self.beside.get(_key(row)):
+            self._put("suspect", row, reason)
+        else:
+            self._put("lose", row, reason)
+
+    def _look_beside(self, row: ActualLRP) -> None:
+        """One that serves until its replacement runs."""
+        ordinary, live = self.ordinary.get(_key(row)), row.cell_id in self.snapshot.live_cells
+        if ordinary is not None and _serves(ordinary, self.snapshot):
+            if not live:
+                self._put("drop", row, f"its replacement runs on {ordinary.cell_id}")
+            elif row.presence is Presence.SUSPECT or self._has_passed(_stale(ordinary)):
+                self._put("settle", row, f"its replacement runs on {ordinary.cell_id}")
+        elif not live and row.presence is Presence.EVACUATING and not self.valve:
+            self._put("drop", row, f"cell {row.cell_id} has no presence")
+        elif not live:
+            self._put("held", row, f"cell {row.cell_id} has no presence; it may serve until its replacement runs")
+        elif (ordinary is not None and ordinary.state in PLACED) or self._is_recalled(_key(row)):
+            self._put("held", row, "it serves until its replacement runs")
+        elif row.presence is Presence.SUSPECT:
+            self._put("recall", row, f"cell {row.cell_id} is back")
+        elif row.cell_id in self.snapshot.draining_cells:
+            self._put("held", row, f"cell {row.cell_id} drains; it serves until its replacement runs")
+        elif ordinary is None or self._has_passed(_stale(ordinary)):
+            self._put("recall", row, "its replacement did not come to run")
+
+    def _to_recall(self, row: ActualLRP) -> ActualLRP | None:
+        """What serves in place of this row and takes it back, now or soon; then it is not placed any more."""
+        for other in self.beside.get(_key(row), ()):
+            if other.cell_id not in self.snapshot.live_cells:
+                continue
+            if other.presence is Presence.SUSPECT or other.cell_id not in self.snapshot.draining_cells:
+                return other
+        return None
+
+    def _when_due(self, bucket: str, row: ActualLRP, reason: str) -> None:
+        if row.next_attempt_at is None:
+            self._put("held", row, f"{reason}; given up")
+        elif self._has_passed(row.next_attempt_at):
+            self._put(bucket, row, reason)
+        else:
+            at = row.next_attempt_at.isoformat(timespec="seconds")
+            self._put("held", row, f"{reason}; next attempt at {at}")
+
+    def _has_passed(self, at: datetime) -> bool:
+        """Whether it is time; if not, this is one of the times to look again at."""
+        if at > self.snapshot.now:
+            self.waits.append(at)
+        return at <= self.snapshot.now
+
+    def _missing(self) -> Iterator[Missing]:
+        for guid, desired in self.snapshot.desired.items():
+            for index in range(desired.instances):
+                if (guid, index) not in self.ordinary and not self._is_recalled((guid, index)):
+                    yield Missing(guid, index)
+
+    def _is_recalled(self, key: Key) -> bool:
+        return any(_key(step.row) == key for step in self.buckets.get("recall", ()))
+
+    def _put(self, bucket: str, row: ActualLRP, reason: str) -> None:
+        self.buckets.setdefault(bucket, []).append(Step(row, reason))
 
 
-def _when_due(snapshot: Snapshot, row: ActualLRP, due: list[Step], held: list[Step], reason: str) -> None:
-    if row.next_attempt_at is None:
-        held.append(Step(row, f"{reason}; given up"))
-    elif row.next_attempt_at <= snapshot.now:
-        due.append(Step(row, reason))
-    else:
-        held.append(Step(row, f"{reason}; next attempt at {row.next_attempt_at.isoformat(timespec='seconds')}"))
+def _key(row: ActualLRP) -> Key:
+    return row.process_guid, row.index
 
 
-def _missing(snapshot: Snapshot) -> list[Missing]:
-    present = {(row.process_guid, row.index) for row in snapshot.actuals if row.presence is Presence.ORDINARY}
-    return [
-        Missing(desired, index)
-        for guid, desired in snapshot.desired.items()
-        for index in range(desired.definition.instances)
-        if (guid, index) not in present
-    ]
+def _serves(row: ActualLRP, snapshot: Snapshot) -> bool:
+    """Requests may come to it, and its cell is there."""
+    return row.state is ActualLRPState.RUNNING and row.routable and row.cell_id in snapshot.live_cells
+
+
+def _stale(row: ActualLRP) -> datetime:
+    return row.since + timedelta(seconds=STALE_UNCLAIMED_S)
 
 
 def _mass_loss(snapshot: Snapshot) -> str:

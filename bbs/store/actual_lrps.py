@@ -46,9 +46,9 @@ class PostgresActualLRPs:
 
     INSERT_UNCLAIMED = """
         INSERT INTO actual_lrps (process_guid, index, presence, domain, state, instance_guid, since, crash_count,
-                                 attempts, routable, availability_zone, tag_epoch, tag_index)
+                                 attempts, routable, availability_zone, tag_epoch, tag_index, revision)
         SELECT $1, new.index, 'ORDINARY', $2, 'UNCLAIMED', new.instance_guid, clock_timestamp(), 0, 0, false, '',
-               new.tag_epoch, 0
+               new.tag_epoch, 0, $6
         FROM unnest($3::integer[], $4::text[], $5::text[]) AS new (index, instance_guid, tag_epoch)
         ON CONFLICT (process_guid, index, presence) DO NOTHING
         RETURNING *
@@ -61,9 +61,10 @@ class PostgresActualLRPs:
         indices: Sequence[int],
         instance_guids: Sequence[str | None],
         tag_epochs: Sequence[str],
+        revision: int,
     ) -> list[ActualLRP]:
         rows = await self.connection.fetch(
-            self.INSERT_UNCLAIMED, process_guid, domain, indices, instance_guids, tag_epochs
+            self.INSERT_UNCLAIMED, process_guid, domain, indices, instance_guids, tag_epochs, revision
         )
         return sorted((_row(row) for row in rows), key=lambda row: row.index)
 
@@ -78,11 +79,11 @@ class PostgresActualLRPs:
 
     LOCK = """
         SELECT *, clock_timestamp() AS now FROM actual_lrps
-        WHERE process_guid = $1 AND index = $2 AND presence = 'ORDINARY' FOR UPDATE
+        WHERE process_guid = $1 AND index = $2 AND presence = $3 FOR UPDATE
     """
 
-    async def lock(self, process_guid: str, index: int) -> Locked | None:
-        row = await self.connection.fetchrow(self.LOCK, process_guid, index)
+    async def lock(self, process_guid: str, index: int, presence: str = "ORDINARY") -> Locked | None:
+        row = await self.connection.fetchrow(self.LOCK, process_guid, index, presence)
         return None if row is None else Locked(_row(row), row["failure_id"], row["now"])
 
     LIST_PAGE = """
@@ -147,7 +148,7 @@ class PostgresActualLRPs:
         UPDATE actual_lrps
         SET state = $4, instance_guid = $5, cell_id = $6, net_info = $7, since = $8, crash_count = $9,
             crash_reason = $10, placement_error = $11, failure_id = $12, attempts = $13, next_attempt_at = $14,
-            routable = $15, availability_zone = $16, tag_index = $17
+            routable = $15, availability_zone = $16, tag_index = $17, revision = $18
         WHERE process_guid = $1 AND index = $2 AND presence = $3
     """
 
@@ -171,6 +172,17 @@ class PostgresActualLRPs:
             row.routable,
             row.availability_zone,
             row.modification_tag.index,
+            row.revision,
+        )
+
+    MOVE = """
+        UPDATE actual_lrps SET presence = $4, failure_id = $5, tag_index = tag_index + 1
+        WHERE process_guid = $1 AND index = $2 AND presence = $3
+    """
+
+    async def move(self, row: ActualLRP, presence: str, failure_id: str | None) -> None:
+        await self.connection.execute(
+            self.MOVE, row.process_guid, row.index, row.presence.value, presence, failure_id
         )
 
     ASK_STOP = """
@@ -188,12 +200,14 @@ class PostgresActualLRPs:
 
     DELETE = """
         DELETE FROM actual_lrps
-        WHERE process_guid = $1 AND index = $2 AND presence = 'ORDINARY' AND ($3::text IS NULL OR instance_guid = $3)
+        WHERE process_guid = $1 AND index = $2 AND presence = $4 AND ($3::text IS NULL OR instance_guid = $3)
         RETURNING true
     """
 
-    async def delete(self, process_guid: str, index: int, instance_guid: str | None) -> bool:
-        return bool(await self.connection.fetchval(self.DELETE, process_guid, index, instance_guid))
+    async def delete(
+        self, process_guid: str, index: int, instance_guid: str | None, presence: str = "ORDINARY"
+    ) -> bool:
+        return bool(await self.connection.fetchval(self.DELETE, process_guid, index, instance_guid, presence))
 
     DELETE_WITHOUT_CELL = """
         DELETE FROM actual_lrps
@@ -229,6 +243,7 @@ def _row(row: asyncpg.Record, *, with_failure: bool = False) -> ActualLRP:
         stop_asked_at=row["stop_asked_at"],
         routable=row["routable"],
         availability_zone=row["availability_zone"],
+        revision=row["revision"],
         modification_tag=ModificationTag(epoch=row["tag_epoch"], index=row["tag_index"]),
     )
 

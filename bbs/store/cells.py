@@ -39,8 +39,8 @@ class PostgresCells:
 
     UPSERT = """
         INSERT INTO cells (cell_id, boot_id, url, zone, address, presence, available_memory_mb, available_disk_mb,
-                           available_containers, sequence, seen_at, expires_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, clock_timestamp(), clock_timestamp() + $11::interval)
+                           available_containers, sequence, seen_at, expires_at, home_id)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, clock_timestamp(), clock_timestamp() + $11::interval, $12)
         ON CONFLICT (cell_id) DO UPDATE
         SET boot_id = excluded.boot_id,
             former_boot_id =
@@ -48,10 +48,12 @@ class PostgresCells:
             url = excluded.url, zone = excluded.zone, address = excluded.address, presence = excluded.presence,
             available_memory_mb = excluded.available_memory_mb, available_disk_mb = excluded.available_disk_mb,
             available_containers = excluded.available_containers, sequence = excluded.sequence,
-            seen_at = excluded.seen_at, expires_at = excluded.expires_at
-        WHERE (cells.boot_id = excluded.boot_id AND cells.sequence <= excluded.sequence)
-           OR (cells.boot_id <> excluded.boot_id
-               AND (cells.former_boot_id IS DISTINCT FROM excluded.boot_id OR cells.expires_at <= clock_timestamp()))
+            seen_at = excluded.seen_at, expires_at = excluded.expires_at, home_id = excluded.home_id
+        WHERE (cells.home_id = excluded.home_id OR cells.expires_at <= clock_timestamp())
+          AND ((cells.boot_id = excluded.boot_id AND cells.sequence <= excluded.sequence)
+               OR (cells.boot_id <> excluded.boot_id
+                   AND (cells.former_boot_id IS DISTINCT FROM excluded.boot_id
+                        OR cells.expires_at <= clock_timestamp())))
         RETURNING true
     """
 
@@ -70,6 +72,7 @@ class PostgresCells:
             available.containers,
             report.sequence,
             timedelta(seconds=ttl_s),
+            presence.home_id,
         )
         return bool(accepted)
 

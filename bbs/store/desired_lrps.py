@@ -10,23 +10,8 @@ from attrs import frozen
 
 from diego_py import wire
 from diego_py.errors import AlreadyExists
-from diego_py.models.desired_lrp import DesiredLRP, DesiredLRPDefinition
-from diego_py.models.identifiers import Domain, ProcessGuid
+from diego_py.models.desired_lrp import DesiredLRP, DesiredLRPDefinition, SchedulingInfo
 from diego_py.models.workload import ModificationTag
-
-
-@frozen(kw_only=True)
-class SchedulingInfo:
-    """What decisions need of a desired LRP; read without decoding its definition. Diego: DesiredLRPSchedulingInfo."""
-
-    process_guid: ProcessGuid
-    domain: Domain
-    instances: int
-    memory_mb: int
-    disk_mb: int
-    rootfs: str
-    placement_tags: tuple[str, ...]
-    modification_tag: ModificationTag
 
 
 @frozen
@@ -40,7 +25,7 @@ class PostgresDesiredLRPs:
                                   definition, tag_epoch, tag_index, created_at, updated_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, clock_timestamp(), clock_timestamp())
         ON CONFLICT (process_guid) DO NOTHING
-        RETURNING tag_epoch, tag_index, created_at, updated_at
+        RETURNING tag_epoch, tag_index, revision, created_at, updated_at
     """
 
     async def insert(self, definition: DesiredLRPDefinition, tag_epoch: str) -> DesiredLRP:
@@ -51,12 +36,13 @@ class PostgresDesiredLRPs:
         return _desired(definition, row)
 
     GET = """
-        SELECT definition, tag_epoch, tag_index, created_at, updated_at FROM desired_lrps WHERE process_guid = $1
+        SELECT definition, tag_epoch, tag_index, revision, created_at, updated_at
+        FROM desired_lrps WHERE process_guid = $1
     """
 
     GET_FOR_UPDATE = """
-        SELECT definition, tag_epoch, tag_index, created_at, updated_at FROM desired_lrps WHERE process_guid = $1
-        FOR UPDATE
+        SELECT definition, tag_epoch, tag_index, revision, created_at, updated_at
+        FROM desired_lrps WHERE process_guid = $1 FOR UPDATE
     """
 
     async def get(self, process_guid: str, *, for_update: bool = False) -> DesiredLRP | None:
@@ -64,7 +50,7 @@ class PostgresDesiredLRPs:
         return None if row is None else _decoded(row)
 
     LIST_PAGE = """
-        SELECT definition, tag_epoch, tag_index, created_at, updated_at FROM desired_lrps
+        SELECT definition, tag_epoch, tag_index, revision, created_at, updated_at FROM desired_lrps
         WHERE process_guid > $1 AND ($2::text IS NULL OR domain = $2)
         ORDER BY process_guid LIMIT $3
     """
@@ -74,15 +60,9 @@ class PostgresDesiredLRPs:
     ) -> list[DesiredLRP]:
         return [_decoded(row) for row in await self.connection.fetch(self.LIST_PAGE, after or "", domain, limit)]
 
-    LIST_ALL = """
-        SELECT definition, tag_epoch, tag_index, created_at, updated_at FROM desired_lrps ORDER BY process_guid
-    """
-
-    async def list_all(self) -> list[DesiredLRP]:
-        return [_decoded(row) for row in await self.connection.fetch(self.LIST_ALL)]
-
     LIST_SCHEDULING_INFOS = """
-        SELECT process_guid, domain, instances, memory_mb, disk_mb, rootfs, placement_tags, tag_epoch, tag_index
+        SELECT process_guid, domain, instances, memory_mb, disk_mb, rootfs, placement_tags, tag_epoch, tag_index,
+               revision
         FROM desired_lrps ORDER BY process_guid
     """
 
@@ -97,6 +77,7 @@ class PostgresDesiredLRPs:
                 rootfs=row["rootfs"],
                 placement_tags=tuple(row["placement_tags"]),
                 modification_tag=ModificationTag(epoch=row["tag_epoch"], index=row["tag_index"]),
+                revision=row["revision"],
             )
             for row in await self.connection.fetch(self.LIST_SCHEDULING_INFOS)
         ]
@@ -104,18 +85,18 @@ class PostgresDesiredLRPs:
     UPDATE = """
         UPDATE desired_lrps
         SET domain = $2, instances = $3, memory_mb = $4, disk_mb = $5, rootfs = $6, placement_tags = $7,
-            definition = $8, tag_index = tag_index + 1, updated_at = clock_timestamp()
+            definition = $8, tag_index = tag_index + 1, revision = $9, updated_at = clock_timestamp()
         WHERE process_guid = $1
-        RETURNING tag_epoch, tag_index, created_at, updated_at
+        RETURNING tag_epoch, tag_index, revision, created_at, updated_at
     """
 
-    async def update(self, definition: DesiredLRPDefinition) -> DesiredLRP | None:
-        row = await self.connection.fetchrow(self.UPDATE, definition.process_guid, *_columns(definition))
+    async def update(self, definition: DesiredLRPDefinition, revision: int) -> DesiredLRP | None:
+        row = await self.connection.fetchrow(self.UPDATE, definition.process_guid, *_columns(definition), revision)
         return None if row is None else _desired(definition, row)
 
     DELETE = """
         DELETE FROM desired_lrps WHERE process_guid = $1
-        RETURNING definition, tag_epoch, tag_index, created_at, updated_at
+        RETURNING definition, tag_epoch, tag_index, revision, created_at, updated_at
     """
 
     async def delete(self, process_guid: str) -> DesiredLRP | None:
@@ -143,6 +124,7 @@ def _desired(definition: DesiredLRPDefinition, row: asyncpg.Record) -> DesiredLR
     created_at: datetime = row["created_at"]
     return DesiredLRP(
         definition=definition,
+        revision=row["revision"],
         modification_tag=ModificationTag(epoch=row["tag_epoch"], index=row["tag_index"]),
         created_at=created_at,
         updated_at=row["updated_at"],

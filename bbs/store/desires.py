@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from attrs import frozen
 
 from bbs.store.transaction import Transaction
-from diego_py.errors import DesiredLRPNotFound, PreconditionFailed, StillBeingDeleted
-from diego_py.models.actual_lrp import ActualLRP, Presence
-from diego_py.models.desired_lrp import DesiredLRP, DesiredLRPDefinition, DesiredLRPUpdate
+from diego_py.errors import ConflictError, DesiredLRPNotFound, PreconditionFailed, StillBeingDeleted
+from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, Presence
+from diego_py.models.desired_lrp import DesiredLRP, DesiredLRPDefinition, DesiredLRPUpdate, same_containers
 from diego_py.models.workload import ModificationTag
 
 RETRY_AFTER_S = 5.0
@@ -35,6 +35,26 @@ class Updated:
     """UNCLAIMED, to be placed."""
     surplus: tuple[ActualLRP, ...]
     """Rows with index >= instances; still there, for the caller to stop and then `remove`."""
+    staying: tuple[ActualLRP, ...]
+    """The other rows that were there."""
+
+
+@frozen
+class Replaced:
+    """A desired LRP after its definition was replaced, and what that asks of its rows."""
+
+    before: DesiredLRP
+    desired: DesiredLRP
+    added: tuple[ActualLRP, ...]
+    """UNCLAIMED, to be placed."""
+    surplus: tuple[ActualLRP, ...]
+    """Rows with index >= instances; still there, for the caller to stop and then `remove`."""
+    current: tuple[ActualLRP, ...]
+    """Rows that run with this definition already."""
+    outdated: tuple[ActualLRP, ...]
+    """The other ordinary rows, in order: of an older definition, or not RUNNING."""
+    beside: tuple[ActualLRP, ...]
+    """Rows beside ordinary ones: what an earlier replacement or evacuation left."""
 
 
 @frozen
@@ -57,8 +77,7 @@ async def desire(tx: Transaction, definition: DesiredLRPDefinition, new_guid: Ca
     if any(row.stop_asked_at is not None for row in await tx.actual_lrps.list_of(definition.process_guid)):
         told = f"{definition.process_guid} was deleted, and containers of it have not ended yet"
         raise StillBeingDeleted(told, retry_after_s=RETRY_AFTER_S)
-    indices = list(range(definition.instances))
-    return Desired(desired, await _insert(tx, definition, indices, new_guid))
+    return Desired(desired, await _insert(tx, desired, list(range(definition.instances)), new_guid))
 
 
 async def update(
@@ -69,24 +88,63 @@ async def update(
     new_guid: Callable[[], str],
 ) -> Updated:
     """Change it and add the rows that are missing. Raises DesiredLRPNotFound, PreconditionFailed."""
-    before = await tx.desired_lrps.get(process_guid, for_update=True)
-    if before is None:
-        raise DesiredLRPNotFound(f"no desired LRP {process_guid}")
-    if if_match is not None and not _matches(if_match, before.modification_tag):
-        raise PreconditionFailed(f"desired LRP {process_guid} is now {etag(before.modification_tag)}")
-    after = await tx.desired_lrps.update(change.apply_to(before.definition))
-    if after is None:
-        raise DesiredLRPNotFound(f"no desired LRP {process_guid}")
+    before = await _locked(tx, process_guid, if_match)
+    after = await _updated(tx, change.apply_to(before.definition), before.revision)
     instances = after.definition.instances
     await tx.actual_lrps.ask_stop(process_guid, instances)
     existing = await tx.actual_lrps.list_of(process_guid)
-    missing = _missing(instances, existing)
     return Updated(
         before=before,
         desired=after,
-        added=await _insert(tx, after.definition, missing, new_guid),
+        added=await _insert(tx, after, _missing(instances, existing), new_guid),
         surplus=tuple(row for row in existing if row.index >= instances),
+        staying=tuple(row for row in existing if row.index < instances),
     )
+
+
+async def replace(
+    tx: Transaction, definition: DesiredLRPDefinition, if_match: str | None, new_guid: Callable[[], str]
+) -> Replaced:
+    """Replace the whole definition and add the rows that are missing. The same one again finds what is still old.
+
+    Raises DesiredLRPNotFound, PreconditionFailed, ConflictError.
+    """
+    before = await _locked(tx, definition.process_guid, if_match)
+    if before.definition.domain != definition.domain:
+        raise ConflictError(f"desired LRP {definition.process_guid} is of another domain, which never changes")
+    after = before
+    if definition != before.definition:
+        newer = not same_containers(before.definition, definition)
+        after = await _updated(tx, definition, before.revision + newer)
+    await tx.actual_lrps.ask_stop(definition.process_guid, definition.instances)
+    existing = await tx.actual_lrps.list_of(definition.process_guid)
+    staying = [row for row in existing if row.index < definition.instances]
+    ordinary = [row for row in staying if row.presence is Presence.ORDINARY]
+    return Replaced(
+        before=before,
+        desired=after,
+        added=await _insert(tx, after, _missing(definition.instances, existing), new_guid),
+        surplus=tuple(row for row in existing if row.index >= definition.instances),
+        current=tuple(row for row in ordinary if _runs(row, after)),
+        outdated=tuple(row for row in ordinary if not _runs(row, after)),
+        beside=tuple(row for row in staying if row.presence is not Presence.ORDINARY),
+    )
+
+
+async def _locked(tx: Transaction, process_guid: str, if_match: str | None) -> DesiredLRP:
+    desired = await tx.desired_lrps.get(process_guid, for_update=True)
+    if desired is None:
+        raise DesiredLRPNotFound(f"no desired LRP {process_guid}")
+    if if_match is not None and not _matches(if_match, desired.modification_tag):
+        raise PreconditionFailed(f"desired LRP {process_guid} is now {etag(desired.modification_tag)}")
+    return desired
+
+
+async def _updated(tx: Transaction, definition: DesiredLRPDefinition, revision: int) -> DesiredLRP:
+    after = await tx.desired_lrps.update(definition, revision)
+    if after is None:
+        raise DesiredLRPNotFound(f"no desired LRP {definition.process_guid}")
+    return after
 
 
 async def undesire(tx: Transaction, process_guid: str) -> Removed:
@@ -105,12 +163,12 @@ async def add_missing(tx: Transaction, process_guid: str, new_guid: Callable[[],
     if desired is None:
         return ()
     missing = _missing(desired.definition.instances, await tx.actual_lrps.list_of(process_guid))
-    return await _insert(tx, desired.definition, missing, new_guid, offered=False)
+    return await _insert(tx, desired, missing, new_guid, offered=False)
 
 
 async def _insert(
     tx: Transaction,
-    definition: DesiredLRPDefinition,
+    desired: DesiredLRP,
     indices: list[int],
     new_guid: Callable[[], str],
     *,
@@ -120,8 +178,12 @@ async def _insert(
         return ()
     guids = [new_guid() if offered else None for _ in indices]
     epochs = [new_guid() for _ in indices]
-    process_guid, domain = definition.process_guid, definition.domain
-    return tuple(await tx.actual_lrps.insert_unclaimed(process_guid, domain, indices, guids, epochs))
+    key = (desired.definition.process_guid, desired.definition.domain)
+    return tuple(await tx.actual_lrps.insert_unclaimed(*key, indices, guids, epochs, desired.revision))
+
+
+def _runs(row: ActualLRP, desired: DesiredLRP) -> bool:
+    return row.state is ActualLRPState.RUNNING and row.revision == desired.revision
 
 
 def _missing(instances: int, existing: Iterable[ActualLRP]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -10,13 +11,13 @@ from attrs import evolve
 from bbs.convergence.backoff import CrashPolicy
 from diego_py.errors import IllegalTransition
 from diego_py.models import actual_lrp
-from diego_py.models.actual_lrp import ActualLRP, ActualLRPEvent, ActualLRPState, NetInfo
+from diego_py.models.actual_lrp import ActualLRP, ActualLRPEvent, ActualLRPState, NetInfo, PresenceEvent
 from diego_py.models.identifiers import CellId, InstanceGuid
 
 REASON_CHARACTERS_MAX: Final = 16 * 1024
 
 
-def offered(row: ActualLRP, instance_guid: str, now: datetime) -> ActualLRP:
+def offered(row: ActualLRP, instance_guid: str, revision: int, now: datetime) -> ActualLRP:
     """Offered to a cell under a new name. A claim of the offer before is given up; that offer counts as tried."""
     if row.state is ActualLRPState.CLAIMED:
         row = failed(row, row.placement_error, None, now)
@@ -25,6 +26,7 @@ def offered(row: ActualLRP, instance_guid: str, now: datetime) -> ActualLRP:
         ActualLRPEvent.OFFER,
         now,
         instance_guid=InstanceGuid(instance_guid),
+        revision=revision,
         attempts=row.attempts + (row.instance_guid is not None),
         next_attempt_at=None,
     )
@@ -92,11 +94,12 @@ def retried(row: ActualLRP, now: datetime) -> ActualLRP:
     return _moved(row, ActualLRPEvent.RETRY, now, next_attempt_at=now)
 
 
-def restarted(row: ActualLRP, instance_guid: str, now: datetime) -> ActualLRP:
+def restarted(row: ActualLRP, instance_guid: str, revision: int, now: datetime) -> ActualLRP:
     """A new life by a user's wish, offered under a new name; what failed before is forgotten."""
     anew: dict[str, Any] = {
         **_NOWHERE,
         "instance_guid": InstanceGuid(instance_guid),
+        "revision": revision,
         "crash_count": 0,
         "crash_reason": None,
         "placement_error": None,
@@ -104,6 +107,22 @@ def restarted(row: ActualLRP, instance_guid: str, now: datetime) -> ActualLRP:
         "next_attempt_at": None,
     }
     return _moved(row, ActualLRPEvent.RESTART, now, **anew)
+
+
+def due(row: ActualLRP, reason: str, now: datetime) -> ActualLRP:
+    """A new row that says why it is there, and that it is to be placed now."""
+    return evolve(row, placement_error=_short(reason), next_attempt_at=now)
+
+
+def beside(row: ActualLRP, event: PresenceEvent, failure: Mapping[str, Any] | None) -> ActualLRP:
+    """The same instance, as another row of its index. Its state, and since when, stay."""
+    try:
+        presence = actual_lrp.presence_after(row.presence, event)
+    except actual_lrp.IllegalTransition as illegal:
+        evidence = {"from": str(row.presence), "event": str(event), "instance_guid": row.instance_guid}
+        told = f"{event} instance {row.process_guid}/{row.index} ({row.instance_guid}) from {row.presence}"
+        raise IllegalTransition(told, evidence=evidence) from illegal
+    return evolve(row, presence=presence, modification_tag=row.modification_tag.next(), failure=failure)
 
 
 _NOWHERE: Final[dict[str, Any]] = {

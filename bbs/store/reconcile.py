@@ -29,6 +29,14 @@ PLACED: Final = (ActualLRPState.CLAIMED, ActualLRPState.RUNNING)
 
 
 @frozen
+class Gone:
+    """A row beside the ordinary one whose container ended, with its story if there is one."""
+
+    row: ActualLRP
+    ended: EndedReport | None
+
+
+@frozen
 class Differences:
     """Where a report and the rows disagree."""
 
@@ -36,6 +44,8 @@ class Differences:
     ended: tuple[EndedReport, ...]
     vanished: tuple[ActualLRP, ...]
     stop: tuple[InstanceGuid, ...]
+    gone: tuple[Gone, ...] = ()
+    """What was about to be replaced anyway: no crash of the instance, whose ordinary row is another one."""
 
 
 def compare(report: CellReport, known: Sequence[ActualLRP], now: datetime) -> Differences:
@@ -55,8 +65,17 @@ def compare(report: CellReport, known: Sequence[ActualLRP], now: datetime) -> Di
             started.append(instance)
     ended = [ended for ended in report.ended if _may_crash(by_guid.get(ended.instance_guid), ended, cell_id)]
     reported = set(reported_guids(report))
-    vanished = (row for row in known if has_vanished(row, cell_id, reported, now))
-    return Differences(tuple(started), tuple(ended), tuple(vanished), tuple(stop))
+    vanished = [row for row in known if has_vanished(row, cell_id, reported, now)]
+    stories = {ended.instance_guid: ended for ended in report.ended}
+    beside = (row for row in known if _is_beside(row, cell_id))
+    gone = [Gone(row, stories.get(row.instance_guid)) for row in beside if row.instance_guid is not None]
+    return Differences(
+        tuple(started),
+        tuple(ended),
+        tuple(row for row in vanished if row.presence is Presence.ORDINARY),
+        tuple(stop),
+        tuple(item for item in gone if item.ended is not None or item.row in vanished),
+    )
 
 
 def reported_guids(report: CellReport) -> list[InstanceGuid]:
@@ -68,11 +87,14 @@ def has_vanished(row: ActualLRP, cell_id: CellId, reported: set[InstanceGuid], n
     """Whether the cell should have the instance, for long enough, and does not."""
     return (
         row.cell_id == cell_id
-        and row.presence is Presence.ORDINARY
         and row.state in PLACED
         and row.instance_guid not in reported
         and now - row.since > timedelta(seconds=SETTLED_S)
     )
+
+
+def _is_beside(row: ActualLRP, cell_id: CellId) -> bool:
+    return row.presence is not Presence.ORDINARY and row.cell_id == cell_id
 
 
 def _is_of(row: ActualLRP, instance: InstanceReport | EndedReport, cell_id: CellId) -> bool:
@@ -137,7 +159,17 @@ class Reconciliation:
                     crashed += await self._crash(locked, item)
                 case ActualLRP():
                     vanished += await self._vanish(locked, item)
+        for gone in sorted(differences.gone, key=lambda gone: (gone.row.process_guid, gone.row.index)):
+            await self._forget(gone)
         return Reconciled(tuple(started), tuple(crashed), tuple(vanished))
+
+    async def _forget(self, gone: Gone) -> None:
+        """Its story is kept; its replacement is on its way."""
+        row = gone.row
+        if gone.ended is not None:
+            document = document_of_cell(gone.ended.failure, self.new_guid())
+            await self.tx.failures.insert(document, "run", row)
+        await self.tx.actual_lrps.delete(row.process_guid, row.index, row.instance_guid, row.presence)
 
     async def _start(self, locked: Locked, instance: InstanceReport) -> list[ActualLRP]:
         presence, row = self.report.presence, locked.row

@@ -9,12 +9,11 @@ from typing import Protocol
 from bbs.store import actual_lrps, failures
 from bbs.store.actual_lrps import Cursor, Locked
 from bbs.store.cells import CellRecord
-from bbs.store.desired_lrps import SchedulingInfo
 from bbs.store.domains import DomainFreshness
 from bbs.store.failures import Document, FailureRecord
 from bbs.store.idempotency import IdempotencyKey, KeyRecord, StoredAnswer
 from diego_py.models.actual_lrp import ActualLRP
-from diego_py.models.desired_lrp import DesiredLRP, DesiredLRPDefinition
+from diego_py.models.desired_lrp import DesiredLRP, DesiredLRPDefinition, SchedulingInfo
 from diego_py.models.identifiers import CellId, InstanceGuid
 from diego_py.models.work import CellReport
 
@@ -29,14 +28,15 @@ class ActualLRPTable(Protocol):
         indices: Sequence[int],
         instance_guids: Sequence[str | None],
         tag_epochs: Sequence[str],
+        revision: int,
     ) -> list[ActualLRP]:
         """Add UNCLAIMED rows, with the instance_guid each is offered under if one is given. Existing rows stay."""
 
     async def get(self, process_guid: str, index: int, presence: str = "ORDINARY") -> ActualLRP | None:
         """One row with the document of its failure."""
 
-    async def lock(self, process_guid: str, index: int) -> Locked | None:
-        """The ordinary row, locked until the transaction ends; without the document of its failure."""
+    async def lock(self, process_guid: str, index: int, presence: str = "ORDINARY") -> Locked | None:
+        """A row, locked until the transaction ends; without the document of its failure."""
 
     async def list_page(
         self,
@@ -66,8 +66,13 @@ class ActualLRPTable(Protocol):
     async def ask_stop(self, process_guid: str, first: int) -> None:
         """Mark the rows of an LRP from index `first` on as to be stopped, and the others as not."""
 
-    async def delete(self, process_guid: str, index: int, instance_guid: str | None) -> bool:
-        """Remove the ordinary row if it is of this instance; None: of whichever. False if there is none such."""
+    async def move(self, row: ActualLRP, presence: str, failure_id: str | None) -> None:
+        """Make a row that this transaction has locked one of another presence; there must be none of that one."""
+
+    async def delete(
+        self, process_guid: str, index: int, instance_guid: str | None, presence: str = "ORDINARY"
+    ) -> bool:
+        """Remove a row if it is of this instance; None: of whichever. False if there is none such."""
 
     async def delete_without_cell(self, process_guid: str) -> None:
         """Remove the rows of an LRP that no cell has."""
@@ -87,13 +92,10 @@ class DesiredLRPTable(Protocol):
     ) -> list[DesiredLRP]:
         """At most `limit`, in order of process_guid, from the one behind `after` on."""
 
-    async def list_all(self) -> list[DesiredLRP]:
-        """Every one with its definition; where that is not needed, `list_scheduling_infos` is many times faster."""
-
     async def list_scheduling_infos(self) -> list[SchedulingInfo]:
         """Every one, without its definition."""
 
-    async def update(self, definition: DesiredLRPDefinition) -> DesiredLRP | None:
+    async def update(self, definition: DesiredLRPDefinition, revision: int) -> DesiredLRP | None:
         """Replace the definition and raise the tag; None if there is no such row. Lock and compare the row before."""
 
     async def delete(self, process_guid: str) -> DesiredLRP | None:
@@ -104,7 +106,8 @@ class CellTable(Protocol):
     """What each cell said last, and until when it counts as live by the database's clock alone."""
 
     async def upsert(self, report: CellReport, ttl_s: float) -> bool:
-        """Take up a report and renew the presence, and keep the row locked. False if the report is out of date.
+        """Take up a report and renew the presence, and keep the row locked. False if the report is out of date, or of
+        another home than a live cell of this id has.
 
         Out of date is a lower sequence of the same boot, and anything of the boot that the present one replaced, for as
         long as the present one is live. A boot that is not known replaces the present one at once: the cell restarted.

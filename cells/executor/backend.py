@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
-from cells.garden.spec import Activity, Container, ContainerSpec, ExecResult, Exit, LogLine, ProcessSpec, Usage
+from cells.garden.spec import (
+    Activity,
+    Container,
+    ContainerSpec,
+    EgressRule,
+    ExecResult,
+    Exit,
+    LogLine,
+    ProcessSpec,
+    Usage,
+)
 from diego_py.call import Call
 
 
@@ -60,6 +70,9 @@ class ContainerBackend(Protocol):
 
     def stream_out(self, call: Call, handle: str, path: str, user: str = "root") -> AsyncGenerator[bytes, None]:
         """The tar stream of what is at `path`, as this user may read it. Raises FileMissing and its like."""
+
+    async def set_egress(self, call: Call, handle: str, rules: Sequence[EgressRule]) -> None:
+        """Replace the egress rules of a container, at once and over restarts. Raises ContainerNotFound."""
 
     async def stop(self, call: Call, handle: str, grace_s: float) -> Exit:
         """Ask the user process to end, then kill it; returns how it ended. At once for one that ended already."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from attrs import define, field
+from attrs import define
 
+from cells.rep.drain import DrainMark
 from cells.rep.ended import EndedBook
 from cells.rep.epoch import EpochFence
 from cells.rep.lease import Lease
@@ -18,12 +19,12 @@ class Admission:
     fence: EpochFence
     lease: Lease
     ended: EndedBook
-    draining: bool = field(default=False, init=False)
+    drain: DrainMark
 
     def admit(self, work: Work) -> None:
         """Let the work in. Raises StaleEpoch, CellDraining, HandleTaken or ClaimLost; nothing was changed then."""
         self.fence.admit(work.epoch)
-        if self.draining:
+        if self.drain.on:
             raise CellDraining("takes no work while it drains", outcome=Outcome.NOT_STARTED, retry_after_s=5.0)
         if self.ended.has(work.instance_guid):
             raise HandleTaken("this instance ran here and has ended", outcome=Outcome.NOT_STARTED)

@@ -13,6 +13,7 @@ from cells.executor.outcomes import outcome_of
 from cells.garden.spec import Container
 from cells.rep import kept, translate
 from cells.rep.books import Books
+from cells.rep.drain import DrainMark
 from cells.rep.epoch import EpochFence
 from cells.rep.instances import Instance, InstanceEvent
 from cells.rep.watch import Watcher
@@ -31,6 +32,7 @@ class Adoption:
     executor: Executor
     books: Books
     fence: EpochFence
+    drain: DrainMark
     watcher: Watcher
     clock: Clock
     log: structlog.stdlib.BoundLogger
@@ -39,6 +41,7 @@ class Adoption:
         """Return when every container is in the books or gone."""
         self.fence.load()
         self.books.ended.load()
+        self.drain.load()
         containers = await self.garden.start()
         for warning in self.garden.warnings():
             self.log.warning("host_less_safe", warning=warning)

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import structlog
 from aiohttp import web
-from attrs import define, frozen
+from attrs import define
 
 from cells.executor.backend import ContainerBackend
 from cells.garden.spec import LogLine
@@ -21,28 +21,14 @@ from diego_py import wire
 from diego_py.call import Call
 from diego_py.errors import ContainerNotFound, DiegoError, InvalidHeader, RepFailed
 from diego_py.http import headers
-from diego_py.http.server import Route, answer, decode, read_json
+from diego_py.http.server import Route, answer, decode, invalid_fields, read_json
+from diego_py.models import validation
 from diego_py.models.identifiers import InstanceGuid, is_guid
-from diego_py.models.work import Work
+from diego_py.models.work import Drain, Draining, EgressChange, Work
 
 NDJSON = "application/x-ndjson"
 TAIL_DEFAULT = 100
 TAIL_MAX = 100_000
-
-
-@frozen(kw_only=True)
-class Drain:
-    """Whether the cell shall take no new work."""
-
-    draining: bool
-
-
-@frozen(kw_only=True)
-class Draining:
-    """What the cell does now, and how many instances it still has."""
-
-    draining: bool
-    instances: int
 
 
 @define
@@ -62,6 +48,7 @@ class RepApi:
             Route("GET", "/v1/state", "state", self.state, RepFailed, counted=False),
             Route("POST", "/v1/instances", "run_instance", self.run, RepFailed),
             Route("POST", f"{path}/stop", "stop_instance", self.stop, RepFailed, counted=False),
+            Route("PUT", f"{path}/egress", "set_egress", self.set_egress, RepFailed),
             Route("GET", f"{path}/logs", "logs", self.logs, RepFailed, counted=False),
             Route("GET", "/v1/containers", "list_containers", self.containers, RepFailed),
             Route("POST", "/v1/drain", "drain", self.drain, RepFailed, counted=False),
@@ -80,16 +67,24 @@ class RepApi:
         """200 when the container is gone. Idempotent."""
         return answer(await self.work.stop_instance(call, _guid(request)))
 
+    async def set_egress(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """200 when the instance may reach what these rules say, and nothing that only the former ones said."""
+        change = decode(EgressChange, await read_json(request))
+        if bad := validation.validate(change):
+            raise invalid_fields(bad)
+        await self.work.set_egress(call, _guid(request), change.egress_rules)
+        return answer(change)
+
     async def containers(self, request: web.Request, call: Call) -> web.StreamResponse:
         """Every container, as garden has it, with what it uses."""
         found = self.garden.containers()
         return answer({"items": [translate.describe(one, self.garden.usage(one.handle)) for one in found]})
 
     async def drain(self, request: web.Request, call: Call) -> web.StreamResponse:
-        """Take no new work, or take it again. Instances that run are left alone."""
-        self.admission.draining = decode(Drain, await read_json(request)).draining
+        """Take no new work, or take it again, also after a restart. Instances that run are left alone."""
+        self.admission.drain.set(decode(Drain, await read_json(request)).draining)
         self.books.changed.set()
-        return answer(Draining(draining=self.admission.draining, instances=len(self.books.instances)))
+        return answer(Draining(draining=self.admission.drain.on, instances=len(self.books.instances)))
 
     async def logs(self, request: web.Request, call: Call) -> web.StreamResponse:
         """One JSON object a line; also of a container that is gone. With `follow`, until it is or the reader leaves."""

@@ -68,7 +68,7 @@ class Sync:
     def snapshot(self) -> CellReport:
         """Everything as of now, under a sequence number of its own."""
         return CellReport(
-            presence=self.presence.now(self.admission.draining),
+            presence=self.presence.now(self.admission.drain.on),
             sequence=self.books.reservations.next_sequence(),
             available=self.books.reservations.available(),
             instances=tuple(instance.report() for instance in self.books.instances),

@@ -22,7 +22,8 @@ from cells.rep.instances import Identity, Instance, InstanceEvent
 from cells.rep.shared import SharedWork
 from cells.rep.watch import Watcher
 from diego_py.call import Budget, Call
-from diego_py.errors import DiegoError, HandleTaken, Outcome, StoppedWhileStarting
+from diego_py.errors import ContainerNotFound, DiegoError, HandleTaken, Outcome, StoppedWhileStarting
+from diego_py.models.egress import SecurityGroupRule
 from diego_py.models.identifiers import CellId, InstanceGuid
 from diego_py.models.work import ClaimRequest, InstanceState, Started, Stopped, Work
 from diego_py.service.run import OwnedTasks
@@ -153,6 +154,15 @@ class CellWork:
             self.books.forget(instance.guid)
         self.books.changed.set()
         return Stopped(instance_guid=guid, existed=existed)
+
+    async def set_egress(self, call: Call, guid: InstanceGuid, rules: tuple[SecurityGroupRule, ...]) -> None:
+        """Change what a running instance may reach; one that is starting is waited for. Raises ContainerNotFound."""
+        async with call.within_budget("set_egress"):
+            await self._starts.settled(guid)
+            instance = self.books.instances.get(guid)
+            if instance is None or instance.state is not InstanceState.RUNNING:
+                raise ContainerNotFound(f"no instance {guid} runs here", outcome=Outcome.NOT_STARTED)
+            await self.executor.garden.set_egress(call, guid, [translate.egress_of(rule) for rule in rules])
 
     async def _settled_end(self, guid: InstanceGuid) -> None:
         instance = self.books.instances.get(guid)

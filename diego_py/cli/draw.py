@@ -171,6 +171,8 @@ def _instances(instances: Sequence[Mapping[str, Any]]) -> Iterator[Line]:
     yield Line("  instances", HEAD)
     for instance in instances[:INSTANCES_SHOWN_MAX]:
         told = " ".join(str(instance[key]) for key in ("cell_id", "code", "detail") if instance.get(key))
+        if serving := instance.get("serving"):
+            told += f"; the old one still serves (revision {serving.get('revision')})"
         failed = instance.get("state") == "FAILED"
         yield Line(f"    {instance.get('index')}  {instance.get('state')}  {told}".rstrip(), BAD if failed else "")
     if len(instances) > INSTANCES_SHOWN_MAX:

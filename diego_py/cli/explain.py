@@ -13,7 +13,7 @@ from diego_py.cli.session import Session, with_session
 from diego_py.clients.bbs import BbsClient
 from diego_py.clients.bbs_answers import StoredFailure
 from diego_py.errors import DesiredLRPNotFound
-from diego_py.models.actual_lrp import ActualLRP, ActualLRPState
+from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, Presence
 from diego_py.models.desired_lrp import DesiredLRP
 
 
@@ -47,11 +47,11 @@ def standing(guid: str, desired: DesiredLRP | None, found: Sequence[ActualLRP], 
     if desired is None:
         return [Line(f"{guid} is not desired any more", HEAD)]
     lines = [Line(f"{guid}: {desired.definition.instances} instance(s) desired", HEAD)]
-    for instance in sorted(found, key=lambda instance: instance.index):
+    for instance in sorted(found, key=lambda instance: (instance.index, instance.presence)):
         lines.append(_state(instance, now))
-        why = instances.reason(instance, now, characters=2_000)
-        if why:
-            lines.append(Line(f"     {why}"))
+        for why in (instances.reason(instance, now, characters=2_000), instances.outdated(instance, desired)):
+            if why:
+                lines.append(Line(f"     {why}"))
     return lines
 
 
@@ -70,6 +70,8 @@ def history(stored: Sequence[StoredFailure]) -> list[Line]:
 def _state(instance: ActualLRP, now: datetime) -> Line:
     since = f"since {instance.since:%Y-%m-%d %H:%M:%S} UTC ({instances.ago(instance.since, now)})"
     where = f" on {instance.cell_id}" if instance.cell_id else ""
+    if instance.presence is not Presence.ORDINARY:
+        where += f" ({instance.presence})"
     good = instance.state is ActualLRPState.RUNNING
     return Line(f"  {instance.index}  {instance.state}{where} {since}", GOOD if good else BAD)
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from diego_py.cli import table
-from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, NetInfo
+from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, NetInfo, Presence
+from diego_py.models.desired_lrp import DesiredLRP
 
 TITLES = ("PROCESS_GUID", "INDEX", "STATE", "SINCE", "CELL", "ADDRESS", "REASON")
 REASON_CHARACTERS_MAX = 72
@@ -47,6 +48,17 @@ def reason(instance: ActualLRP, now: datetime, characters: int = REASON_CHARACTE
     if instance.next_attempt_at is not None:
         told = f"{told}; next attempt {until(instance.next_attempt_at, now)}" if told else "waits"
     return told
+
+
+def outdated(instance: ActualLRP, desired: DesiredLRP) -> str:
+    """Why it runs an old definition, if it does, and what to do about it."""
+    if instance.revision == desired.revision or instance.state is not ActualLRPState.RUNNING:
+        return ""
+    told = f"runs revision {instance.revision} of the definition, {desired.revision} is desired"
+    if instance.presence is not Presence.ORDINARY:
+        return f"{told}; serves until its replacement runs"
+    why = str((instance.failure or {}).get("detail") or "a replacement was not finished")
+    return f"{told}: {why}; diego deploy it again"
 
 
 def addresses(net_info: NetInfo | None) -> str:

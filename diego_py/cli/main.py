@@ -18,6 +18,7 @@ from diego_py.errors import DiegoError
 COMMANDS = {
     "up": "Run Postgres, a BBS and cells on this machine.",
     "desire": "Run an LRP; returns when all of its instances run.",
+    "deploy": "Make an LRP be as a definition says, instance by instance.",
     "plan": "Say where the auction would place an LRP, and why not elsewhere.",
     "ps": "List what runs, with state, since when, and why.",
     "logs": "Read what an instance wrote.",

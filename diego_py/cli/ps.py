@@ -28,9 +28,14 @@ def ps(session: Session, guid: str | None, domain: str | None, cell_id: str | No
         return desired, await bbs.actual_lrps(guid, domain=domain, cell_id=cell_id, state=state)
 
     desired, found = session.run("read instances", read)
-    lines = [_summary(desired, found)] if desired else []
+    lines = [_summary(desired, found), *_outdated(desired, found)] if desired else []
     rows = instances.lines(found, datetime.now(UTC)) if found else [] if desired else ["nothing runs; diego desire -h"]
     session.say({"desired_lrp": desired, "actual_lrps": found}, [*lines, *rows])
+
+
+def _outdated(desired: DesiredLRP, found: list[ActualLRP]) -> list[Line]:
+    old = [(instance.index, instances.outdated(instance, desired)) for instance in found]
+    return [Line(f"  {index} {told}", BAD) for index, told in old if told]
 
 
 def _summary(desired: DesiredLRP, found: list[ActualLRP]) -> Line:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import click
@@ -33,8 +33,11 @@ def is_watched() -> bool:
 
 
 @contextmanager
-def waiting(what: str) -> Iterator[None]:
-    """While the body runs, a line on the terminal that says for what we wait and for how long; nothing in a pipe."""
+def waiting(what: str | Callable[[], str]) -> Iterator[None]:
+    """While the body runs, a line on the terminal that says for what we wait and for how long; nothing in a pipe.
+
+    Where `what` is asked again each time, the line says how far it is.
+    """
     if not is_watched():
         yield
         return
@@ -46,7 +49,7 @@ def waiting(what: str) -> Iterator[None]:
 
     def line() -> Text:
         took = draw.duration((time.monotonic() - began_s) * 1000)
-        return Text.assemble(("  … ", "cyan"), what, (f"   {took}", "dim"))
+        return Text.assemble(("  … ", "cyan"), what if isinstance(what, str) else what(), (f"   {took}", "dim"))
 
     with Live(console=Console(stderr=True), get_renderable=line, transient=True, refresh_per_second=10):
         yield

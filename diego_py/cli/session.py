@@ -41,7 +41,7 @@ class Session:
     def is_json(self) -> bool:
         return self.output == JSON
 
-    def run(self, what: str, work: Callable[[BbsClient], Awaitable[T]], quiet: bool = False) -> T:
+    def run(self, what: str | Callable[[], str], work: Callable[[BbsClient], Awaitable[T]], quiet: bool = False) -> T:
         """Do `work` with a client of the BBS; on a terminal, say for what we wait unless the work itself prints."""
 
         async def connected() -> T:

@@ -83,6 +83,29 @@ class BbsClient:
         answer = await self._change("desire", "POST", path, wire.encode_revealed(whole), extra, budget_s)
         return decoded(Placed, answer.body)
 
+    async def replace(
+        self,
+        definition: Definition,
+        *,
+        strategy: str | None = None,
+        max_in_flight: int = 1,
+        if_match: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Placed:
+        """Make an LRP be as this definition says; create it if there is none. Returns when every instance is.
+
+        `strategy` is `rolling` (each new instance serves before its old one stops) or `recreate`; None: as the
+        definition says. At the first new instance that fails it raises ReplaceFailed, and the old ones go on serving.
+        """
+        whole = _definition(definition)
+        query = {"strategy": strategy, "max_in_flight": max_in_flight}
+        extra = {headers.IDEMPOTENCY_KEY: idempotency_key or secrets.token_hex(16)}
+        extra |= {"If-Match": if_match} if if_match else {}
+        rounds = -(-max(1, whole.instances) // max_in_flight)
+        budget_s = BUDGET_S + rounds * (whole.start_timeout_ms / 1000 or BUDGET_S)
+        path, body = _with_query(_lrp(whole.process_guid), query), wire.encode_revealed(whole)
+        return decoded(Placed, (await self._change("replace", "PUT", path, body, extra, budget_s)).body)
+
     async def submit(self, definition: Definition, *, idempotency_key: str | None = None) -> str:
         """Hand in an LRP without waiting for its instances. Returns the path at which it can be read."""
         extra = {headers.IDEMPOTENCY_KEY: idempotency_key or secrets.token_hex(16), headers.PREFER: "respond-async"}

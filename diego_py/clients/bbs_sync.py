@@ -41,6 +41,10 @@ class SyncBbs:
         """As BbsClient.desire: returns when every instance is RUNNING."""
         return self._run(self._client.desire(definition, on_failure=on_failure, idempotency_key=idempotency_key))
 
+    def replace(self, definition: Definition, *, max_in_flight: int = 1, if_match: str | None = None) -> Placed:
+        """As BbsClient.replace: returns when every instance runs as this definition says."""
+        return self._run(self._client.replace(definition, max_in_flight=max_in_flight, if_match=if_match))
+
     def get(self, process_guid: str) -> DesiredLRP:
         return self._run(self._client.get(process_guid))
 

@@ -13,8 +13,9 @@ from diego_py import wire
 from diego_py.call import Call
 from diego_py.errors import BadAnswer, DiegoError, Outcome
 from diego_py.http.client import HopClient, Peer
+from diego_py.models.egress import SecurityGroupRule
 from diego_py.models.identifiers import CellId, InstanceGuid
-from diego_py.models.work import CellReport, Started, Stopped, Work
+from diego_py.models.work import CellReport, Drain, Draining, EgressChange, Started, Stopped, Work
 
 T = TypeVar("T")
 
@@ -42,6 +43,20 @@ class CellClient:
         path = f"/v1/instances/{instance_guid}/stop"
         answer = await self.http.request(call, Peer("rep", cell_id, url), "POST", path, b"{}", op="stop_instance")
         return decoded(Stopped, answer.body)
+
+    async def set_egress(
+        self, call: Call, cell_id: CellId, url: str, instance_guid: InstanceGuid, rules: tuple[SecurityGroupRule, ...]
+    ) -> None:
+        """Have the cell change what an instance may reach; returns when it is so."""
+        body = wire.encode(EgressChange(egress_rules=rules))
+        path = f"/v1/instances/{instance_guid}/egress"
+        await self.http.request(call, Peer("rep", cell_id, url), "PUT", path, body, op="set_egress")
+
+    async def drain(self, call: Call, cell_id: CellId, url: str, draining: bool) -> Draining:
+        """Have the cell take no new work, or take it again."""
+        body = wire.encode(Drain(draining=draining))
+        answer = await self.http.request(call, Peer("rep", cell_id, url), "POST", "/v1/drain", body, op="drain")
+        return decoded(Draining, answer.body)
 
     async def state(self, call: Call, cell_id: CellId, url: str) -> CellReport:
         """What the cell has now."""

@@ -172,6 +172,17 @@ class StillBeingDeleted(ConflictError):
     )
 
 
+class CellIdTaken(ConflictError):
+    """Another process, with another state directory, reports under this cell id; this one's report changed nothing."""
+
+    code = "cell_id_taken"
+    title = "Another cell has this id"
+    next: ClassVar[tuple[Next, ...]] = (
+        Next("Give one of the two cells another cell_id"),
+        Next("If the other one is gone for good, wait until its presence runs out"),
+    )
+
+
 class IllegalTransition(ConflictError):
     """The state table has no such move."""
 

@@ -21,6 +21,32 @@ class UpdateFailed(DiegoError):
     next = (EXPLAIN,)
 
 
+class ReplaceFailed(DiegoError):
+    """A new instance did not come to run, so the replacement stopped there; `subject` says how many are new and old."""
+
+    code = "bbs.replace_failed"
+    title = "The LRP was not replaced"
+    next = (Next("Mend the definition, or deploy the former one again", run="diego deploy -f FILE"), EXPLAIN)
+
+
+class NeverRoutable(DiegoError):
+    """It ran, and its readiness checks did not let requests come to it in time. No crash: readiness never counts."""
+
+    code = "bbs.never_routable"
+    title = "The new instance never became ready"
+    fault = Fault.APP
+    elsewhere = False
+    next = (LOGS, Next("Check port and path of the readiness checks, or give the request more time"))
+
+
+class EvacuationFailed(DiegoError):
+    """The cell is not empty: an instance could not be moved, and serves there still."""
+
+    code = "bbs.evacuation_failed"
+    title = "The cell could not be emptied"
+    next = (CELLS, EXPLAIN)
+
+
 class DeleteFailed(DiegoError):
     """Not every container of the LRP could be shown to be gone."""
 
@@ -136,6 +162,14 @@ class CellDraining(DiegoError):
     fault = Fault.CAPACITY
     retryable = True
     next = (CELLS,)
+
+
+class DrainNotKept(DiegoError):
+    """The cell could not write its mark to disk, so that it would have forgotten it when it starts again."""
+
+    code = "rep.drain_not_kept"
+    title = "The cell cannot keep that it drains"
+    next = (Next("Make room on the file system of the cell's state_dir, then repeat it"),)
 
 
 class ClaimRefused(DiegoError):

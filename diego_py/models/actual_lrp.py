@@ -70,10 +70,22 @@ class Presence(StrEnum):
     """Which of an index's rows this is: each presence has at most one row."""
 
     ORDINARY = "ORDINARY"
+    """The instance: what runs at this index, or waits to."""
     EVACUATING = "EVACUATING"
-    """The old one, which keeps serving while its cell drains."""
+    """The old one, which keeps serving until its replacement runs: its cell drains, or its definition was replaced."""
     SUSPECT = "SUSPECT"
     """On a cell that does not answer; it may still serve."""
+
+
+class PresenceEvent(StrEnum):
+    """What makes another row of an instance. It moves the row as it is; its state stays."""
+
+    DISPLACE = "DISPLACE"
+    """Its replacement is to be started beside it."""
+    SUSPECT = "SUSPECT"
+    """Its cell vanished while it ran."""
+    RECALL = "RECALL"
+    """Its replacement did not come to run; it is the instance again."""
 
 
 class PreferredAddress(StrEnum):
@@ -102,6 +114,21 @@ TRANSITIONS: Final[Mapping[tuple[ActualLRPState, ActualLRPEvent], ActualLRPState
     (ActualLRPState.RUNNING, ActualLRPEvent.RESTART): ActualLRPState.UNCLAIMED,
     (ActualLRPState.CRASHED, ActualLRPEvent.RESTART): ActualLRPState.UNCLAIMED,
 }
+
+
+PRESENCES: Final[Mapping[tuple[Presence, PresenceEvent], Presence]] = {
+    (Presence.ORDINARY, PresenceEvent.DISPLACE): Presence.EVACUATING,
+    (Presence.ORDINARY, PresenceEvent.SUSPECT): Presence.SUSPECT,
+    (Presence.EVACUATING, PresenceEvent.RECALL): Presence.ORDINARY,
+    (Presence.SUSPECT, PresenceEvent.RECALL): Presence.ORDINARY,
+}
+"""Of rows that are RUNNING; no other ever leaves ORDINARY. Out of ORDINARY an UNCLAIMED row takes its place; RECALL
+removes that one. When it is RUNNING instead, the row beside it is removed with its container."""
+
+
+def presence_after(presence: Presence, event: PresenceEvent) -> Presence:
+    """The presence after `event`. Raises IllegalTransition if PRESENCES does not have the pair."""
+    return next_state(PRESENCES, presence, event)
 
 
 def transition(state: ActualLRPState, event: ActualLRPEvent) -> ActualLRPState:
@@ -176,6 +203,8 @@ class ActualLRP:
     """When somebody deleted its LRP or scaled it down; its row goes when its container has."""
     routable: bool = False
     availability_zone: Label = ""
+    revision: Count = 0
+    """Which revision of its desired LRP's definition it was given; lower than the LRP's: it runs an old one."""
     modification_tag: ModificationTag
 
     @property

@@ -56,5 +56,7 @@ class CellPresence:
     """Makes privileged containers."""
     draining: bool = False
     """Takes no new work."""
+    home_id: Label = ""
+    """Of the directory that the cell keeps its state in. Two cells of one id have two of them; only one is taken."""
     boot_id: Name
     """New at each start of the cell process: work of an earlier boot is known to be gone or adopted."""

@@ -157,9 +157,26 @@ class DesiredLRP:
     """A stored DesiredLRP: what the client sent, and what the server adds."""
 
     definition: DesiredLRPDefinition
+    revision: Count = 0
+    """Rises when the definition is replaced by one that needs other containers."""
     modification_tag: ModificationTag
     created_at: datetime
     updated_at: datetime
+
+
+@attrs.frozen(kw_only=True)
+class SchedulingInfo:
+    """What decisions need of a desired LRP; read without its definition. Diego: DesiredLRPSchedulingInfo."""
+
+    process_guid: ProcessGuidField
+    domain: DomainField
+    instances: Instances
+    memory_mb: Megabytes
+    disk_mb: Megabytes
+    rootfs: Url
+    placement_tags: PlacementTags
+    revision: Count
+    modification_tag: ModificationTag
 
 
 @attrs.frozen(kw_only=True)
@@ -172,6 +189,8 @@ class DesiredLRPUpdate:
     metric_tags: MetricTags | None = None
     image_username: Text | None = None
     image_password: ImagePassword | None = attrs.field(default=None, repr=False)
+    egress_rules: Annotated[tuple[SecurityGroupRule, ...], Limits(items_max=EGRESS_RULES_MAX)] | None = None
+    """Changed in the containers that run."""
 
     def rules(self) -> Iterator[FieldError]:
         """Image credentials change together."""
@@ -189,6 +208,15 @@ class DesiredLRPUpdate:
             if (value := getattr(self, field.name)) is not None
         }
         return attrs.evolve(definition, **changes)
+
+
+LIVE_FIELDS: Final = frozenset(field.name for field in attrs.fields(DesiredLRPUpdate)) | {"update_strategy"}
+"""What changes without another container."""
+
+
+def same_containers(one: DesiredLRPDefinition, other: DesiredLRPDefinition) -> bool:
+    """Whether containers made from either definition are alike."""
+    return attrs.evolve(one, **{name: getattr(other, name) for name in LIVE_FIELDS}) == other
 
 
 def validate(definition: DesiredLRPDefinition | DesiredLRPUpdate) -> list[FieldError]:

@@ -9,6 +9,7 @@ import attrs
 from diego_py.models.actual_lrp import NetInfo
 from diego_py.models.cell import CellPresence
 from diego_py.models.desired_lrp import DesiredLRPDefinition
+from diego_py.models.egress import EGRESS_RULES_MAX, SecurityGroupRule
 from diego_py.models.fields import (
     INT32_MAX,
     CellIdField,
@@ -76,6 +77,28 @@ class Stopped:
 
     instance_guid: InstanceGuidField
     existed: bool
+
+
+@attrs.frozen(kw_only=True)
+class EgressChange:
+    """What an instance may reach from now on, in place of what it might before."""
+
+    egress_rules: Annotated[tuple[SecurityGroupRule, ...], Limits(items_max=EGRESS_RULES_MAX)] = ()
+
+
+@attrs.frozen(kw_only=True)
+class Drain:
+    """Whether the cell shall take no new work."""
+
+    draining: bool
+
+
+@attrs.frozen(kw_only=True)
+class Draining:
+    """What the cell does now, and how many instances it still has."""
+
+    draining: bool
+    instances: Count
 
 
 @attrs.frozen(kw_only=True)

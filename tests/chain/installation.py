@@ -106,7 +106,8 @@ class Installation:
         return self.bbs_log.getvalue() + "".join(node.log.getvalue() for node in self.nodes.values())
 
     async def start_bbs(self, **changes: Any) -> None:
-        settings = BbsConfig(dsn=self.dsn, listen_port=0, convergence_interval_s=NEVER_S, stop_grace_s=2.0)
+        quick = {"convergence_interval_s": NEVER_S, "stop_grace_s": 2.0, "route_grace_s": 0.25}
+        settings = BbsConfig(dsn=self.dsn, listen_port=0, **quick)
         log = logger("bbs", settings.id, self.bbs_log)
         self.process = Process(log)
         self.bbs = bbs_app.build(evolve(settings, **changes), SystemClock(), log, self.process)

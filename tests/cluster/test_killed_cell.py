@@ -11,7 +11,7 @@ import pytest
 
 from tests.chain.awaited import process_of, processes_of, until, until_true
 from tests.chain.definitions import HTTP, SERVE, lrp
-from tests.cluster.conftest import NewSite
+from tests.cluster.conftest import QUICK_BBS, NewSite
 from tests.cluster.site import Site, Visitor
 
 pytestmark = pytest.mark.cluster
@@ -31,7 +31,8 @@ def running(rows: list[dict[str, Any]], count: int) -> bool:
     return len(rows) == count and all(row["state"] == "RUNNING" for row in rows)
 
 
-async def test_containers_are_served_while_their_cell_is_replaced(site: Site) -> None:
+async def test_containers_are_served_while_their_cell_is_replaced(new_site: NewSite) -> None:
+    site = await new_site(bbs={**QUICK_BBS, "presence_ttl_s": 30.0})
     before = await site.desired({**WEB, "instances": 2})
     visitors = [Visitor(site.session, url) for row in before for url in addresses(row)]
     async with asyncio.TaskGroup() as group:
@@ -57,8 +58,9 @@ async def test_containers_are_served_while_their_cell_is_replaced(site: Site) ->
     assert site.defects() == []
 
 
-async def test_what_ended_while_the_cell_was_away_is_told(site: Site) -> None:
+async def test_what_ended_while_the_cell_was_away_is_told(new_site: NewSite) -> None:
     """The exit that nobody watched is in a document, and the instance runs again."""
+    site = await new_site(bbs={**QUICK_BBS, "presence_ttl_s": 30.0})
     definition = lrp(script="echo here; exec sleep 734531", memory_mb=16, disk_mb=32)
     (before,) = await site.desired(definition)
     cell_id = before["cell_id"]

@@ -12,7 +12,7 @@ import pytest
 
 from cells.executor import results
 from cells.executor.backend import ContainerBackend
-from cells.garden.spec import ContainerSpec, Limits, Network, ProcessSpec
+from cells.garden.spec import ContainerSpec, EgressRule, Limits, Network, ProcessSpec
 from diego_py.call import Call
 from diego_py.errors import (
     ContainerNotFound,
@@ -56,6 +56,16 @@ async def creates_runs_and_tells_the_exit(backend: ContainerBackend, handle: str
     assert [c.state for c in backend.containers() if c.handle == handle] == ["exited"]
     assert await backend.wait(handle) == ended
     await backend.destroy(call(), handle)
+
+
+async def changes_what_it_may_reach(backend: ContainerBackend, handle: str, rootfs: str) -> None:
+    await backend.create(call(), shell(handle, rootfs, "sleep 1000"))
+    await backend.set_egress(call(), handle, [EgressRule("tcp", ("192.0.2.0/24",), ((80, 80),))])
+    await backend.set_egress(call(), handle, [])
+    await backend.destroy(call(), handle)
+    with pytest.raises(DiegoError) as refused:
+        await backend.set_egress(call(), handle, [])
+    assert isinstance(refused.value.root, ContainerNotFound)
 
 
 async def tells_the_signal(backend: ContainerBackend, handle: str, rootfs: str) -> None:
@@ -239,6 +249,7 @@ async def _fails_as(kind: type[DiegoError], work: Awaitable[object]) -> None:
 
 CONTRACTS: tuple[Contract, ...] = (
     creates_runs_and_tells_the_exit,
+    changes_what_it_may_reach,
     tells_the_signal,
     gives_the_addresses_to_the_environment,
     stops_within_the_grace_time,

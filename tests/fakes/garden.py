@@ -10,7 +10,7 @@ import asyncio
 import io
 import re
 import tarfile
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from itertools import count
 
 from attrs import define, evolve, field
@@ -20,6 +20,7 @@ from cells.garden.spec import (
     Container,
     ContainerSpec,
     DiskUsage,
+    EgressRule,
     ExecResult,
     Exit,
     LogLine,
@@ -58,6 +59,7 @@ class Box:
     ended: asyncio.Event = field(factory=asyncio.Event)
     exit: Exit | None = None
     ignores_term: bool = False
+    egress: tuple[EgressRule, ...] = ()
     launched: list[Launched] = field(factory=list)
     files: dict[str, bytes] = field(factory=dict)
 
@@ -242,6 +244,11 @@ class FakeGarden:
                 described.size = len(content)
                 archive.addfile(described, io.BytesIO(content))
             yield packed.getvalue()
+
+    async def set_egress(self, call: Call, handle: str, rules: Sequence[EgressRule]) -> None:
+        with call.hop("garden", self.cell_id, "set_egress", GardenFailed):
+            await self._scripted("set_egress", handle)
+            self._box(handle).egress = tuple(rules)
 
     async def stop(self, call: Call, handle: str, grace_s: float) -> Exit:
         with call.hop("garden", self.cell_id, "stop", GardenFailed):

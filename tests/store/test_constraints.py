@@ -15,7 +15,7 @@ async def sql(database: Database, statement: str) -> None:
 
 async def two_rows(database: Database) -> None:
     call = Call.begin(SystemClock(), 10_000)
-    values = ("app", "tests", [0, 1], ["guid-0", "guid-1"], ["epoch", "epoch"])
+    values = ("app", "tests", [0, 1], ["guid-0", "guid-1"], ["epoch", "epoch"], 0)
     await database.run(call, "insert", lambda tx: tx.actual_lrps.insert_unclaimed(*values))
 
 

@@ -18,6 +18,7 @@ from bbs.store.database import Database
 from bbs.store.failures import Filter as FailureFilter
 from bbs.store.idempotency import IdempotencyKey, StoredAnswer
 from bbs.store.transaction import Store
+from bbs.succession import Succession
 from diego_py.errors import DiegoError
 from diego_py.models.actual_lrp import ActualLRP
 from diego_py.models.desired_lrp import DesiredLRPUpdate
@@ -37,6 +38,10 @@ CELLS = st.sampled_from(["cell-1", "cell-2"])
 KEYS = st.sampled_from(["key-1", "key-2"])
 ROW = st.integers(0, 5)
 TABLES = ("actual_lrps", "desired_lrps", "cells", "failures", "idempotency_keys", "domains")
+
+
+def succession(scene: Scene) -> Succession:
+    return Succession(scene.store, scene.lifecycle)
 
 
 class TwoStores(RuleBasedStateMachine):
@@ -149,6 +154,27 @@ class TwoStores(RuleBasedStateMachine):
     def restart(self, row: int) -> None:
         self.on_row(row, lambda s, lrp: s.lifecycle.restart(s.call, lrp.process_guid, lrp.index))
 
+    @rule(guid=GUIDS, instances=st.integers(0, 3), memory_mb=st.sampled_from([0, 64]))
+    def replace(self, guid: str, instances: int, memory_mb: int) -> None:
+        self.both(lambda s: succession(s).replace(s.call, definition(guid, instances, memory_mb=memory_mb)))
+
+    @rule(row=ROW, revision=st.integers(0, 2))
+    def displace(self, row: int, revision: int) -> None:
+        self.on_row(row, lambda s, lrp: succession(s).displace(s.call, lrp, revision))
+
+    @rule(row=ROW)
+    def suspect(self, row: int) -> None:
+        id = self.number()
+        self.on_row(row, lambda s, lrp: succession(s).suspect(s.call, lrp, None, problem(s.call, f"f{id}")))
+
+    @rule(row=ROW)
+    def recall(self, row: int) -> None:
+        self.on_row(row, lambda s, lrp: succession(s).recall(s.call, lrp))
+
+    @rule(row=ROW)
+    def drop(self, row: int) -> None:
+        self.on_row(row, lambda s, lrp: succession(s).drop(s.call, lrp))
+
     @rule(row=ROW)
     def remove(self, row: int) -> None:
         self.on_row(row, lambda s, lrp: s.lifecycle.remove(s.call, lrp.process_guid, lrp.index, lrp.instance_guid))
@@ -183,7 +209,8 @@ class TwoStores(RuleBasedStateMachine):
         async def everything(s: Scene) -> object:
             async def read(tx: Any) -> object:
                 return (
-                    await tx.desired_lrps.list_all(),
+                    await tx.desired_lrps.list_page(),
+                    await tx.desired_lrps.list_scheduling_infos(),
                     await tx.actual_lrps.list_page(Filter(), with_failure=True),
                     await tx.cells.list_all(),
                     await tx.failures.list_page(FailureFilter()),
@@ -191,7 +218,7 @@ class TwoStores(RuleBasedStateMachine):
 
             return await s.store.snapshot(s.call, "read", read)
 
-        _, rows, _, _ = self.both(everything)
+        _, _, rows, _, _ = self.both(everything)
         self.seen = [*self.seen[-4:], *rows]
 
     def number(self) -> int:

@@ -40,6 +40,7 @@ class MemoryActualLRPs:
         indices: Sequence[int],
         instance_guids: Sequence[str | None],
         tag_epochs: Sequence[str],
+        revision: int,
     ) -> list[ActualLRP]:
         await self.core.statement(process_guid, domain, *instance_guids)
         inserted = []
@@ -55,6 +56,7 @@ class MemoryActualLRPs:
                 state=ActualLRPState.UNCLAIMED,
                 instance_guid=None if instance_guid is None else InstanceGuid(instance_guid),
                 since=self.core.now(),
+                revision=revision,
                 modification_tag=ModificationTag(epoch=epoch, index=0),
             )
             self._write(key, Row(lrp, None))
@@ -66,9 +68,9 @@ class MemoryActualLRPs:
         row = self.core.get(TABLE, (process_guid, index, presence))
         return None if row is None else self._with_failure(row)
 
-    async def lock(self, process_guid: str, index: int) -> Locked | None:
+    async def lock(self, process_guid: str, index: int, presence: str = "ORDINARY") -> Locked | None:
         await self.core.statement(process_guid)
-        row = await self.core.lock(TABLE, (process_guid, index, Presence.ORDINARY.value))
+        row = await self.core.lock(TABLE, (process_guid, index, str(presence)))
         return None if row is None else Locked(row.lrp, row.failure_id, self.core.now())
 
     async def list_page(
@@ -131,10 +133,27 @@ class MemoryActualLRPs:
         tag = evolve(lrp.modification_tag, index=lrp.modification_tag.index + 1)
         return evolve(lrp, stop_asked_at=self.core.now() if asked else None, modification_tag=tag)
 
-    async def delete(self, process_guid: str, index: int, instance_guid: str | None) -> bool:
+    async def move(self, row: ActualLRP, presence: str, failure_id: str | None) -> None:
+        await self.core.statement(presence)
+        key = (row.process_guid, row.index, row.presence.value)
+        stored = await self.core.lock(TABLE, key)
+        if stored is None:
+            return
+        await self._delete(key, lambda row: True)
+        there = (row.process_guid, row.index, str(presence))
+        await self.core.take(TABLE, there)
+        if self.core.get(TABLE, there) is not None:
+            raise ConstraintViolated("UniqueViolation: actual_lrps_pkey")
+        lrp: ActualLRP = stored.lrp
+        moved = evolve(lrp, presence=Presence(presence), modification_tag=lrp.modification_tag.next())
+        self._write(there, Row(moved, failure_id))
+
+    async def delete(
+        self, process_guid: str, index: int, instance_guid: str | None, presence: str = "ORDINARY"
+    ) -> bool:
         await self.core.statement(process_guid, instance_guid)
         return await self._delete(
-            (process_guid, index, Presence.ORDINARY.value),
+            (process_guid, index, str(presence)),
             lambda row: instance_guid is None or row.lrp.instance_guid == instance_guid,
         )
 
@@ -178,7 +197,7 @@ def check(lrp: ActualLRP) -> None:
         and (lrp.net_info is not None) == running
         and (running or not lrp.routable)
         and (lrp.placement_error is None or lrp.state is ActualLRPState.UNCLAIMED)
-        and (lrp.presence is Presence.ORDINARY or lrp.state is not ActualLRPState.UNCLAIMED)
+        and (lrp.presence is Presence.ORDINARY or running)
         and lrp.index >= 0
     )
     if not kept:

@@ -29,6 +29,8 @@ class Row:
     def takes(self, report: CellReport, now: datetime) -> bool:
         """Whether the report is newer than this."""
         boot_id = report.presence.boot_id
+        if self.record.presence.home_id != report.presence.home_id and self.expires_at > now:
+            return False
         if boot_id == self.boot_id:
             return self.record.sequence <= report.sequence
         return self.former_boot_id != boot_id or self.expires_at <= now

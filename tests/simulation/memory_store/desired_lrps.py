@@ -6,9 +6,8 @@ from typing import Final
 
 from attrs import evolve, frozen
 
-from bbs.store.desired_lrps import SchedulingInfo
 from diego_py.errors import AlreadyExists
-from diego_py.models.desired_lrp import DesiredLRP, DesiredLRPDefinition
+from diego_py.models.desired_lrp import DesiredLRP, DesiredLRPDefinition, SchedulingInfo
 from diego_py.models.workload import ModificationTag
 from tests.simulation.memory_store.engine import MemoryTransactionCore
 
@@ -51,10 +50,6 @@ class MemoryDesiredLRPs:
         )
         return list(found)[:limit]
 
-    async def list_all(self) -> list[DesiredLRP]:
-        await self.core.statement()
-        return self._all()
-
     async def list_scheduling_infos(self) -> list[SchedulingInfo]:
         await self.core.statement()
         return [
@@ -66,12 +61,13 @@ class MemoryDesiredLRPs:
                 disk_mb=desired.definition.disk_mb,
                 rootfs=desired.definition.rootfs,
                 placement_tags=tuple(desired.definition.placement_tags),
+                revision=desired.revision,
                 modification_tag=desired.modification_tag,
             )
             for desired in self._all()
         ]
 
-    async def update(self, definition: DesiredLRPDefinition) -> DesiredLRP | None:
+    async def update(self, definition: DesiredLRPDefinition, revision: int) -> DesiredLRP | None:
         await self.core.statement(definition.process_guid)
         changed = await self.core.update(
             TABLE,
@@ -80,6 +76,7 @@ class MemoryDesiredLRPs:
             lambda row: evolve(
                 row,
                 definition=definition,
+                revision=revision,
                 modification_tag=row.modification_tag.next(),
                 updated_at=self.core.now(),
             ),

@@ -22,14 +22,14 @@ NET_INFO = NetInfo(address="10.0.0.1")
 CELLS = ("cell-1", "cell-2")
 
 MOVES: dict[ActualLRPEvent, Callable[[ActualLRP], ActualLRP]] = {
-    ActualLRPEvent.OFFER: lambda row: moves.offered(row, "new", NOW),
+    ActualLRPEvent.OFFER: lambda row: moves.offered(row, "new", 1, NOW),
     ActualLRPEvent.CLAIM: lambda row: moves.claimed(row, "cell-1", NOW),
     ActualLRPEvent.START: lambda row: moves.started(row, "cell-1", NET_INFO, "z1", NOW),
     ActualLRPEvent.FAIL: lambda row: moves.failed(row, "why", None, NOW),
     ActualLRPEvent.CRASH: lambda row: moves.crashed(row, "why", NOW, CrashPolicy()),
     ActualLRPEvent.LOSE: lambda row: moves.lost(row, "why", NOW),
     ActualLRPEvent.RETRY: lambda row: moves.retried(row, NOW),
-    ActualLRPEvent.RESTART: lambda row: moves.restarted(row, "new", NOW),
+    ActualLRPEvent.RESTART: lambda row: moves.restarted(row, "new", 1, NOW),
 }
 
 

@@ -85,10 +85,11 @@ def test_every_failed_instance_has_a_document_and_the_first_lists_all(call: Call
     assert [[frame["hop"] for frame in document["chain"]] for document in documents] == [["bbs", "auction"]] * 2
     assert [document["subject"]["index"] for document in documents] == [1, 2]
     assert documents[0]["instances"] == [
-        {"index": 0, "instance_guid": "web-0", "state": "RUNNING", "cell_id": "cell-1"},
+        {"index": 0, "instance_guid": "web-0", "revision": 0, "state": "RUNNING", "cell_id": "cell-1"},
         {
             "index": 1,
             "instance_guid": "web-1",
+            "revision": 0,
             "state": "FAILED",
             "code": "rep.work_failed",
             "detail": "run it",
@@ -96,6 +97,7 @@ def test_every_failed_instance_has_a_document_and_the_first_lists_all(call: Call
         {
             "index": 2,
             "instance_guid": "web-2",
+            "revision": 0,
             "state": "FAILED",
             "code": "auction.no_cell_fits",
             "detail": "no room",

@@ -8,9 +8,8 @@ from attrs import evolve
 from hypothesis import strategies as st
 
 from bbs.convergence.plan import Plan, Snapshot
-from diego_py.models.actions import Action, RunAction
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, NetInfo, Presence
-from diego_py.models.desired_lrp import DesiredLRP, DesiredLRPDefinition
+from diego_py.models.desired_lrp import SchedulingInfo
 from diego_py.models.identifiers import CellId, Domain, InstanceGuid, ProcessGuid
 from diego_py.models.workload import ModificationTag
 
@@ -20,16 +19,17 @@ CELLS = [CellId(f"cell-{n}") for n in range(5)]
 GUIDS = [ProcessGuid(name) for name in ("web", "worker", "cron")]
 
 
-def desired(guid: str = "web", instances: int = 1, domain: Domain = FRESH) -> DesiredLRP:
-    definition = DesiredLRPDefinition(
+def desired(guid: str = "web", instances: int = 1, domain: Domain = FRESH) -> SchedulingInfo:
+    return SchedulingInfo(
         process_guid=ProcessGuid(guid),
         domain=domain,
-        rootfs="preloaded:x",
         instances=instances,
-        action=Action(run=RunAction(path="/x", user="root")),
-    )
-    return DesiredLRP(
-        definition=definition, modification_tag=ModificationTag(epoch="e", index=0), created_at=NOW, updated_at=NOW
+        memory_mb=0,
+        disk_mb=0,
+        rootfs="preloaded:x",
+        placement_tags=(),
+        revision=0,
+        modification_tag=ModificationTag(epoch="e", index=0),
     )
 
 
@@ -47,16 +47,17 @@ def row(
         "instance_guid": InstanceGuid("i") if placed else None,
         "cell_id": cell_id if placed else None,
         "net_info": NetInfo(address="10.0.0.1") if state is ActualLRPState.RUNNING else None,
+        "routable": state is ActualLRPState.RUNNING,
         "modification_tag": ModificationTag(epoch="e", index=0),
     }
     return ActualLRP(**(told | other))
 
 
-def snapshot(rows: Sequence[ActualLRP] = (), wanted: Sequence[DesiredLRP] = (), **other: Any) -> Snapshot:
+def snapshot(rows: Sequence[ActualLRP] = (), wanted: Sequence[SchedulingInfo] = (), **other: Any) -> Snapshot:
     """A reading of a cluster whose cells are all live and whose leader may lose cells."""
     told: dict[str, Any] = {
         "now": NOW,
-        "desired": {lrp.definition.process_guid: lrp for lrp in wanted},
+        "desired": {lrp.process_guid: lrp for lrp in wanted},
         "actuals": tuple(rows),
         "live_cells": frozenset(CELLS),
         "known_cells": frozenset(CELLS),
@@ -76,7 +77,7 @@ def rows(draw: st.DrawFn) -> ActualLRP:
         draw(st.integers(0, 3)),
         draw(st.sampled_from(CELLS)),
         domain=draw(st.sampled_from([FRESH, STALE])),
-        presence=Presence.ORDINARY if state is ActualLRPState.UNCLAIMED else draw(st.sampled_from(Presence)),
+        presence=Presence.ORDINARY if state is not ActualLRPState.RUNNING else draw(st.sampled_from(Presence)),
         seconds_ago=draw(st.integers(0, 60)),
         crash_count=draw(st.integers(0, 5)),
         next_attempt_at=None if offset_s is None else NOW + timedelta(seconds=offset_s),
@@ -97,16 +98,20 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
         live_cells=draw(st.frozensets(st.sampled_from(sorted(known)))) if known else frozenset(),
         fresh_domains=draw(st.frozensets(st.sampled_from([FRESH, STALE]))),
         may_lose_cells=draw(st.booleans()),
+        draining_cells=draw(st.frozensets(st.sampled_from(CELLS))),
     )
 
 
 def carried_out(plan: Plan, before: Snapshot) -> Snapshot:
     """The same cluster after every step of `plan` went as it should: placed on a live cell, or put off without one."""
-    gone = {_key(step.row) for step in (*plan.stop, *plan.lose, *plan.retry, *plan.place)}
-    again = [_started(before, step.row) for step in (*plan.lose, *plan.retry, *plan.place)]
+    beside = (*plan.suspect, *plan.recall, *plan.settle, *plan.drop)
+    gone = {_key(step.row) for step in (*plan.stop, *plan.lose, *plan.retry, *plan.place, *beside)}
+    gone |= {(step.row.process_guid, step.row.index, Presence.ORDINARY) for step in plan.recall}
+    again = [_started(before, step.row) for step in (*plan.suspect, *plan.lose, *plan.retry, *plan.place)]
+    again += [evolve(step.row, presence=Presence.SUSPECT) for step in plan.suspect]
+    again += [evolve(step.row, presence=Presence.ORDINARY) for step in plan.recall]
     new = [
-        _started(before, row(ActualLRPState.UNCLAIMED, item.desired.definition.process_guid, item.index))
-        for item in plan.create
+        _started(before, row(ActualLRPState.UNCLAIMED, item.process_guid, item.index)) for item in plan.create
     ]
     kept = [actual for actual in before.actuals if _key(actual) not in gone]
     return evolve(before, actuals=(*kept, *again, *new))

@@ -2,11 +2,12 @@
 
 from collections import Counter
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
 
-from bbs.convergence.plan import MASS_LOSS_FRACTION, STALE_UNCLAIMED_S, STOP_PATIENCE_S, Plan, Snapshot, plan
+from bbs.convergence.plan import MASS_LOSS_FRACTION, STALE_UNCLAIMED_S, STOP_PATIENCE_S, Plan, Snapshot, Step, plan
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, Presence
 from tests.unit.bbs.convergence.snapshots import (
     CELLS,
@@ -26,33 +27,39 @@ RUNNING, UNCLAIMED = ActualLRPState.RUNNING, ActualLRPState.UNCLAIMED
 
 def buckets(planned: Plan) -> dict[str, list[str]]:
     """The buckets that are not empty, with the reasons."""
-    names = ("lose", "retry", "place", "stop", "held")
+    names = ("suspect", "lose", "recall", "settle", "drop", "retry", "place", "stop", "held")
     told = {name: [step.reason for step in getattr(planned, name)] for name in names}
-    told["create"] = [f"{item.desired.definition.process_guid}/{item.index}" for item in planned.create]
+    told["create"] = [f"{item.process_guid}/{item.index}" for item in planned.create]
     return {name: reasons for name, reasons in told.items() if reasons}
+
+
+def steps_of(planned: Plan) -> list[Step]:
+    beside = [*planned.suspect, *planned.recall, *planned.settle, *planned.drop]
+    return [*beside, *planned.lose, *planned.retry, *planned.place, *planned.stop, *planned.held]
 
 
 def wanted(cluster: Snapshot, actual: ActualLRP) -> bool:
     lrp = cluster.desired.get(actual.process_guid)
-    return lrp is not None and actual.index < lrp.definition.instances
+    return lrp is not None and actual.index < lrp.instances
 
 
 @given(snapshots())
 def test_never_more_is_started_than_is_desired(cluster: Snapshot) -> None:
     planned = plan(cluster)
-    started = [(step.row.process_guid, step.row.index) for step in (*planned.lose, *planned.retry, *planned.place)]
-    started += [(item.desired.definition.process_guid, item.index) for item in planned.create]
+    placed = (*planned.suspect, *planned.lose, *planned.retry, *planned.place)
+    started = [(step.row.process_guid, step.row.index) for step in placed]
+    started += [(item.process_guid, item.index) for item in planned.create]
     assert len(started) == len(set(started))
     for guid, index in started:
-        assert index < cluster.desired[guid].definition.instances
-    for step in (*planned.lose, *planned.retry, *planned.place):
+        assert index < cluster.desired[guid].instances
+    for step in placed:
         assert step.row.presence is Presence.ORDINARY
 
 
 @given(snapshots())
 def test_a_row_is_in_one_bucket_at_most_and_has_a_reason_there(cluster: Snapshot) -> None:
     planned = plan(cluster)
-    steps = [*planned.lose, *planned.retry, *planned.place, *planned.stop, *planned.held]
+    steps = steps_of(planned)
     keys = Counter((step.row.process_guid, step.row.index, step.row.presence) for step in steps)
     assert max(keys.values(), default=1) == 1
     assert all(step.reason for step in steps)
@@ -73,11 +80,11 @@ def test_only_what_was_on_dead_cells_is_lost_and_only_while_the_valve_is_open(cl
     dead = cluster.known_cells - cluster.live_cells
     closed = len(dead) > 1 and len(dead) > MASS_LOSS_FRACTION * len(cluster.known_cells)
     if not cluster.may_lose_cells or closed:
-        assert planned.lose == ()
+        assert (planned.lose, planned.suspect) == ((), ())
         assert bool(planned.valve) is bool(dead)
     else:
         assert not planned.valve
-    for step in planned.lose:
+    for step in (*planned.lose, *planned.suspect):
         assert step.row.cell_id not in cluster.live_cells
         assert step.row.state in (CLAIMED, RUNNING)
 
@@ -85,7 +92,7 @@ def test_only_what_was_on_dead_cells_is_lost_and_only_while_the_valve_is_open(cl
 @given(snapshots())
 def test_what_is_as_it_should_be_is_left_alone(cluster: Snapshot) -> None:
     planned = plan(cluster)
-    touched = [step.row for step in (*planned.lose, *planned.retry, *planned.place, *planned.stop, *planned.held)]
+    touched = [step.row for step in steps_of(planned) if step.row.presence is Presence.ORDINARY]
     for actual in cluster.actuals:
         if wanted(cluster, actual) and actual.state in (CLAIMED, RUNNING) and actual.cell_id in cluster.live_cells:
             assert actual not in touched
@@ -104,9 +111,9 @@ def test_what_goes_as_planned_needs_no_further_plan(cluster: Snapshot) -> None:
         indices = [
             actual.index
             for actual in cluster.actuals
-            if actual.process_guid == lrp.definition.process_guid and actual.presence is Presence.ORDINARY
+            if actual.process_guid == lrp.process_guid and actual.presence is Presence.ORDINARY
         ]
-        assert set(range(lrp.definition.instances)) <= set(indices)
+        assert set(range(lrp.instances)) <= set(indices)
         assert len(indices) == len(set(indices))
 
 
@@ -131,7 +138,7 @@ WAITING = [
         {"stop": ["somebody asked for its end at 2026-01-02T03:03:35+00:00"]},
     ),
     (row(CLAIMED, seconds_ago=9_999), {}),
-    (row(RUNNING, presence=Presence.EVACUATING), {"create": ["web/0"]}),
+    (row(RUNNING, presence=Presence.EVACUATING), {"recall": ["its replacement did not come to run"]}),
 ]
 
 
@@ -143,16 +150,17 @@ def test_a_row_waits_for_its_time(actual: ActualLRP, expected: dict[str, list[st
 def test_an_instance_of_a_dead_cell_is_lost() -> None:
     rows = [row(RUNNING, index=0), row(CLAIMED, index=1), row(RUNNING, index=2, cell_id=CELLS[1])]
     planned = plan(snapshot(rows, [desired(instances=3)], live_cells=frozenset(CELLS[1:])))
-    assert buckets(planned) == {"lose": ["cell cell-0 has no presence"] * 2}
+    gone = ["cell cell-0 has no presence"]
+    assert buckets(planned) == {"suspect": gone, "lose": gone}, "one that runs may serve yet"
 
 
 def test_one_cell_of_one_is_lost_and_two_of_three_are_not() -> None:
     alone = snapshot([row(RUNNING)], [desired()], known_cells=frozenset(CELLS[:1]), live_cells=frozenset())
-    assert len(plan(alone).lose) == 1
+    assert len(plan(alone).suspect) == 1
     most = snapshot([row(RUNNING)], [desired()], known_cells=frozenset(CELLS[:3]), live_cells=frozenset(CELLS[2:3]))
     assert buckets(plan(most)) == {"held": ["cell cell-0 has no presence; 2 of 3 cells vanished at once"]}
     half = snapshot([row(RUNNING)], [desired()], known_cells=frozenset(CELLS[:4]), live_cells=frozenset(CELLS[2:4]))
-    assert len(plan(half).lose) == 1
+    assert len(plan(half).suspect) == 1
 
 
 def test_a_new_leader_waits_before_it_takes_a_cell_for_dead() -> None:
@@ -180,3 +188,149 @@ def test_missing_indices_are_created_also_in_domains_that_are_not_fresh() -> Non
 def test_nothing_wanted_nothing_there_nothing_planned() -> None:
     assert plan(snapshot()) == Plan()
     assert plan(snapshot()).empty
+
+
+DEAD = {"live_cells": frozenset(CELLS[1:])}
+"""cell-0 has no presence."""
+E, S = Presence.EVACUATING, Presence.SUSPECT
+BESIDE: list[tuple[str, ActualLRP, ActualLRP | None, dict[str, object], dict[str, list[str]]]] = [
+    ("the new one is young", row(RUNNING, presence=E), row(RUNNING, cell_id=CELLS[1]), {}, {}),
+    (
+        "whoever should have stopped it died",
+        row(RUNNING, presence=E),
+        row(RUNNING, cell_id=CELLS[1], seconds_ago=30),
+        {},
+        {"settle": ["its replacement runs on cell-1"]},
+    ),
+    (
+        "the cell is back too late",
+        row(RUNNING, presence=S),
+        row(RUNNING, cell_id=CELLS[1]),
+        {},
+        {"settle": ["its replacement runs on cell-1"]},
+    ),
+    (
+        "it does not come back",
+        row(RUNNING, presence=S),
+        row(RUNNING, cell_id=CELLS[1]),
+        DEAD,
+        {"drop": ["its replacement runs on cell-1"]},
+    ),
+    (
+        "not ready yet",
+        row(RUNNING, presence=E),
+        row(RUNNING, cell_id=CELLS[1], seconds_ago=99, routable=False),
+        {},
+        {"held": ["it serves until its replacement runs"]},
+    ),
+    (
+        "the cell is back in time",
+        row(RUNNING, presence=S),
+        row(UNCLAIMED, next_attempt_at=NOW),
+        {},
+        {
+            "recall": ["cell cell-0 is back"],
+            "held": ["instance i serves on cell-0 and is recalled"],
+        },
+    ),
+    (
+        "it is away, and its replacement is due",
+        row(RUNNING, presence=S),
+        row(UNCLAIMED, next_attempt_at=NOW),
+        DEAD,
+        {
+            "place": ["attempt 0 failed"],
+            "held": ["cell cell-0 has no presence; it may serve until its replacement runs"],
+        },
+    ),
+    (
+        "a replacement whose BBS died",
+        row(RUNNING, presence=E),
+        row(UNCLAIMED, seconds_ago=30),
+        {},
+        {
+            "recall": ["its replacement did not come to run"],
+            "held": ["instance i serves on cell-0 and is recalled"],
+        },
+    ),
+    (
+        "a replacement under way",
+        row(RUNNING, presence=E),
+        row(UNCLAIMED, seconds_ago=3),
+        {},
+        {"held": ["instance i serves on cell-0 and is recalled"]},
+    ),
+    (
+        "an evacuation goes on without its BBS",
+        row(RUNNING, presence=E),
+        row(UNCLAIMED, seconds_ago=30),
+        {"draining_cells": frozenset(CELLS[:1])},
+        {
+            "place": ["unclaimed for over 30 s"],
+            "held": ["cell cell-0 drains; it serves until its replacement runs"],
+        },
+    ),
+    (
+        "an evacuating cell dies",
+        row(RUNNING, presence=E),
+        row(UNCLAIMED, next_attempt_at=NOW),
+        DEAD,
+        {"place": ["attempt 0 failed"], "drop": ["cell cell-0 has no presence"]},
+    ),
+    (
+        "the replacement's cell dies, too",
+        row(RUNNING, presence=S),
+        row(RUNNING, cell_id=CELLS[1]),
+        {"live_cells": frozenset(CELLS[2:])},
+        {
+            "lose": ["cell cell-1 has no presence"],
+            "held": ["cell cell-0 has no presence; it may serve until its replacement runs"],
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "other", "expected"), [case[1:] for case in BESIDE], ids=[c[0] for c in BESIDE])
+def test_what_serves_beside_another_one(
+    old: ActualLRP, new: ActualLRP | None, other: dict[str, Any], expected: dict[str, list[str]]
+) -> None:
+    rows = [old] if new is None else [old, new]
+    assert buckets(plan(snapshot(rows, [desired()], **other))) == expected
+
+
+@given(snapshots())
+def test_no_index_is_left_without_whoever_serves_it(cluster: Snapshot) -> None:
+    """What is stopped or dropped beside another row has a replacement that serves, or its cell is gone."""
+    planned = plan(cluster)
+    serving = {
+        (actual.process_guid, actual.index)
+        for actual in cluster.actuals
+        if actual.presence is Presence.ORDINARY and actual.state is RUNNING and actual.cell_id in cluster.live_cells
+    }
+    for step in planned.settle:
+        assert (step.row.process_guid, step.row.index) in serving
+    for step in planned.drop:
+        assert step.row.cell_id not in cluster.live_cells
+    for step in planned.recall:
+        assert step.row.cell_id in cluster.live_cells
+        assert (step.row.process_guid, step.row.index) not in serving
+
+
+@given(snapshots())
+def test_the_leader_wakes_when_the_next_thing_falls_due(cluster: Snapshot) -> None:
+    """At that time, and not before, there is something else to be done."""
+    planned = plan(cluster)
+    if planned.wake_at is None:
+        return
+    assert planned.wake_at > cluster.now
+    waiting = [actual for actual in cluster.actuals if actual.presence is Presence.ORDINARY]
+    told = {id(step.row) for step in planned.held if "next attempt at" in step.reason}
+    for actual in waiting:
+        if id(actual) in told:
+            assert actual.next_attempt_at is not None
+            assert planned.wake_at <= actual.next_attempt_at
+
+
+def test_the_leader_wakes_when_the_first_presence_runs_out() -> None:
+    ends_at = NOW + timedelta(seconds=3)
+    assert plan(snapshot([row(RUNNING)], [desired()], presence_ends_at=ends_at)).wake_at == ends_at

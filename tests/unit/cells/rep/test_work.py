@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cells.app import Cell
+from cells.garden.spec import EgressRule
 from diego_py.errors import (
     BudgetSpent,
     CellDraining,
@@ -27,6 +28,8 @@ from diego_py.errors import (
     UnsupportedField,
 )
 from diego_py.models.checks import Check, TCPCheck
+from diego_py.models.egress import EgressProtocol, SecurityGroupRule
+from diego_py.models.identifiers import InstanceGuid
 from diego_py.models.work import InstanceState
 from tests.fakes.bbs import FakeBBS
 from tests.fakes.cell import call, running_cell, work
@@ -211,10 +214,35 @@ async def attempt(cell: Cell, **of_work: object) -> object:
         return failure
 
 
-async def test_draining(cell: Cell, garden: FakeGarden) -> None:
-    cell.work.admission.draining = True
+async def test_draining(cell: Cell, tmp_path: Path, garden: FakeGarden, bbs: FakeBBS) -> None:
+    """Also after a restart, until it is told otherwise."""
+    cell.work.admission.drain.set(True)
     assert isinstance(await failed(cell), CellDraining)
     assert garden.ops() == []
+    async with running_cell(tmp_path, garden, bbs) as later:
+        assert isinstance(await failed(later), CellDraining)
+        assert later.sync.snapshot().presence.draining
+        later.work.admission.drain.set(False)
+        assert not later.sync.snapshot().presence.draining
+        await later.work.run_instance(call(), work())
+    async with running_cell(tmp_path, garden, bbs) as latest:
+        assert not latest.sync.snapshot().presence.draining
+
+
+async def test_egress_rules_of_what_runs(cell: Cell, garden: FakeGarden) -> None:
+    """Also of what is still starting, which is waited for; not of what is not there."""
+    rule = SecurityGroupRule(protocol=EgressProtocol.TCP, destinations=("192.0.2.0/24",), ports=(80,))
+    garden.holds["create"] = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(cell.work.run_instance(call(), work()))
+        await garden.calls.first(lambda happened: happened[0] == "create")
+        changing = group.create_task(cell.work.set_egress(call(), InstanceGuid("i-1"), (rule,)))
+        await asyncio.sleep(0)
+        assert not changing.done()
+        garden.holds["create"].set()
+    assert garden._box("i-1").egress == (EgressRule("tcp", ("192.0.2.0/24",), ((80, 80),)),)
+    with pytest.raises(ContainerNotFound):
+        await cell.work.set_egress(call(), InstanceGuid("i-2"), (rule,))
 
 
 async def test_stale_epoch(cell: Cell, tmp_path: Path, garden: FakeGarden, bbs: FakeBBS) -> None:

@@ -2,12 +2,15 @@
 
 from datetime import timedelta
 
+from attrs import evolve
+
 from diego_py.cli import instances
+from diego_py.cli.deploy import Progress
 from diego_py.models.actions import Action, RunAction
-from diego_py.models.actual_lrp import ActualLRPState
-from diego_py.models.desired_lrp import DesiredLRPDefinition
+from diego_py.models.actual_lrp import ActualLRPState, Presence
+from diego_py.models.desired_lrp import DesiredLRP, DesiredLRPDefinition
 from diego_py.models.identifiers import Domain, ProcessGuid
-from tests.unit.diego_py.clients.fake_bbs import NOW, instance
+from tests.unit.diego_py.clients.fake_bbs import NOW, TAG, instance
 
 WEB = DesiredLRPDefinition(
     process_guid=ProcessGuid("web"),
@@ -29,6 +32,26 @@ def test_a_crash_tells_why_and_when_it_is_tried_again() -> None:
 def test_what_is_given_up_says_what_a_user_can_do() -> None:
     crashed = instance(WEB, 3, state=ActualLRPState.CRASHED, crash_reason="exited", crash_count=200, **GONE)
     assert instances.reason(crashed, NOW) == "exited; given up after 200 crashes: diego restart web 3"
+
+
+def test_an_old_definition_is_shown_with_its_reason() -> None:
+    desired = DesiredLRP(definition=WEB, revision=2, modification_tag=TAG, created_at=NOW, updated_at=NOW)
+    assert instances.outdated(instance(WEB, 0, revision=2), desired) == ""
+    told = instances.outdated(instance(WEB, 0, revision=1, failure={"detail": "exited with status 1"}), desired)
+    assert told == "runs revision 1 of the definition, 2 is desired: exited with status 1; diego deploy it again"
+    beside = instance(WEB, 0, revision=1, presence=Presence.EVACUATING)
+    assert instances.outdated(beside, desired).endswith("serves until its replacement runs")
+
+
+def test_how_far_a_deployment_is() -> None:
+    rows = [
+        instance(WEB, 0, revision=2, routable=True),
+        instance(WEB, 1, revision=1, routable=True, presence=Presence.EVACUATING),
+        instance(WEB, 1, revision=2, state=ActualLRPState.CLAIMED, net_info=None),
+    ]
+    progress = Progress(evolve(WEB, instances=3))
+    assert progress.told == "deploy web: 3 instance(s)"
+    assert progress.line(rows, 2) == "deploy web: 1 of 3 new, 1 old still serving"
 
 
 def test_a_cut_reason_says_where_the_whole_is() -> None:

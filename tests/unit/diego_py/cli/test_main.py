@@ -51,6 +51,26 @@ def test_desire_from_flags(fake: FakeBbs, diego: Command) -> None:
     assert made.check_definition.checks[0].http.path == "/up"
 
 
+def test_deploy(fake: FakeBbs, diego: Command, tmp_path: Path) -> None:
+    file = tmp_path / "web.json"
+    action = {"run": {"path": "x", "user": "vcap"}}
+    file.write_text(
+        json.dumps({"process_guid": "web", "domain": "d", "rootfs": "preloaded:x", "instances": 2, "action": action})
+    )
+    status, out, _ = diego("deploy", "-f", str(file), "--max-in-flight", "5", "--if-match", '"e.1"')
+    assert status == 0
+    assert "✓ web: 2 instances running as deployed" in out
+    method, path, headers = fake.seen[-1]
+    assert (method, path) == ("PUT", "/v1/desired_lrps/web?max_in_flight=5")
+    assert headers["If-Match"] == '"e.1"'
+    assert headers["Idempotency-Key"]
+    fake.fails = ProcessExited("exited with status 1")
+    status, out, err = diego("deploy", "-f", str(file), "--strategy", "recreate")
+    assert status == 11
+    assert "exited with status 1" in err
+    assert fake.seen[-1][1] == "/v1/desired_lrps/web?strategy=recreate&max_in_flight=1"
+
+
 def test_desire_an_image(fake: FakeBbs, diego: Command) -> None:
     """What is not said is left to the image; of what is not one, the user is vcap and the command is missed."""
     assert diego("desire", "web", "--rootfs", "docker:///web", "--command-check", "true")[0] == 0

@@ -50,6 +50,7 @@ class FakeBbs:
                 Route("POST", "/v1/desired_lrps", "desire_lrp", self.desire, DesireFailed),
                 Route("GET", "/v1/desired_lrps", "list", self.list, RequestFailed),
                 Route("GET", lrp, "get", self.get, RequestFailed),
+                Route("PUT", lrp, "replace", self.desire, RequestFailed),
                 Route("PATCH", lrp, "update", self.update, RequestFailed),
                 Route("DELETE", lrp, "delete", self.delete, RequestFailed),
                 Route("GET", "/v1/actual_lrps", "list_instances", self.instances, RequestFailed),

@@ -15,7 +15,7 @@ from diego_py.models.actions import (
     TryAction,
 )
 from diego_py.models.checks import Check, CheckDefinition, CommandCheck, HTTPCheck, TCPCheck
-from diego_py.models.desired_lrp import DesiredLRPDefinition, Sidecar, UpdateStrategy
+from diego_py.models.desired_lrp import DesiredLRPDefinition, Sidecar
 from diego_py.models.identifiers import Domain, ProcessGuid
 from diego_py.models.image import (
     CachedDependency,
@@ -84,7 +84,6 @@ USED: dict[str, Any] = {
         ImageLayer(url="http://a", destination_path="/", layer_type=LayerType.SHARED, media_type=MediaType.TAR),
     ),
     "volume_mounted_files": (VolumeMountedFile(path="f"),),
-    "update_strategy": UpdateStrategy.RECREATE,
     "result_file": "/result",
     "completion_callback_url": "http://client.test",
 }

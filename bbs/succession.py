@@ -1,0 +1,149 @@
+"""The old and the new instance of one index side by side: the old one's row steps aside until the new one runs.
+
+One mechanism for replacements, evacuations and vanished cells. A row beside the ordinary one is always RUNNING; the
+ordinary row decides what becomes of it: once that one runs, it is removed with its container; if that one does not come
+to run, it is recalled. As in the lifecycle, each method is one transaction and has no effect outside of the database.
+"""
+
+from __future__ import annotations
+
+from attrs import define, frozen
+
+from bbs.lifecycle import Lifecycle
+from bbs.store import desires, moves, rows
+from bbs.store.desires import Replaced
+from bbs.store.failures import Document, document_of
+from bbs.store.fence import run_fenced
+from bbs.store.idempotency import IdempotencyKey
+from bbs.store.transaction import Store, Transaction
+from diego_py.call import Call
+from diego_py.chain import Problem
+from diego_py.errors import IllegalTransition
+from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, PresenceEvent, presence_after
+from diego_py.models.desired_lrp import DesiredLRPDefinition
+
+IDLE = (ActualLRPState.UNCLAIMED, ActualLRPState.CRASHED)
+
+
+@frozen
+class Pair:
+    """One index with two rows."""
+
+    old: ActualLRP
+    """RUNNING, beside the ordinary row."""
+    new: ActualLRP
+    """UNCLAIMED, with the instance_guid that it is offered under."""
+
+
+@define
+class Succession:
+    """Every change of a row that is beside another one."""
+
+    store: Store
+    lifecycle: Lifecycle
+
+    async def replace(
+        self,
+        call: Call,
+        definition: DesiredLRPDefinition,
+        if_match: str | None = None,
+        key: IdempotencyKey | None = None,
+    ) -> Replaced:
+        """Replace a definition. Raises DesiredLRPNotFound, PreconditionFailed, ConflictError and what keys raise."""
+
+        async def work(tx: Transaction) -> Replaced:
+            await self.lifecycle.keep(call, tx, key)
+            return await desires.replace(tx, definition, if_match, self.lifecycle.new_guid)
+
+        return await self.store.run(call, "replace_lrp", work)
+
+    async def displace(self, call: Call, row: ActualLRP, revision: int) -> Pair:
+        """Let a running instance step aside for one of this revision.
+
+        Raises IllegalTransition if the row or the LRP changed since, or another replacement of it is under way.
+        """
+
+        async def work(tx: Transaction) -> Pair:
+            desired = await tx.desired_lrps.get(row.process_guid, for_update=True)
+            if desired is None or desired.definition.instances <= row.index or desired.revision != revision:
+                raise _refused(row, "the LRP changed meanwhile")
+            return await self._step_aside(tx, row, PresenceEvent.DISPLACE, revision, None)
+
+        return await self.store.run(call, "displace_instance", work)
+
+    async def suspect(self, call: Call, row: ActualLRP, epoch: int | None, problem: Problem) -> ActualLRP:
+        """The cell of a running instance vanished: it may serve yet, and its replacement is due now.
+
+        Gives the row that is to be placed. Raises IllegalTransition if the row changed since it was read.
+        """
+        document = document_of(problem)
+
+        async def work(tx: Transaction) -> ActualLRP:
+            pair = await self._step_aside(tx, row, PresenceEvent.SUSPECT, row.revision, document)
+            locked = await rows.lock(tx, row.process_guid, row.index)
+            after = moves.due(pair.new, document.detail, locked.now)
+            await tx.actual_lrps.save(after, document.id)
+            return after
+
+        return await run_fenced(self.store, call, "suspect_instance", work, epoch)
+
+    async def recall(
+        self,
+        call: Call,
+        old: ActualLRP,
+        attempt: str | None = None,
+        problem: Problem | None = None,
+        epoch: int | None = None,
+    ) -> ActualLRP | None:
+        """The replacement did not come to run: its row goes, and the old instance is the ordinary one again.
+
+        `attempt` is the instance_guid of a replacement that is known to have failed; without it, only a row that no
+        cell has gives way. None if there was nothing to recall: then only the document is stored.
+        """
+        document = None if problem is None else document_of(problem)
+
+        async def work(tx: Transaction) -> ActualLRP | None:
+            if document is not None:
+                await tx.failures.insert(document, "place", old)
+            ordinary = await tx.actual_lrps.lock(old.process_guid, old.index)
+            beside = await tx.actual_lrps.lock(old.process_guid, old.index, old.presence)
+            if beside is None or beside.row.instance_guid != old.instance_guid:
+                return None
+            if ordinary is not None:
+                if ordinary.row.state not in IDLE and ordinary.row.instance_guid != attempt:
+                    return None
+                await tx.actual_lrps.delete(old.process_guid, old.index, ordinary.row.instance_guid)
+            return await _moved(tx, beside.row, PresenceEvent.RECALL, document)
+
+        return await run_fenced(self.store, call, "recall_instance", work, epoch)
+
+    async def drop(self, call: Call, old: ActualLRP, epoch: int | None = None) -> bool:
+        """Forget a row beside the ordinary one. False if it is gone or is not beside one any more."""
+        key = (old.process_guid, old.index, old.instance_guid)
+        return await self.lifecycle.remove(call, *key, epoch, old.presence)
+
+    async def _step_aside(
+        self, tx: Transaction, row: ActualLRP, event: PresenceEvent, revision: int, document: Document | None
+    ) -> Pair:
+        locked = await rows.lock(tx, row.process_guid, row.index)
+        if locked.row.modification_tag != row.modification_tag or locked.row.state is not ActualLRPState.RUNNING:
+            raise _refused(row, f"it is {locked.row.state} by now")
+        if await tx.actual_lrps.lock(row.process_guid, row.index, presence_after(row.presence, event)) is not None:
+            raise _refused(row, "an earlier one is still beside it")
+        if document is not None:
+            await tx.failures.insert(document, "run", row)
+        old = await _moved(tx, locked.row, event, document)
+        guids = [self.lifecycle.new_guid()], [self.lifecycle.new_guid()]
+        (new,) = await tx.actual_lrps.insert_unclaimed(row.process_guid, row.domain, [row.index], *guids, revision)
+        return Pair(old, new)
+
+
+async def _moved(tx: Transaction, row: ActualLRP, event: PresenceEvent, document: Document | None) -> ActualLRP:
+    after = moves.beside(row, event, None if document is None else document.members)
+    await tx.actual_lrps.move(row, after.presence, None if document is None else document.id)
+    return after
+
+
+def _refused(row: ActualLRP, why: str) -> IllegalTransition:
+    evidence = {"from": str(row.state), "presence": str(row.presence), "instance_guid": row.instance_guid}
+    return IllegalTransition(f"replace instance {row.process_guid}/{row.index}: {why}", evidence=evidence)
