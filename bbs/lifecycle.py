@@ -159,14 +159,20 @@ class Lifecycle:
         cell_id: str,
         net_info: NetInfo,
         zone: str = "",
+        routable: bool = True,
     ) -> ActualLRP:
-        """The instance runs on the cell. Raises ClaimRefused if the row belongs to another one, or is gone."""
+        """The instance runs on the cell. Raises ClaimRefused if the row belongs to another one, or is gone.
+
+        Whether one is routable that is RUNNING by now is what its cell reported since.
+        """
 
         async def work(tx: Transaction) -> ActualLRP:
             locked = await self._offered(tx, process_guid, index, instance_guid)
             if locked.row.cell_id not in (None, cell_id):
                 raise ClaimRefused(f"instance {instance_guid} belongs to cell {locked.row.cell_id}")
-            return await rows.save(tx, locked, moves.started(locked.row, cell_id, net_info, zone, locked.now))
+            ready = locked.row.routable if locked.row.state is ActualLRPState.RUNNING else routable
+            after = moves.started(locked.row, cell_id, net_info, zone, locked.now, ready)
+            return await rows.save(tx, locked, after)
 
         return await self.store.run(call, "start_instance", work)
 

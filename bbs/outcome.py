@@ -103,6 +103,11 @@ def after_crash(members: Mapping[str, Any], row: ActualLRP) -> dict[str, Any]:
     return {"next": [{"do": advice.do, "run": advice.run}, *(others if isinstance(others, list) else ())]}
 
 
+def is_no_crash(members: Mapping[str, Any]) -> bool:
+    """Whether the document of an end says that neither the app nor what was asked for is at fault."""
+    return members.get("fault") in (Fault.PLATFORM, Fault.DEPENDENCY, Fault.CAPACITY)
+
+
 def instant(at: datetime) -> str:
     """A time as documents write it."""
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -36,11 +36,18 @@ def claimed(row: ActualLRP, cell_id: str, now: datetime) -> ActualLRP:
     return _moved(row, ActualLRPEvent.CLAIM, now, cell_id=CellId(cell_id), placement_error=None, next_attempt_at=None)
 
 
-def started(row: ActualLRP, cell_id: str, net_info: NetInfo, zone: str, now: datetime) -> ActualLRP:
-    """Running; the same row if it was already, and there."""
-    facts: dict[str, Any] = {"cell_id": CellId(cell_id), "net_info": net_info, "availability_zone": zone}
+def started(
+    row: ActualLRP, cell_id: str, net_info: NetInfo, zone: str, now: datetime, routable: bool = True
+) -> ActualLRP:
+    """Running; the same row if it was already, there, and as routable. What only that changes began no new life."""
+    facts: dict[str, Any] = {
+        "cell_id": CellId(cell_id),
+        "net_info": net_info,
+        "availability_zone": zone,
+        "routable": routable,
+    }
     if row.state is ActualLRPState.RUNNING:
-        if row.net_info == net_info:
+        if (row.net_info, row.routable) == (net_info, routable):
             return row
         return _moved(row, ActualLRPEvent.START, row.since, **facts)
     return _moved(
@@ -51,7 +58,6 @@ def started(row: ActualLRP, cell_id: str, net_info: NetInfo, zone: str, now: dat
         placement_error=None,
         attempts=0,
         next_attempt_at=None,
-        routable=True,
     )
 
 
@@ -84,9 +90,10 @@ def crashed(row: ActualLRP, reason: str, now: datetime, policy: CrashPolicy) -> 
     )
 
 
-def lost(row: ActualLRP, reason: str, now: datetime) -> ActualLRP:
-    """Gone with its cell, or from it; due to be placed now."""
-    return _moved(row, ActualLRPEvent.LOSE, now, **_NOWHERE, placement_error=_short(reason), next_attempt_at=now)
+def lost(row: ActualLRP, reason: str, now: datetime, at: datetime | None = None) -> ActualLRP:
+    """Gone with its cell, or from it; due to be placed now, or at a later time."""
+    due = now if at is None else at
+    return _moved(row, ActualLRPEvent.LOSE, now, **_NOWHERE, placement_error=_short(reason), next_attempt_at=due)
 
 
 def retried(row: ActualLRP, now: datetime) -> ActualLRP:

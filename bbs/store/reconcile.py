@@ -12,19 +12,21 @@ from typing import Any, Final
 from attrs import define, frozen
 
 from bbs.convergence.backoff import CrashPolicy, after_failure_s
-from bbs.outcome import after_crash
+from bbs.outcome import after_crash, is_no_crash
 from bbs.store import moves, rows
 from bbs.store.actual_lrps import Locked
 from bbs.store.failures import Document, document_of, document_of_cell
 from bbs.store.transaction import Transaction
 from diego_py.chain import Problem
-from diego_py.errors import ContainerVanished
+from diego_py.errors import ContainerVanished, Fault
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, Presence
 from diego_py.models.identifiers import CellId, InstanceGuid
 from diego_py.models.work import CellReport, EndedReport, InstanceReport, InstanceState
 
 SETTLED_S: Final = 5.0
 """A row younger than this may have been claimed after the report was written."""
+JUST_BEGUN_S: Final = 60.0
+"""What ends sooner by the platform's fault could end as soon again."""
 PLACED: Final = (ActualLRPState.CLAIMED, ActualLRPState.RUNNING)
 
 
@@ -109,8 +111,8 @@ def _is_of(row: ActualLRP, instance: InstanceReport | EndedReport, cell_id: Cell
 
 def _has_started(row: ActualLRP, instance: InstanceReport) -> bool:
     running = instance.state is InstanceState.RUNNING and instance.net_info is not None
-    changed = row.state is not ActualLRPState.RUNNING or row.net_info != instance.net_info
-    return running and changed and row.presence is Presence.ORDINARY
+    known = row.state is ActualLRPState.RUNNING and row.routable is instance.routable
+    return running and not (known and row.net_info == instance.net_info) and row.presence is Presence.ORDINARY
 
 
 def _may_crash(row: ActualLRP | None, ended: EndedReport, cell_id: CellId) -> bool:
@@ -176,16 +178,26 @@ class Reconciliation:
         still = _is_of(row, instance, presence.cell_id) and _has_started(row, instance)
         if not still or instance.net_info is None:
             return []
-        after = moves.started(row, presence.cell_id, instance.net_info, presence.zone, locked.now)
+        after = moves.started(row, presence.cell_id, instance.net_info, presence.zone, locked.now, instance.routable)
         return [await rows.save(self.tx, locked, after)]
 
     async def _crash(self, locked: Locked, ended: EndedReport) -> list[ActualLRP]:
         if not _may_crash(locked.row, ended, self.report.presence.cell_id):
             return []
         document = document_of_cell(ended.failure, self.new_guid())
+        if locked.row.state is ActualLRPState.RUNNING and is_no_crash(document.members):
+            return [await self._lose(locked, document)]
         after = moves.crashed(locked.row, document.detail, locked.now, self.crash_policy)
         document = document.with_members(**after_crash(document.members, after))
         return [await rows.save_failed(self.tx, locked, after, document, "run")]
+
+    async def _lose(self, locked: Locked, document: Document) -> ActualLRP:
+        """It ended by no fault of the app: placed anew, at once unless it had only just begun to run."""
+        ran_s = (locked.now - locked.row.since).total_seconds()
+        wait_s = 0.0 if ran_s > JUST_BEGUN_S else after_failure_s(1, Fault.PLATFORM, jitter=0.0)
+        at = locked.now + timedelta(seconds=wait_s)
+        after = moves.lost(locked.row, document.detail, locked.now, at)
+        return await rows.save_failed(self.tx, locked, after, document, "run")
 
     async def _vanish(self, locked: Locked, seen: ActualLRP) -> list[ActualLRP]:
         row = locked.row

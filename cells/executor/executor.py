@@ -8,7 +8,7 @@ from enum import Enum, auto
 from functools import partial
 from typing import TypeAlias
 
-from attrs import define
+from attrs import define, frozen
 
 from cells.executor import failures, results
 from cells.executor.backend import ContainerBackend
@@ -36,6 +36,14 @@ STOP_MARGIN_MS = 30_000.0
 
 Reached: TypeAlias = Callable[[], Awaitable[object]]
 """Returns when what is waited for is so."""
+
+
+@frozen
+class Readiness:
+    """Whether a workload was ready when it was last asked, and who wants to know when that changes."""
+
+    ready: bool
+    changed: Callable[[bool], None]
 
 
 class Signal(Enum):
@@ -104,13 +112,19 @@ class Executor:
             return failure
         return None
 
-    async def watch(self, call: Call, container: Container, workload: Workload) -> DiegoError:
-        """Return how a running workload failed, framed and chained, as soon as it does."""
+    async def is_ready(self, call: Call, container: Container, workload: Workload) -> bool:
+        """Whether its readiness checks pass now. Raises ProgramLost."""
+        return await self.health.is_ready(call, self._watched(call, container, workload))
+
+    async def watch(self, call: Call, container: Container, workload: Workload, readiness: Readiness) -> DiegoError:
+        """Return how a running workload failed, framed and chained, as soon as it does. Tells whether it is ready."""
         try:
             with call.hop("executor", self.cell_id, "watch", ExecutorFailed) as inner:
                 began_s = self.clock.monotonic()
                 watched = self._watched(inner, container, workload)
                 loops = [self.health.failure(inner, watched)] if self.health.is_checked(workload) else []
+                if workload.health.readiness:
+                    loops.append(self.health.readiness(inner, watched, readiness.ready, readiness.changed))
                 ended: Signal | Unhealthy = await first_of(self._end_of(watched), *loops)
                 assert isinstance(ended, Unhealthy)
                 healthy_s = self.clock.monotonic() - began_s

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import NoReturn
 
 from attrs import define, frozen
 
@@ -27,6 +28,8 @@ SETTLE_LOOK_S = 0.001
 SETTLE_PATIENCE = 40
 """A process gets so many settle times of waiting to use one of processor time: then it works, but is given too little
 of the machine to show it."""
+READY = "Container passed the readiness check. Container marked ready and added to route pool."
+NOT_READY = "Container failed the readiness check. Container marked not ready and removed from route pool."
 
 Probe = Callable[[Call], Awaitable[CheckResult]]
 
@@ -73,6 +76,27 @@ class Health:
     async def failure(self, call: Call, watched: Watched) -> Unhealthy:
         """The first check of a healthy workload that fails. Never returns for one without a check."""
         return await first_of(*(self._first_failure(call, pause_s, probe) for pause_s, probe in self._loops(watched)))
+
+    async def is_ready(self, call: Call, watched: Watched) -> bool:
+        """Whether all readiness checks pass now; True without any."""
+        checks = watched.workload.health.readiness
+        if not checks:
+            return True
+        return (await self.prober.probe_all(call.with_budget(LIVENESS_BUDGET_MS), watched.container, checks)).ok
+
+    async def readiness(self, call: Call, watched: Watched, ready: bool, changed: Callable[[bool], None]) -> NoReturn:
+        """Ask for ever, and tell `changed` whenever the answer is another one than before.
+
+        As often as at start-up while it is not ready, at the pace of the checks while it is.
+        """
+        health, default_s = watched.workload.health, self.pace.liveness_interval_s
+        calm_s = min(intervals.liveness_interval_s(check.only(), default_s) for check in health.readiness)
+        while True:
+            if await self.is_ready(call, watched) is not ready:
+                ready = not ready
+                watched.program.site.tell(health.log_source, READY if ready else NOT_READY)
+                changed(ready)
+            await self.clock.sleep(calm_s if ready else self.pace.startup_interval_max_s)
 
     def is_checked(self, workload: Workload) -> bool:
         return bool(workload.health.checks) or workload.monitor is not None

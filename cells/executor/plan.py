@@ -20,6 +20,10 @@ class HealthPlan:
     """All must pass; without any, a process that waits for something, or survives the settle time, is healthy."""
     start_timeout_s: float
     """From the start of the process to the first round in which all checks pass."""
+    readiness: tuple[Check, ...] = ()
+    """While one fails nothing shall be routed to the workload; it goes on running."""
+    log_source: str = ""
+    """Marks the lines about readiness."""
 
 
 def _nothing(_: Network) -> Env:

@@ -78,6 +78,8 @@ class Instance:
     identity: Identity
     state: InstanceState = InstanceState.RESERVED
     net_info: NetInfo | None = None
+    routable: bool = True
+    """Once RUNNING: its readiness checks pass, or it has none."""
     stop_asked: asyncio.Event = field(factory=asyncio.Event)
     """Set when somebody wants the end of an instance that is still starting."""
     watching: asyncio.Task[None] | None = None
@@ -103,6 +105,7 @@ class Instance:
             memory_mb=identity.resources.memory_mb,
             disk_mb=identity.resources.disk_mb,
             net_info=self.net_info,
+            routable=self.routable and self.state is InstanceState.RUNNING,
         )
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import msgspec
 import structlog
 from attrs import define
 
-from cells.executor.executor import Executor
+from cells.executor.executor import Executor, Readiness
 from cells.executor.outcomes import outcome_of
 from cells.executor.plan import Workload
 from cells.garden.spec import Container
@@ -60,15 +61,23 @@ class Watcher:
         if failure is not None:
             await self._conclude(call, instance, failure)
             return
+        instance.routable = await self.executor.is_ready(call, container, workload)
         instance.happen(InstanceEvent.START)
         self.books.changed.set()
         await self._watch(instance, container, workload)
 
     async def _watch(self, instance: Instance, container: Container, workload: Workload) -> None:
         call = Call.begin(self.clock, WATCH_BUDGET_MS)
-        failure = await self._failure("watch_instance", call, lambda c: self.executor.watch(c, container, workload))
+        readiness = Readiness(instance.routable, partial(self._routable, instance))
+        watched = partial(self.executor.watch, container=container, workload=workload, readiness=readiness)
+        failure = await self._failure("watch_instance", call, watched)
         assert failure is not None
         await self._conclude(call, instance, failure)
+
+    def _routable(self, instance: Instance, routable: bool) -> None:
+        """Its readiness changed; the BBS shall hear of it soon."""
+        instance.routable = routable
+        self.books.changed.set()
 
     async def _failure(
         self, op: str, call: Call, watched: Callable[[Call], Awaitable[DiegoError | None]]

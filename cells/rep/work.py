@@ -95,6 +95,7 @@ class CellWork:
             _tell_outcome(failure, instance, left)
             raise
         instance.net_info = translate.net_info_of(container.network)
+        instance.routable = not plan.workload.health.readiness
         instance.happen(InstanceEvent.START)
         self.watcher.begin(instance, container, plan.workload)
         self.books.changed.set()
@@ -176,6 +177,7 @@ class CellWork:
             net_info=instance.net_info,
             available=self.books.reservations.available(),
             sequence=self.books.reservations.sequence,
+            routable=instance.routable,
         )
 
 

@@ -9,6 +9,7 @@ from cells.executor.steps import plan
 from cells.garden.spec import ContainerSpec
 from cells.rep.environment import network_env
 from diego_py.models.actions import RunAction
+from diego_py.models.checks import CheckDefinition
 from diego_py.models.desired_lrp import DesiredLRPDefinition
 
 
@@ -39,7 +40,8 @@ def with_own_process(spec: ContainerSpec, definition: DesiredLRPDefinition) -> C
 
 def workload_of(definition: DesiredLRPDefinition, start_timeout_default_s: float) -> Workload:
     """What is done, and how it is kept."""
-    checks = definition.check_definition.checks if definition.check_definition else ()
+    told = definition.check_definition or CheckDefinition()
+    checks = told.checks
     start_timeout_s = definition.start_timeout_ms / 1000 or start_timeout_default_s
     source, setup, monitor = definition.log_source, definition.setup, definition.monitor
     if own_process(definition) is not None:
@@ -47,7 +49,12 @@ def workload_of(definition: DesiredLRPDefinition, start_timeout_default_s: float
     else:
         action = plan.in_idle(definition.action, tuple(sidecar.action for sidecar in definition.sidecars), source)
     return Workload(
-        health=HealthPlan(checks=checks, start_timeout_s=start_timeout_s),
+        health=HealthPlan(
+            checks=checks,
+            start_timeout_s=start_timeout_s,
+            readiness=told.readiness_checks,
+            log_source=told.log_source,
+        ),
         setup=None if setup is None else plan.beside(setup, source),
         action=action,
         monitor=None if monitor is None or checks else plan.beside(monitor, source),

@@ -43,11 +43,6 @@ Rule: TypeAlias = tuple[str, Callable[[Any], bool], str]
 
 RULES: Final[tuple[Rule, ...]] = (
     ("/rootfs", lambda definition: _scheme(definition) not in ROOTFS_SCHEMES, "use `preloaded:`, `docker:` or `oci:`"),
-    (
-        "/check_definition/readiness_checks",
-        lambda definition: _has_readiness_checks(definition),
-        "use `check_definition.checks`",
-    ),
 )
 
 
@@ -115,9 +110,3 @@ def _refuse(pointer: str, instead: str) -> FieldError:
 
 def _scheme(definition: Definition) -> str:
     return definition.rootfs.partition(":")[0]
-
-
-def _has_readiness_checks(definition: Definition) -> bool:
-    if isinstance(definition, TaskDefinition) or definition.check_definition is None:
-        return False
-    return bool(definition.check_definition.readiness_checks)

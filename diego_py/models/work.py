@@ -69,6 +69,8 @@ class Started:
     available: AvailableResources
     sequence: Count
     """Of the cell's books when it answered, as in CellReport."""
+    routable: bool = True
+    """False while its readiness checks have not passed."""
 
 
 @attrs.frozen(kw_only=True)
@@ -122,6 +124,8 @@ class InstanceReport:
     memory_mb: Count = 0
     disk_mb: Count = 0
     net_info: NetInfo | None = None
+    routable: bool = True
+    """False while it is not RUNNING, or its readiness checks do not pass."""
 
 
 @attrs.frozen(kw_only=True)

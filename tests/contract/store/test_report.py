@@ -213,3 +213,48 @@ async def test_several_differences_of_one_report(scene: Scene) -> None:
     assert [row.index for row in outcome.crashed] == [3]
     now = [await scene.row(index=index) for index in range(5)]
     assert [row.state for row in now if row] == [RUNNING, CLAIMED, UNCLAIMED, CRASHED, UNCLAIMED]
+
+
+@pytest.mark.parametrize("readiness", [False, True])
+async def test_readiness_changes_nothing_but_whether_it_is_routable(scene: Scene, readiness: bool) -> None:
+    await scene.running()
+    await scene.age(400)
+    before = await scene.row()
+    assert before is not None
+    await scene.lifecycle.report(scene.call, report(sequence=2, instances=[reported(before, routable=readiness)]))
+    after = await scene.row()
+    assert after is not None
+    assert (after.routable, after.since, after.crash_count) == (readiness, before.since, before.crash_count)
+    assert (after == before) is readiness
+    await scene.lifecycle.report(scene.call, report(sequence=3, instances=[reported(after, routable=True)]))
+    again = await scene.row()
+    assert again is not None
+    assert (again.routable, again.since) == (True, before.since)
+
+
+async def test_one_that_starts_unready_is_not_routable_before_its_cell_says_so(scene: Scene) -> None:
+    claimed = await scene.claimed()
+    assert claimed.instance_guid is not None
+    started = await scene.lifecycle.start(
+        scene.call, claimed.process_guid, claimed.index, claimed.instance_guid, "cell-1", NET_INFO, "z1", False
+    )
+    assert (started.state, started.routable) == (ActualLRPState.RUNNING, False)
+    await scene.lifecycle.report(scene.call, report(sequence=2, instances=[reported(started)]))
+    late = await scene.lifecycle.start(
+        scene.call, claimed.process_guid, claimed.index, claimed.instance_guid, "cell-1", NET_INFO, "z1", False
+    )
+    assert late.routable
+
+
+@pytest.mark.parametrize(("ran_s", "waits"), [(10, True), (400, False)])
+async def test_an_end_by_the_platforms_fault_is_no_crash(scene: Scene, ran_s: float, waits: bool) -> None:
+    running = await scene.running()
+    await scene.age(ran_s)
+    told = ended(scene, running, code="executor.program_lost", fault="platform", detail="restarted")
+    outcome = await scene.lifecycle.report(scene.call, report(sequence=2, ended=[told]))
+    assert outcome.acknowledged == (running.instance_guid,)
+    row = await scene.row()
+    assert row is not None
+    assert (row.state, row.crash_count, row.placement_error) == (ActualLRPState.UNCLAIMED, 0, "restarted")
+    assert row.next_attempt_at is not None
+    assert ((row.next_attempt_at - row.since).total_seconds() > 1) is waits

@@ -59,7 +59,7 @@ FULL = DesiredLRPDefinition(
     annotation="a",
     placement_tags=("t",),
     max_pids=1,
-    check_definition=CheckDefinition(checks=CHECKS, log_source="H"),
+    check_definition=CheckDefinition(checks=CHECKS, readiness_checks=CHECKS, log_source="H"),
     metric_tags={"source_id": MetricTagValue(static="s")},
     log_rate_limit=LogRateLimit(bytes_per_second=9),
     setup=Action(try_=TryAction(action=ACTION)),
@@ -116,7 +116,6 @@ def test_each_field_of_the_table_is_refused_by_name(name: str) -> None:
     [
         ({"rootfs": "https://a/b"}, ["/rootfs"]),
         ({"rootfs": "preloaded+layer:x?layer=y"}, ["/rootfs"]),
-        ({"check_definition": CheckDefinition(readiness_checks=CHECKS)}, ["/check_definition/readiness_checks"]),
         ({"action": NPROC}, ["/action/run/resource_limits/nproc"]),
         ({"setup": Action(try_=TryAction(action=DOWNLOAD))}, ["/setup/try/action/download"]),
         (
