@@ -15,6 +15,9 @@ from diego_py.errors import CgroupFailed
 SANDBOXES = "_sandboxes"
 """Beside the containers, and no handle: where the processes are that hold namespaces. They count for no container."""
 
+LINKS_OF_LEAF = 2
+"""Of a directory without directories in it: spares a listing on each look."""
+
 UNLIMITED = 1 << 62
 """v1 says "no limit" with the largest multiple of a page; anything above this is none."""
 
@@ -116,11 +119,8 @@ class Cgroups:
                 os.rmdir(tree.mount + self.path(handle))
 
     def processes(self, handle: str) -> list[int]:
-        """Pids in the container, extra processes included; empty when the cgroup is gone."""
-        try:
-            return [int(pid) for pid in Path(f"{self._listing}{self.path(handle)}/cgroup.procs").read_text().split()]
-        except OSError:
-            return []
+        """Pids in the container, also of extra processes and in cgroups that it made; empty when its own is gone."""
+        return _members(f"{self._listing}{self.path(handle)}")
 
     def worked_s(self, handle: str) -> float:
         """Seconds of processor time that the container has used; 0 when the cgroup is gone."""
@@ -223,6 +223,18 @@ def _remove_tree(path: str) -> None:
         return
     except OSError as refused:
         raise CgroupFailed(f"remove cgroup {path}", evidence={"processes": _text(path + "/cgroup.procs")}) from refused
+
+
+def _members(path: str) -> list[int]:
+    """Pids in a cgroup and in those below it, which a privileged container may make."""
+    try:
+        found = [int(pid) for pid in Path(path, "cgroup.procs").read_text().split()]
+        if os.stat(path).st_nlink > LINKS_OF_LEAF:
+            with os.scandir(path) as entries:
+                found += [pid for entry in entries if entry.is_dir() for pid in _members(entry.path)]
+        return found
+    except OSError:
+        return []
 
 
 def _text(path: str) -> str | None:

@@ -76,6 +76,15 @@ def cgroup_trees() -> list[Path]:
     return [top] if (top / "cgroup.controllers").exists() else list(top.iterdir())
 
 
+def move_below(garden: Garden, handle: str, *pids: int) -> None:
+    """Into a new cgroup below the container's own, in the tree in which garden looks for processes."""
+    cgroups = garden._host.cgroups
+    below = Path(f"{cgroups._listing}{cgroups.path(handle)}/below/deeper")
+    below.mkdir(parents=True)
+    for pid in pids:
+        (below / "cgroup.procs").write_text(str(pid))
+
+
 def make_busybox(image: Path) -> None:
     for name in ("bin", "etc", "tmp", "root", "home/vcap", "dev", "proc", "sys", "srv/www"):
         (image / name).mkdir(parents=True)

@@ -17,6 +17,7 @@ from tests.kernel.slot import STATE_PREFIX
 
 PLACES = ("xfs", "ext4", "btrfs", "store", "loop")
 """Project quota twice, a btrfs of the operator's, one of our own, and an image for each container."""
+HAVE_PROJECTS = ("xfs", "ext4")
 COUNT_INODES = ("xfs", "ext4", "loop")
 SIZE = 512 << 20
 STORE_MB = 256

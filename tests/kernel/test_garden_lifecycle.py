@@ -14,7 +14,7 @@ import pytest
 from cells.garden.garden import Garden
 from cells.garden.spec import Limits, ProcessSpec
 from diego_py.errors import ContainerNotFound, GardenFailed, HandleTaken, IllegalTransition
-from tests.kernel.containers import call, every_runtime, output, shell, spec, start, until_printed
+from tests.kernel.containers import call, every_runtime, move_below, output, shell, spec, start, until_printed
 from tests.kernel.slot import NETWORK_PREFIX
 from tests.slowness import patient
 
@@ -135,6 +135,18 @@ async def test_destroy_of_one_that_made_cgroups_below_its_own(garden: Garden) ->
     for place in garden._host.cgroups.present("a"):
         Path(place, "left/over").mkdir(parents=True)
     await garden.destroy(call(), "a")
+
+
+async def test_processes_in_cgroups_below_its_own_are_its_own(garden: Garden) -> None:
+    """As a privileged container may move them."""
+    await start(garden, shell("a", TRAPS))
+    await until_printed(garden, "a", "ready")
+    init = garden._box("a").init.pid
+    move_below(garden, "a", init)
+    assert init in garden._host.cgroups.processes("a")
+    assert garden.activity("a") != "ended"
+    assert (await garden.exec(call(), "a", ProcessSpec("/bin/true"), 20)).status == 0
+    assert (await garden.stop(call(), "a", grace_s=20)).status == 7
 
 
 @every_runtime

@@ -15,7 +15,7 @@ from cells.garden.quota import kernel, loop
 from cells.garden.spec import Exit, Limits
 from diego_py.errors import DiegoError, DiskExceeded, ProcessExited, QuotaUnavailable
 from tests.kernel.containers import call, shell, start, until_printed
-from tests.kernel.places import COUNT_INODES, PLACES, mounted, place
+from tests.kernel.places import COUNT_INODES, HAVE_PROJECTS, PLACES, mounted, place
 
 pytestmark = pytest.mark.kernel
 
@@ -131,9 +131,8 @@ async def test_a_container_without_a_limit(limited: Garden) -> None:
     assert free.disk is None or free.disk.limit_bytes is None
 
 
-async def test_nothing_gets_out_of_its_project(limited: Garden, where: str) -> None:
-    if where not in ("xfs", "ext4"):
-        pytest.skip("no projects here")
+@pytest.mark.parametrize("where", HAVE_PROJECTS, indirect=True)
+async def test_nothing_gets_out_of_its_project(limited: Garden) -> None:
     script = f"mkdir /out; chattr -p 0 /out 2>&1; cd /out; {FILL}; exit 3"
     filled = await ended(limited, "a", script)
     assert filled.disk is not None

@@ -24,7 +24,7 @@ from diego_py.errors import (
     SandboxFailed,
     UserNotFound,
 )
-from tests.kernel.containers import call, every_runtime, runtime_of_version, shell, start, until_printed
+from tests.kernel.containers import call, every_runtime, move_below, runtime_of_version, shell, start, until_printed
 from tests.kernel.images import until
 from tests.kernel.test_privileged import SAFE
 from tests.kernel.test_restart import orphans, owner
@@ -160,6 +160,18 @@ async def test_an_orphan_stays_in_the_sidecar_and_goes_with_it(garden: Garden) -
     assert not any(map(is_alive, inside))
     assert left(garden, "main.side") == []
     assert await said(garden, "main", "wget -qO- http://127.0.0.1:8080/index.html") == "hello"
+
+
+async def test_destroyed_with_what_is_in_cgroups_below_its_own(garden: Garden) -> None:
+    await start_main(garden)
+    await start(garden, sidecar(f"(busybox sleep 1000 &); {WAIT}"))
+    await until_printed(garden, "main.side", "begun")
+    inside = garden._host.cgroups.processes("main.side")
+    move_below(garden, "main.side", *inside)
+    await garden.destroy(call(), "main.side")
+    assert not any(is_alive(identify(pid)) for pid in inside)
+    assert left(garden, "main.side") == []
+    assert await works(garden)
 
 
 @every_runtime
