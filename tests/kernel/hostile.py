@@ -19,7 +19,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from tests.fakes import zstd
+from tests.fakes import sparse, zstd
 
 KINDS = ("tar", "tgz", "zip", "layer")
 OPAQUE = ".wh..wh..opq"
@@ -391,6 +391,27 @@ def zstd_streams(rng: random.Random, kind: str, canary: Path) -> Made:
     )
 
 
+def sparse_files(rng: random.Random, kind: str, canary: Path) -> Made:
+    """Maps that lie, and holes of more than a disk has."""
+    if kind == "zip":
+        return zip_lies(rng, kind, canary)
+    extents, size, allowed = rng.choice(
+        [
+            ([(0, 10), (5, 10)], 100, may(CORRUPT)),
+            ([(50, 10), (0, 10)], 100, may(CORRUPT)),
+            ([(90, 20)], 100, may(CORRUPT)),
+            ([(-20, 20)], 100, may(CORRUPT)),
+            ([(0, 20)], -1, may(CORRUPT)),
+            ([(0, 20)], 1 << 40, may(TOO_LARGE)),
+            ([((1 << 50) - 20, 20)], 1 << 50, may(TOO_LARGE)),
+            ([(number * 5000, 1) for number in range(20)], 1 << 20, may(HARMLESS)),
+        ]
+    )
+    name = rng.choice(["s", f"../{TOKEN}", "d/s"])
+    made = sparse.entry(rng.choice(sparse.WAYS), extents, size, bytes(20), name)
+    return _as(kind, made + bytes(1024)), allowed if name != f"../{TOKEN}" else may(UNSAFE, CORRUPT, TOO_LARGE)
+
+
 def garbage(rng: random.Random, kind: str, canary: Path) -> Made:
     starts = [b"", b"\x1f\x8b\x08", b"PK\x03\x04", b"PK\x05\x06", b"BZh9", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"]
     return rng.choice(starts) + rng.randbytes(rng.choice([0, 10, 500, 5000])), ANY
@@ -522,7 +543,9 @@ ATTACKS: tuple[Attack, ...] = (
     flipped,
     garbage,
     zstd_streams,
+    sparse_files,
     zstd_streams,
+    sparse_files,
     other_kind,
     headers_flipped,
     headers_flipped,

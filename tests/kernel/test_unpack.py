@@ -14,6 +14,7 @@ import pytest
 from cells.garden import processes
 from cells.garden.images.unpack import Owner, Unpacked, UnpackLimits, extract
 from diego_py.errors import ArchiveTooLarge
+from tests.fakes import sparse
 from tests.kernel.images import member, tar, until
 from tests.slowness import patient
 
@@ -102,3 +103,22 @@ async def test_whose_the_files_become(
     status = (target / "file").stat()
     assert (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (*owner, 0o750)
     assert (target / "file").read_bytes() == b"content"
+
+
+@pytest.mark.parametrize("way", sparse.WAYS)
+async def test_holes_stay_holes(host_sweep: None, tmp_path: Path, way: str) -> None:
+    """They take no disk, but count as what they look like: whoever reads the file meets them."""
+    packed = sparse.entry(way, [(0, 5), (3 << 20, 6)], 64 << 20, b"beginmiddle") + bytes(1024)
+    (tmp_path / "archive").write_bytes(packed)
+    target = tmp_path / "target"
+    target.mkdir()
+    with (tmp_path / "archive").open("rb") as archive:
+        made = await extract(archive.fileno(), "layer", target)
+    status = (target / "sparse").stat()
+    assert (status.st_size, made.size_bytes, made.disk_bytes) == (64 << 20, 64 << 20, 8192)
+    assert status.st_blocks * 512 < 1 << 20
+    content = (target / "sparse").read_bytes()
+    assert (content[:5], content[3 << 20 :][:6], content.count(0)) == (b"begin", b"middle", (64 << 20) - 11)
+    for limit in (UnpackLimits(bytes_max=(64 << 20) - 1), UnpackLimits(bytes_max=1 << 20)):
+        with (tmp_path / "archive").open("rb") as archive, pytest.raises(ArchiveTooLarge):
+            await extract(archive.fileno(), "layer", target, limit)

@@ -6,9 +6,9 @@ FILE, DIRECTORY, SYMLINK, HARDLINK, FIFO, DEVICE = "file", "directory", "symlink
 
 
 class Entry:
-    """`content` gives the bytes of a file, a chunk a call; the reader knows how many there are."""
+    """The reader's `content` gives the bytes of a file, a chunk a call, and knows how many there are."""
 
-    __slots__ = ("gid", "kind", "link", "mode", "mtime", "name", "size", "uid", "xattrs")
+    __slots__ = ("extents", "gid", "kind", "link", "mode", "mtime", "name", "size", "uid", "xattrs")
 
     def __init__(self, kind: str, name: bytes, mode: int) -> None:
         self.kind = kind
@@ -20,3 +20,5 @@ class Entry:
         self.size = 0
         self.link = b""
         self.xattrs: dict[bytes, bytes] = {}
+        self.extents: list[tuple[int, int]] | None = None
+        """Of a file with holes: begin and length of each part whose bytes `content` gives. None: it gives all of it."""

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import struct
 
+from cells.garden.images.unpacker import sparse
 from cells.garden.images.unpacker.entry import DEVICE, DIRECTORY, FIFO, FILE, HARDLINK, SYMLINK, Entry
+from cells.garden.images.unpacker.fields import MTIME_MAX, decimal, number, text, time
 from cells.garden.images.unpacker.refusal import CORRUPT, NAME_BYTES_MAX, TOO_LARGE, UNSUPPORTED, Limits, Refused
 from cells.garden.images.unpacker.stream import Stream
 
@@ -19,13 +21,13 @@ BLOCK = 512
 ZEROS = bytes(BLOCK)
 PAX_BYTES_MAX = 1024 * 1024
 """Of one extended header."""
-MTIME_MAX = 1 << 34
 XATTR = b"SCHILY.xattr."
 HEADER = struct.Struct("100s8s8s8s12s12s8ss100s6s2s32s32s8s8s155s12x")
 KINDS = {
     b"0": FILE,
     b"\0": FILE,
     b"7": FILE,
+    sparse.TYPE: FILE,
     b"1": HARDLINK,
     b"2": SYMLINK,
     b"3": DEVICE,
@@ -64,7 +66,7 @@ class TarReader:
             if headers > 4 * self._limits.entries_max:
                 raise Refused(TOO_LARGE, f"more than {self._limits.entries_max} entries")
             fields = HEADER.unpack(block)
-            kind, size = fields[7], _number(fields[4], "size")
+            kind, size = fields[7], number(fields[4], "size")
             if kind == b"L":
                 long_name = self._long(size)
             elif kind == b"K":
@@ -75,7 +77,7 @@ class TarReader:
                 self._pax(size)  # Defaults for all entries: nobody who makes images or packages uses them for more than
                 # a comment, and they would let the first entry speak for all.
             else:
-                yield self._entry(fields, size, long_name, long_link, pax)
+                yield self._entry(block, fields, size, long_name, long_link, pax)
                 long_name = long_link = b""
                 pax = {}
         if long_name or long_link or pax:
@@ -94,39 +96,66 @@ class TarReader:
             self._stream.drain()
             return None
         total = sum(block[:148]) + sum(block[156:]) + 8 * 32
-        if total != _number(block[148:156], "checksum"):
+        if total != number(block[148:156], "checksum"):
             raise Refused(CORRUPT, "a header has a wrong checksum")
         return block
 
     def _entry(
-        self, fields: tuple[bytes, ...], size: int, long_name: bytes, long_link: bytes, pax: dict[bytes, bytes]
+        self,
+        header: bytes,
+        fields: tuple[bytes, ...],
+        size: int,
+        long_name: bytes,
+        long_link: bytes,
+        pax: dict[bytes, bytes],
     ) -> Entry:
-        name, link = _text(fields[0]), _text(fields[8])
+        name, link = text(fields[0]), text(fields[8])
         if fields[9] == b"ustar\0" and fields[15][0]:
-            name = _text(fields[15]) + b"/" + name
-        name = pax.get(b"path") or long_name or name
-        if any(key.startswith(b"GNU.sparse.") for key in pax) or fields[7] == b"S":
-            raise Refused(UNSUPPORTED, "sparse files", name)
+            name = text(fields[15]) + b"/" + name
+        name = pax.get(sparse.NAME) or pax.get(b"path") or long_name or name
         kind = KINDS.get(fields[7])
         if kind is None:
             raise Refused(UNSUPPORTED, f"entries of type {fields[7]!r}", name)
         if kind == FILE and name.endswith(b"/"):
             kind = DIRECTORY  # As tar of old wrote them.
-        entry = Entry(kind, name, _number(fields[1], "mode") & 0o7777)
+        entry = Entry(kind, name, number(fields[1], "mode") & 0o7777)
         entry.link = pax.get(b"linkpath") or long_link or link
-        entry.uid = _decimal(pax[b"uid"]) if b"uid" in pax else _number(fields[2], "owner")
-        entry.gid = _decimal(pax[b"gid"]) if b"gid" in pax else _number(fields[3], "group")
-        entry.mtime = _time(pax[b"mtime"]) if b"mtime" in pax else min(_number(fields[5], "time", True), MTIME_MAX)
+        entry.uid = decimal(pax[b"uid"]) if b"uid" in pax else number(fields[2], "owner")
+        entry.gid = decimal(pax[b"gid"]) if b"gid" in pax else number(fields[3], "group")
+        entry.mtime = time(pax[b"mtime"]) if b"mtime" in pax else min(number(fields[5], "time", True), MTIME_MAX)
         entry.xattrs = {key[len(XATTR) :]: value for key, value in pax.items() if key.startswith(XATTR)}
         if kind == FILE:
-            entry.size = _decimal(pax[b"size"]) if b"size" in pax else size
-            self._left, self._padding = entry.size, -entry.size % BLOCK
+            entry.size = decimal(pax[b"size"]) if b"size" in pax else size
+        self._left, self._padding = entry.size, -entry.size % BLOCK
+        if fields[7] == sparse.TYPE or sparse.is_in(pax):
+            self._make_holes(entry, header, fields[7], pax)
         return entry
+
+    def _make_holes(self, entry: Entry, header: bytes, kind: bytes, pax: dict[bytes, bytes]) -> None:
+        """Read where the file has any, from wherever that is."""
+        if entry.kind != FILE or (kind == sparse.TYPE and sparse.is_in(pax)):
+            raise Refused(CORRUPT, "an entry is a sparse file and something else", entry.name)
+        if kind == sparse.TYPE:
+            size, extents = sparse.of_header(header, lambda size: self._stream.exactly(size, "a header"))
+        else:
+            size, extents = sparse.of_pax(pax, self._exactly)
+        sparse.check(size, extents, self._left)
+        entry.size, entry.extents = size, extents
+
+    def _exactly(self, size: int) -> bytes:
+        """Of the content. Raises Refused when there is less."""
+        data = b""
+        while len(data) < size:
+            part = self.content(size - len(data))
+            if not part:
+                raise Refused(CORRUPT, "the map of a sparse file is longer than its entry")
+            data += part
+        return data
 
     def _long(self, size: int) -> bytes:
         if not 0 < size <= NAME_BYTES_MAX + 1:
             raise Refused(TOO_LARGE, f"a name of {size} bytes; at most {NAME_BYTES_MAX}")
-        return _text(self._block(size, "a long name"))
+        return text(self._block(size, "a long name"))
 
     def _pax(self, size: int) -> dict[bytes, bytes]:
         if size > PAX_BYTES_MAX:
@@ -140,8 +169,9 @@ class TarReader:
 
 
 def pax_records(data: bytes) -> dict[bytes, bytes]:
-    """`LENGTH KEY=VALUE\\n` one after another. Raises Refused for anything else."""
+    """`LENGTH KEY=VALUE\\n` one after another, the last one of a key counts. Raises Refused for anything else."""
     records: dict[bytes, bytes] = {}
+    repeated: dict[bytes, list[bytes]] = {key: [] for key in sparse.REPEATED}
     at = 0
     while at < len(data):
         space = data.find(b" ", at, at + 9)
@@ -152,44 +182,10 @@ def pax_records(data: bytes) -> dict[bytes, bytes]:
         key, found, value = data[space + 1 : end - 1].partition(b"=")
         if end <= space + 1 or end > len(data) or data[end - 1 : end] != b"\n" or not found or not key or b"\0" in key:
             raise Refused(CORRUPT, "an extended header is damaged")
-        records[key] = value
+        if key in repeated:
+            repeated[key].append(value)
+        else:
+            records[key] = value
         at = end
+    records.update((key, b",".join(values)) for key, values in repeated.items() if values)
     return records
-
-
-def _text(field: bytes) -> bytes:
-    return field.split(b"\0", 1)[0]
-
-
-def _number(field: bytes, what: str, signed: bool = False) -> int:
-    """Octal digits, or a big number with the first bit set."""
-    if field[0] & 0x80:
-        value = int.from_bytes(bytes([field[0] & 0x7F]) + field[1:], "big")
-        if field[0] & 0x40:
-            value -= 1 << (8 * len(field) - 1)
-        if value < 0 and signed:
-            return 0
-    else:
-        digits = field.strip(b" \0")
-        if b"\0" in digits:
-            digits = digits.split(b"\0", 1)[0].strip(b" ")
-        if any(digit not in b"01234567" for digit in digits):
-            raise Refused(CORRUPT, f"a header's {what} is no number")
-        value = int(digits, 8) if digits else 0
-    if not 0 <= value < 1 << 63:
-        raise Refused(CORRUPT, f"a header's {what} is out of range")
-    return value
-
-
-def _decimal(text: bytes) -> int:
-    if not text.isdigit() or len(text) > 18:
-        raise Refused(CORRUPT, "a number of an extended header is none")
-    return int(text)
-
-
-def _time(text: bytes) -> int:
-    """Seconds; those before 1970 are 0."""
-    whole = text.split(b".", 1)[0]
-    if whole.startswith(b"-"):
-        return 0
-    return min(_decimal(whole), MTIME_MAX)

@@ -10,6 +10,7 @@ import errno
 import os
 import stat
 
+from cells.garden.images.unpacker import writing
 from cells.garden.images.unpacker.entry import DEVICE, DIRECTORY, FIFO, FILE, HARDLINK, SYMLINK, Entry
 from cells.garden.images.unpacker.refusal import (
     COMPONENT_BYTES_MAX,
@@ -22,15 +23,12 @@ from cells.garden.images.unpacker.refusal import (
     Limits,
     Refused,
 )
+from cells.garden.images.unpacker.writing import DISK_BLOCK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from cells.garden.images.unpacker.writing import Content
 
-    Content = Callable[[int], bytes]
-
-CHUNK = 256 * 1024
-DISK_BLOCK = 4096
 WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
 AUFS = b".wh..wh."
@@ -264,14 +262,12 @@ class Tree:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(last, flags, 0o600, dir_fd=here)
         try:
-            written = 0
-            while data := content(CHUNK):
-                written += len(data)
-                view = memoryview(data)
-                while view:
-                    view = view[os.write(fd, view) :]
-            self.bytes += max(0, written - entry.size)
-            self.disk_bytes += -(-written // DISK_BLOCK) * DISK_BLOCK
+            if entry.extents is None:
+                written, disk_bytes = writing.whole(content, fd)
+                self.bytes += max(0, written - entry.size)
+            else:
+                disk_bytes = writing.parts(content, fd, entry.extents, entry.size)
+            self.disk_bytes += disk_bytes
             uid, gid = self._ids(entry.uid, entry.gid)
             os.fchown(fd, uid, gid)
             os.fchmod(fd, self._mode(entry))
