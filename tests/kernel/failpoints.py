@@ -3,8 +3,9 @@
 The side effects are not listed anywhere: Python tells an audit hook of each change of a file and of each child, and
 every function of the modules that talk to the kernel is wrapped. So a new step of garden is a new failpoint.
 
-`python -m tests.kernel.failpoints`: a line of JSON (config, kill_at) in; a forked owner lives through the scenario; a
-line of JSON out: the side effects it had, each with the phase it was in. Without a number it lives to the end.
+`python -m tests.kernel.failpoints`: a line of JSON (config, scenario, kill_at, report) in; a forked owner lives
+through the scenario; a line of JSON out: how it ended. Without a number it lives to the end, and the report has its
+side effects, each with the phase it was in.
 """
 
 from __future__ import annotations
@@ -14,24 +15,27 @@ import functools
 import inspect
 import json
 import os
+import select
 import signal
 import sys
 import threading
-from collections.abc import Callable
+import traceback
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from attrs import evolve
-
-from cells.garden import children, kernel
+from cells.garden import children, demolition, kernel
 from cells.garden.config import GardenConfig
 from cells.garden.garden import Garden
 from cells.garden.network import netlink
+from cells.garden.oci import Runtime
 from cells.garden.quota import kernel as quota_kernel
-from cells.garden.spec import Limits, ProcessSpec
+from cells.garden.spec import EgressRule, Limits, ProcessSpec, Window
 from diego_py.service.clock import SystemClock
-from tests.kernel.containers import call, shell
+from tests.kernel.containers import call, shell, start
+from tests.kernel.images import member, tar, until
+from tests.orphans import reap_dead
 
 CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "os.chown", "os.link", "os.symlink", "os.kill")
 CHANGES = (*CHANGES, "os.truncate", "os.setxattr", "subprocess.Popen", "fcntl.ioctl")
@@ -41,8 +45,12 @@ LOOKING |= {"file_system", "project", "project_quota", "project_quota_enforced",
 """Functions of the kernel's modules that change nothing."""
 HANDLE = "any"
 SIDECAR = "any.side"
+WAITS, GOING, HALF = "waits", "going", "half"
+"""Created only; being destroyed; being created."""
 PORT = 8080
 DISK_BYTES = 16 << 20
+FILE_BYTES = 64 << 10
+REAP_S = 0.01
 SIDECAR_SCRIPT = "trap 'exit 4' TERM; while :; do sleep 0.05; done"
 SCRIPT = f"trap 'exit 3' TERM; httpd -p {PORT} -h /srv/www; while :; do sleep 0.05; done"
 
@@ -103,17 +111,33 @@ def _last_name(arguments: tuple[Any, ...]) -> str:
 
 async def live(garden: Garden, points: Failpoints) -> None:
     """One container and its sidecar from begin to end, by every operation of garden."""
+    points.phase = "open"
     await garden.start()
-    limits = Limits(disk_bytes=DISK_BYTES if garden.config.volumes_store_mb else None)
+    await until(lambda: len(garden._host.sandboxes._ready) == garden.config.sandboxes_ready)
+    limits = Limits(disk_bytes=DISK_BYTES if garden.disk_limits()["driver"] != "none" else None)
     points.phase = "create"
-    await garden.create(call(), shell(HANDLE, SCRIPT, ports=(PORT,), limits=limits))
+    await garden.create(call(), shell(HANDLE, SCRIPT, ports=(PORT,), limits=limits, stdin=True))
     points.phase = "run"
     await garden.run(call(), HANDLE)
     points.phase = "exec"
-    await garden.exec(call(), HANDLE, ProcessSpec("/bin/true"), 20)
-    points.phase = "open"
-    async with await garden.open(call(), HANDLE, ProcessSpec("/bin/cat")):
-        pass
+    await garden.exec(call(), HANDLE, ProcessSpec("/bin/true", cwd="/tmp/new/directory"), 20)
+    points.phase = "session"
+    for terminal in (None, Window()):
+        async with await garden.open(call(), HANDLE, ProcessSpec("/bin/cat", terminal=terminal)) as session:
+            await session.write(b"said\n")
+            await session.stdout.readline()
+            points.reached("talks")
+    points.phase = "attach"
+    async with garden.attach(HANDLE) as client:
+        await client.write(b"said\n")
+        points.reached("talks")
+    points.phase = "stream in"
+    await garden.stream_in(call(), HANDLE, "/tmp/in", _chunks(points))
+    points.phase = "stream out"
+    async for _ in garden.stream_out(call(), HANDLE, "/tmp/in"):
+        points.reached("a chunk")
+    points.phase = "egress"
+    await garden.set_egress(call(), HANDLE, (EgressRule("tcp", ("192.0.2.0/24",)),))
     points.phase = "sidecar"
     await garden.create(call(), shell(SIDECAR, SIDECAR_SCRIPT, sandbox_of=HANDLE))
     await garden.run(call(), SIDECAR)
@@ -121,34 +145,98 @@ async def live(garden: Garden, points: Failpoints) -> None:
     await garden.stop(call(), HANDLE, grace_s=20)
     points.phase = "destroy"
     await garden.destroy(call(), HANDLE)
+    points.phase = "close"
+    await garden.close()
+    points.reached("the end")
+    points.phase = None
+
+
+async def _chunks(points: Failpoints) -> AsyncIterator[bytes]:
+    archive = tar(*(member(f"{number}", bytes(FILE_BYTES)) for number in range(4)))
+    for begin in range(0, len(archive), FILE_BYTES):
+        points.reached("a chunk")
+        yield archive[begin : begin + FILE_BYTES]
+
+
+async def leave(garden: Garden, points: Failpoints) -> None:
+    """Die with something of every kind for the next garden to find: whole ones, half-built ones, all that goes on."""
+    await garden.start()
+    await start(garden, shell(HANDLE, SCRIPT, ports=(PORT,), stdin=True))
+    await start(garden, shell(SIDECAR, SIDECAR_SCRIPT, sandbox_of=HANDLE))
+    await garden.create(call(), shell(WAITS, "exit 8"))
+    await start(garden, shell(GOING, "exec sleep 600", ports=(PORT,)))
+    await garden.open(call(), HANDLE, ProcessSpec("/bin/sh", ("-c", "sleep 77 & exec sleep 77")))
+    reached: asyncio.Queue[None] = asyncio.Queue()
+
+    async def hang(*_: object) -> None:
+        reached.put_nowait(None)
+        await asyncio.Event().wait()
+
+    real = Runtime.create
+
+    async def hang_after_it(*arguments: Any) -> None:
+        await real(*arguments)
+        await hang()
+
+    Runtime.create = hang_after_it  # type: ignore[method-assign, assignment]
+    demolition.remove = hang  # type: ignore[assignment]
+    async with asyncio.TaskGroup() as group:
+        group.create_task(garden.create(call(), shell(HALF, "exec sleep 600", ports=(PORT,))))
+        group.create_task(garden.destroy(call(), GOING))
+        for _ in range(2):
+            await reached.get()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+async def restart(garden: Garden, points: Failpoints) -> None:
+    """Only the start of a garden, and its end."""
+    points.phase = "restart"
+    await garden.start()
     points.reached("the end")
     points.phase = None
     await garden.close()
 
 
-def own(config: GardenConfig, points: Failpoints) -> None:
+SCENARIOS = {"live": live, "leave": leave, "restart": restart}
+
+
+def own(config: GardenConfig, points: Failpoints, scenario: str) -> None:
     children.become_subreaper()
-    config = evolve(config, sandboxes_ready=0)  # Made when they are needed: so that is a part of create.
     for module in (kernel, netlink, quota_kernel):
         points.wrap(module)
     points.after_spawn()
     sys.addaudithook(points.audit)
-    asyncio.run(live(Garden(config, SystemClock()), points))
+    asyncio.run(SCENARIOS[scenario](Garden(config, SystemClock()), points))
     points.report.write_text(json.dumps(points.seen))
 
 
 def main() -> None:
-    """Fork an owner for each line: what takes time to import is imported once."""
-    for line in sys.stdin:
+    """Fork an owner for each line: what takes time to import is imported once.
+
+    To what an owner leaves behind this process is what init is on a host: it reaps, and does nothing else.
+    """
+    children.become_subreaper()
+    while True:
+        asked_again, _, _ = select.select([sys.stdin], [], [], REAP_S)
+        if not asked_again:
+            reap_dead()
+            continue
+        line = sys.stdin.readline()
+        if not line:
+            return
         asked = json.loads(line)
         report = Path(asked["report"])
         owner = os.fork()
         if owner == 0:
             try:
-                own(GardenConfig(**asked["config"]), Failpoints(asked["kill_at"], report))
-            finally:
-                os._exit(1 if sys.exc_info()[0] else 0)
-        _, status = os.waitpid(owner, 0)
+                own(GardenConfig(**asked["config"]), Failpoints(asked["kill_at"], report), asked["scenario"])
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        ended = 0
+        while ended != owner:
+            ended, status = os.waitpid(-1, 0)
         print(json.dumps(os.waitstatus_to_exitcode(status)), flush=True)
 
 

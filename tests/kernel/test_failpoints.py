@@ -5,24 +5,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import random
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
-from attrs import asdict, define
+from attrs import asdict, define, evolve
 
 from cells.garden.cgroups import SANDBOXES
 from cells.garden.config import GardenConfig
 from cells.garden.garden import Garden
 from cells.garden.network import links
+from cells.garden.processes import strangers
 from cells.garden.spec import ProcessSpec
+from diego_py.embedded import host_sweep
 from diego_py.service.clock import SystemClock
-from tests.kernel.containers import call, cgroup_trees, shell, start
-from tests.kernel.failpoints import HANDLE, SIDECAR, SIDECAR_SCRIPT
+from tests.kernel.containers import call, cgroup_trees, every_runtime, shell, start
+from tests.kernel.failpoints import HANDLE, SIDECAR, SIDECAR_SCRIPT, WAITS
 from tests.orphans import reap_dead
 from tests.slowness import patient
 
@@ -31,8 +36,12 @@ pytestmark = pytest.mark.kernel
 OWNERS = 2
 """That die side by side: one for each processor of the smallest machine we test on."""
 ANSWER_S = patient(10)
-PHASES = {"create", "run", "exec", "open", "sidecar", "stop", "destroy"}
+PHASES = {"open", "create", "run", "exec", "session", "attach", "stream in", "stream out", "egress", "sidecar"}
+PHASES |= {"stop", "destroy", "close"}
 KILLED = -9
+SAMPLE = os.environ.get("DIEGO_FAILPOINTS", "6")
+"""How many failpoints of each sweep, or `all` (CONTRIBUTING.md)."""
+TIMEOUT_S = patient(3600 if SAMPLE == "all" else 120)
 
 
 @pytest.fixture(autouse=True)
@@ -50,9 +59,10 @@ class Owners:
     report: Path
     _process: asyncio.subprocess.Process
 
-    async def live(self, kill_at: int | None) -> int:
+    async def live(self, scenario: str, kill_at: int | None) -> int:
         """One owner's life; how it ended."""
-        asked = {"config": msgspec.to_builtins(asdict(self.config)), "kill_at": kill_at, "report": str(self.report)}
+        asked = {"config": msgspec.to_builtins(asdict(self.config)), "scenario": scenario}
+        asked |= {"kill_at": kill_at, "report": str(self.report)}
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(asked).encode() + b"\n")
@@ -74,6 +84,10 @@ async def owners_of(config: GardenConfig, report: Path) -> AsyncIterator[Owners]
     assert process.stdin is not None
     try:
         yield Owners(config, report, process)
+    except BaseException:  # Then more may be left than a test's end expects.
+        parts = Path(config.state_dir), config.interface_prefix, config.nft_table, config.cgroup_parent
+        await asyncio.to_thread(host_sweep.remove, host_sweep.CellNames(*parts))
+        raise
     finally:
         process.stdin.close()
         await process.wait()
@@ -86,42 +100,92 @@ def worth_dying_at(effects: list[str]) -> list[int]:
     return [number for number in range(1, len(effects) + 1) if number not in same]
 
 
-async def test_killed_at_every_side_effect(new_config: Callable[..., GardenConfig], tmp_path: Path) -> None:
-    await _killed_everywhere([new_config(sandboxes_ready=0) for _ in range(OWNERS)], tmp_path, "")
+def chosen(numbers: list[int]) -> list[int]:
+    """All, or as many as are asked for, by a seed that is printed."""
+    if SAMPLE == "all":
+        return numbers
+    seed = int(os.environ.get("DIEGO_FAILPOINTS_SEED", random.SystemRandom().randrange(1 << 32)))
+    print(f"a sample of {len(numbers)} failpoints; the same again: DIEGO_FAILPOINTS_SEED={seed}")
+    return sorted(random.Random(seed).sample(numbers, min(int(SAMPLE), len(numbers))))
 
 
-async def test_killed_at_every_side_effect_on_subvolumes(
+LIVES = {
+    "prepared sandboxes": {"sandboxes_ready": 3},
+    "no sandbox ready": {"sandboxes_ready": 0},
+}
+VOLUMES = {
+    "subvolumes": {"sandboxes_ready": 0, "volumes_store_mb": 256},
+    "images": {"sandboxes_ready": 0, "disk_driver": "loop"},
+}
+
+
+@pytest.mark.timeout(TIMEOUT_S)
+@every_runtime
+@pytest.mark.parametrize("settings", LIVES.values(), ids=LIVES.keys())
+async def test_killed_at_every_side_effect(
+    new_config: Callable[..., GardenConfig], tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    await _killed_everywhere([new_config(**settings) for _ in range(OWNERS)], tmp_path, PHASES)
+
+
+@pytest.mark.timeout(TIMEOUT_S)
+@pytest.mark.parametrize("settings", VOLUMES.values(), ids=VOLUMES.keys())
+async def test_killed_at_every_side_effect_on_volumes(
+    new_config: Callable[..., GardenConfig], tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    await _killed_everywhere([new_config(**settings) for _ in range(OWNERS)], tmp_path, {"open", "create", "destroy"})
+
+
+@pytest.mark.timeout(TIMEOUT_S)
+@every_runtime
+async def test_killed_at_every_side_effect_of_a_restart(
     new_config: Callable[..., GardenConfig], tmp_path: Path
 ) -> None:
-    await _killed_everywhere(
-        [new_config(sandboxes_ready=0, volumes_store_mb=256) for _ in range(OWNERS)], tmp_path, "volume"
-    )
+    """A garden that finds whole and half-built containers is killed half-way; the next one has them all the same."""
+    await _killed_everywhere([new_config(sandboxes_ready=3) for _ in range(OWNERS)], tmp_path, {"restart"})
 
 
-async def _killed_everywhere(configs: list[GardenConfig], tmp_path: Path, about: str) -> None:
-    """At all that have `about` in their name."""
+async def _killed_everywhere(configs: list[GardenConfig], tmp_path: Path, phases: set[str]) -> None:
+    """In some phases, or at a sample of what they have."""
+    scenario = _restarted if phases == {"restart"} else _lived
     async with contextlib.AsyncExitStack() as stack:
         all_owners = [
             await stack.enter_async_context(owners_of(config, tmp_path / f"effects-{number}"))
             for number, config in enumerate(configs)
         ]
-        assert await all_owners[0].live(None) == 0
+        assert await scenario(all_owners[0], None) == 0
         effects: list[str] = json.loads(all_owners[0].report.read_text())
-        numbers = [number for number in worth_dying_at(effects) if about in effects[number - 1]]
-        assert len(numbers) >= 3
-        assert {effect.partition(":")[0] for effect in effects} == PHASES
+        assert phases <= {_phase(effect) for effect in effects} <= {*PHASES, "restart"}
+        if scenario is _restarted:
+            await _go_on(all_owners[0].config)
+        numbers = chosen([number for number in worth_dying_at(effects) if _phase(effects[number - 1]) in phases])
         waiting = iter(numbers)
-        found = await asyncio.gather(*(_sweep(owners, waiting, effects) for owners in all_owners))
-    failures = [failure for each in found for failure in each]
-    assert not failures, f"{len(failures)} of {len(numbers)}:\n" + "\n".join(failures)
+        found = await asyncio.gather(*(_sweep(owners, scenario, waiting, effects) for owners in all_owners))
+        failures = [failure for each in found for failure in each]
+        assert not failures, f"{len(failures)} of {len(numbers)}:\n" + "\n".join(failures)
 
 
-async def _sweep(owners: Owners, numbers: Iterator[int], effects: list[str]) -> list[str]:
+def _phase(effect: str) -> str:
+    return effect.partition(":")[0]
+
+
+async def _lived(owners: Owners, number: int | None) -> int:
+    return await owners.live("live", number)
+
+
+async def _restarted(owners: Owners, number: int | None) -> int:
+    assert await owners.live("leave", None) == KILLED
+    return await owners.live("restart", number)
+
+
+async def _sweep(
+    owners: Owners, scenario: Callable[[Owners, int], Awaitable[int]], numbers: Iterator[int], effects: list[str]
+) -> list[str]:
     failures = []
     for number in numbers:
-        ended = await owners.live(number)
+        ended = await scenario(owners, number)
         try:
-            assert ended in (KILLED, 0)
+            assert ended in (KILLED, 0), f"the owner ended with {ended}"
             await _go_on(owners.config)
         except Exception as failure:
             said = "; ".join([f"{type(failure).__name__}: {failure}", *map(str, _causes(failure))])
@@ -136,27 +200,40 @@ def _causes(failure: BaseException) -> Iterator[BaseException]:
 
 async def _go_on(config: GardenConfig) -> None:
     """The next garden has the whole container or nothing of it."""
-    garden = Garden(config, SystemClock())
-    found = await garden.start()
+    # With no sandbox ready: what is there then is a container's, or was left.
+    garden = Garden(evolve(config, sandboxes_ready=0), SystemClock())
+    found = {container.handle: container for container in await garden.start()}
     try:
-        assert [container.handle for container in found] in ([], [HANDLE], [HANDLE, SIDECAR])
+        assert found.keys() in (set(), {HANDLE}, {HANDLE, SIDECAR}, {HANDLE, SIDECAR, WAITS})
+        if WAITS in found:
+            assert {found[handle].state for handle in (HANDLE, SIDECAR)} == {"running"}
+            await garden.run(call(), WAITS)
+            assert (await garden.wait(WAITS)).status == 8
+            await garden.destroy(call(), WAITS)
         if not found:
             assert _left(config) == []
             await start(garden, shell(HANDLE, "exit 0", ports=(8080,)))
             assert (await garden.wait(HANDLE)).status == 0
-        elif found[0].state == "exited":
+        elif found[HANDLE].state == "exited":
             await garden.wait(HANDLE)
         else:
-            if found[0].state == "created":
+            if found[HANDLE].state == "created":
                 await garden.run(call(), HANDLE)
-            assert await _answer(found[0].network.ports[0].host_port) == b"hello"
+            assert await _answer(found[HANDLE].network.ports[0].host_port) == b"hello"
             assert (await garden.exec(call(), HANDLE, ProcessSpec("/bin/true"), 20)).status == 0
-            await _go_on_beside(garden, found[1].state if len(found) == 2 else None)
+            await _go_on_beside(garden, found[SIDECAR].state if SIDECAR in found else None)
+            assert _foreign(garden) == []
             assert (await garden.stop(call(), HANDLE, grace_s=20)).status == 3
         await garden.destroy(call(), HANDLE)
         assert _left(config) == []
     finally:
         await garden.close()
+
+
+def _foreign(garden: Garden) -> list[int]:
+    """Who is in a container and did not come from its own process: nobody is left to want it."""
+    boxes, inside = garden._boxes.values(), garden._host.cgroups.processes
+    return [pid for box in boxes for pid in strangers(inside(box.handle), box.init.pid, box.holder.pid)]
 
 
 async def _go_on_beside(garden: Garden, state: str | None) -> None:
