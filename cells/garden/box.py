@@ -19,6 +19,7 @@ from cells.garden.network.nft_elements import Elements
 from cells.garden.processes import Process
 from cells.garden.sandboxes.pool import Place
 from cells.garden.spec import Container, Exit, MainProcess, Network, State
+from cells.garden.threads import Threads
 from diego_py.errors import SandboxFailed
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Box:
     runtimes: Runtimes = field(factory=Runtimes)
     copies: set[Copy] = field(factory=set)
     """Children that move files in or out."""
+    threads: Threads = field(factory=Threads)
+    """Calls to the kernel about its file systems."""
 
     @property
     def handle(self) -> str:
@@ -107,7 +110,7 @@ class Box:
             handle=self.handle,
             properties=dict(self.record.properties),
             network=self.network,
-            state=self.state,
+            state="destroying" if self.record.phase == "destroying" else self.state,
             limits=self.record.limits,
             created_at=datetime.fromisoformat(self.record.created_at),
             sandbox_of=self.record.sandbox_of,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from attrs import define, field, frozen
@@ -129,12 +130,13 @@ class Cgroups:
         return (_counter(f"{self._v2}{self.path(handle)}/cpu.stat", "usage_usec") or 0) / 1e6
 
     def thaw(self, handle: str) -> None:
-        """Let frozen processes run, so that they can die."""
+        """Let frozen processes run, so that they can die, those in cgroups below too."""
         places = [(self._v1.get("freezer"), "freezer.state", "THAWED"), (self._v2, "cgroup.freeze", "0")]
         for tree, name, value in places:
             if tree is not None:
-                with contextlib.suppress(OSError):
-                    Path(f"{tree}{self.path(handle)}/{name}").write_text(value)
+                for directory in _with_those_below(f"{tree}{self.path(handle)}"):
+                    with contextlib.suppress(OSError):
+                        Path(directory, name).write_text(value)
 
     def usage(self, handle: str) -> dict[str, int]:
         """The figures of `Exit.cgroup`; those the kernel does not give are left out."""
@@ -205,6 +207,15 @@ def _own_path(text: str, controller: str) -> str:
         if controller in controllers.split(","):
             return path
     return "/"
+
+
+def _with_those_below(path: str) -> Iterator[str]:
+    """This cgroup and the cgroups in it: most have none, which the number of links tells."""
+    try:
+        links = os.stat(path).st_nlink
+    except OSError:
+        return
+    yield from [path] if links <= LINKS_OF_LEAF else (directory for directory, _, _ in os.walk(path))
 
 
 def _remove_tree(path: str) -> None:

@@ -4,63 +4,99 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import Any
 
-from cells.garden import processes, session
+from cells.garden import processes, session, stuck
 from cells.garden.box import Box
 from cells.garden.children import in_thread, together, uninterrupted
 from cells.garden.depot import Directory
 from cells.garden.files import copying
 from cells.garden.host import Host
 from cells.garden.monitor import dead, gone
-from diego_py.call import Call
-from diego_py.errors import DestroyFailed, DiegoError
+from cells.garden.spec import Exit
+from diego_py.call import ANSWER_MARGIN_MS, Call
+from diego_py.errors import ContainerStuck, DestroyFailed, DiegoError
 
 MONITOR_GRACE_S = 2.0
 """How long conmon may take to end after its container did."""
+DEATH_TIMEOUT_S = 5.0
+"""How long a stop waits for one that it killed; who then destroys it waits again."""
 KILL_TIMEOUT_S = 10.0
 """How long killed processes may take to die; longer means one is stuck in the kernel."""
+PATIENCE_S_MIN = 0.2
+"""What a destroy takes for each of its parts however little time its caller has."""
 LOOK_S = 0.02
 """Between two looks for what a runtime, still at work in a sidecar, may have started there."""
 
 
-async def kill(host: Host, box: Box) -> None:
-    """Return when no process of the container is left, its monitor included. Raises DestroyFailed."""
-    await uninterrupted(_kill(host, box))
+def patience_s(call: Call | None) -> float:
+    """How long killing, and again removing, may take: so that there is time left to say what is stuck."""
+    if call is None:
+        return KILL_TIMEOUT_S
+    left_s = (call.remaining_ms() - 2 * ANSWER_MARGIN_MS) / 1000
+    return min(KILL_TIMEOUT_S, max(PATIENCE_S_MIN, left_s))
 
 
-async def _kill(host: Host, box: Box) -> None:
-    await copying.end_all(box)
-    if box.record.init_pid == 0:
-        await kill_half_built(host, box.handle, box.directory)
-        if box.main is None:
-            processes.kill(box.holder)
-            await gone(box.holder)
-        return
-    host.cgroups.thaw(box.handle)
-    inside = host.cgroups.processes(box.handle)
+async def kill(host: Host, box: Box, call: Call | None = None) -> None:
+    """Return when no process of the container is left, its monitor included. Raises DestroyFailed, ContainerStuck."""
+    await uninterrupted(_kill(host, box, patience_s(call)))
+
+
+async def _kill(host: Host, box: Box, limit_s: float) -> None:
+    copies = [copy.child.pid for copy in box.copies]
     strays = host.extras.unclaimed()
-    if box.main is None:
-        processes.kill(box.holder)
     try:
-        async with asyncio.timeout(KILL_TIMEOUT_S):
-            if box.main is not None:
-                await _kill_inside(host, box)
-            for stray in strays:
-                if stray.pid in inside:
-                    await gone(stray)
-                else:
-                    processes.reap(stray)
-            await gone(box.init)
-            await box.runtimes.none()
-            if box.main is None:
-                await gone(box.holder)
-    except TimeoutError as stuck:
-        raise DestroyFailed(f"kill the processes of {box.handle}", evidence={"pid": box.init.pid}) from stuck
+        async with asyncio.timeout(limit_s):
+            copying.kill_all(box)
+            if box.record.init_pid == 0:
+                await kill_half_built(host, box.handle, box.directory, limit_s)
+            await _kill_whole(host, box, strays)
+    except TimeoutError as timeout:
+        raise await _stuck(host, box.handle, {*copies, box.init.pid}, box.holder.pid) from timeout
+    if box.record.init_pid == 0:
+        return
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(MONITOR_GRACE_S):
             await gone(box.monitor)
     processes.kill(box.monitor)
     await session.close_all(box)
+
+
+async def _kill_whole(host: Host, box: Box, strays: list[processes.Process]) -> None:
+    host.thaw(box.handle, box.directory)
+    inside = host.cgroups.processes(box.handle)
+    if box.main is None:
+        processes.kill(box.holder)
+    else:
+        await _kill_inside(host, box)
+    for stray in strays:
+        if stray.pid in inside:
+            await gone(stray)
+        else:
+            processes.reap(stray)
+    await gone(box.init)
+    await copying.none(box)
+    await box.runtimes.none()
+    if box.main is None:
+        await gone(box.holder)
+
+
+async def _stuck(host: Host, handle: str, pids: set[int], holder: int = 0) -> ContainerStuck:
+    """The failure that says which of a container's processes do not die."""
+
+    def look() -> dict[str, Any]:
+        return stuck.by_processes({*pids, *host.cgroups.processes(handle), *stuck.in_namespace_of(holder)})
+
+    return ContainerStuck(f"kill the processes of {handle}", evidence=await in_thread(look))
+
+
+async def death(host: Host, box: Box) -> Exit:
+    """How a container ended that was just killed, as soon as that is known. Raises ContainerStuck."""
+    try:
+        async with asyncio.timeout(DEATH_TIMEOUT_S):
+            return await asyncio.shield(box.ended)
+    except TimeoutError as timeout:
+        raise await _stuck(host, box.handle, {box.init.pid}) from timeout
 
 
 async def _kill_inside(host: Host, box: Box) -> None:
@@ -73,21 +109,22 @@ async def _kill_inside(host: Host, box: Box) -> None:
         await asyncio.sleep(LOOK_S if box.runtimes.count else 0)
 
 
-async def kill_half_built(host: Host, handle: str, directory: Directory) -> None:
-    """Kill what makes or runs a container whose pids we were never told. Raises DestroyFailed.
+async def kill_half_built(host: Host, handle: str, directory: Directory, limit_s: float) -> None:
+    """Kill what makes or runs a container whose pids we were never told. Raises ContainerStuck.
 
     Its makers (conmon, the runtime) name the directory; they could start more, so we look again until there is none.
     """
+    victims: list[processes.Process] = []
     try:
-        async with asyncio.timeout(KILL_TIMEOUT_S):
+        async with asyncio.timeout(limit_s):
             while victims := await in_thread(_half_built, host, handle, directory):
-                host.cgroups.thaw(handle)
+                host.thaw(handle, directory)
                 for process in victims:
                     processes.kill(process)
                 for process in victims:
                     await gone(process)
-    except TimeoutError as stuck:
-        raise DestroyFailed(f"kill the processes of {handle}") from stuck
+    except TimeoutError as timeout:
+        raise await _stuck(host, handle, {process.pid for process in victims}) from timeout
 
 
 def _half_built(host: Host, handle: str, directory: Directory) -> list[processes.Process]:
@@ -99,19 +136,19 @@ def _half_built(host: Host, handle: str, directory: Directory) -> list[processes
 async def remove(host: Host, box: Box, call: Call | None) -> None:
     """Remove everything but processes and the log, then nothing of the container is on the host.
 
-    Raises DestroyFailed from the first part that would not go.
+    Raises DestroyFailed from the first part that would not go; what could not be waited for goes on.
     """
     try:
-        await uninterrupted(_remove(host, box))
+        await uninterrupted(_remove(host, box, patience_s(call)))
     except (DiegoError, OSError) as cause:
         raise DestroyFailed(f"remove the parts of {box.handle}") from cause
 
 
-async def _remove(host: Host, box: Box) -> None:
+async def _remove(host: Host, box: Box, limit_s: float) -> None:
     half_built = box.record.init_pid == 0
     await together(
         host.runtime.delete(box.handle, box.directory, force=half_built),
-        in_thread(host.remove_root, box.directory),
+        box.threads.run(limit_s, f"remove the root of {box.handle}", host.remove_root, box.directory),
         *([] if box.main is not None else [host.firewall.remove(box.elements), host.link_watch.gone(box.interface)]),
     )
     host.cgroups.remove(box.handle)

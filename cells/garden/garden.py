@@ -88,7 +88,8 @@ class Garden:
     async def start(self) -> list[Container]:
         """Prepare the host, adopt the containers of an earlier garden, remove what it left half-built.
 
-        Adopted ones that ended meanwhile are in state `exited`. Raises DiegoError when the host cannot be used.
+        Adopted ones that ended meanwhile are in state `exited`, those that could not be removed in `destroying`.
+        Raises DiegoError when the host cannot be used.
         """
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self.close)
@@ -101,10 +102,11 @@ class Garden:
             for box in plan.adopt:
                 self._watch(box)
                 await recovery.settle(self._host, box)
-            for handle in plan.demolish:
-                await recovery.demolish(self._host, handle)
-            await recovery.end_sandboxes(self._host, {box.holder for box in plan.adopt})
-            await recovery.sweep_links(self._host, {box.interface for box in plan.adopt})
+            for box in await recovery.demolish_all(self._host, plan):
+                self._boxes[box.handle] = box
+                self._watch(box)
+            await recovery.end_sandboxes(self._host, {box.holder for box in self._boxes.values()})
+            await recovery.sweep_links(self._host, {box.interface for box in self._boxes.values()})
             await self._store.prepare()
             await in_thread(self._host.depot.prune_logs, self.config.logs_kept_max)
             await self._host.sandboxes.open()
@@ -278,7 +280,10 @@ class Garden:
             await live.set_egress(self._host, self._box(handle), rules)
 
     async def stop(self, call: Call, handle: str, grace_s: float) -> Exit:
-        """End the user process: SIGTERM to all, then SIGKILL to what is left after `grace_s`. The container stays."""
+        """End the user process: SIGTERM to all, then SIGKILL to what is left after `grace_s`. The container stays.
+
+        Raises ContainerNotFound, ContainerStuck.
+        """
         with call.hop("garden", self.config.cell_id, "stop", GardenFailed):
             box = self._box(handle)
             self._host.cgroups.thaw(handle)
@@ -288,7 +293,7 @@ class Garden:
                 processes.signal_all(self._host.cgroups.processes(handle), signal.SIGTERM)
                 await asyncio.wait([box.ended], timeout=grace_s)
             processes.kill(box.init)
-            return await self._end_of(box)
+            return await demolition.death(self._host, box)
 
     async def destroy(self, call: Call, handle: str) -> None:
         """Remove the container and all it has, sidecars included, but the log. Nothing happens when it does not exist.
@@ -310,7 +315,7 @@ class Garden:
         with contextlib.suppress(FileNotFoundError):  # Creation may have failed before there was a directory.
             self._host.depot.save(box.record)
         await together(*(self._destroy(call, each) for each in sidecars.of(self._boxes, box)))
-        await demolition.kill(self._host, box)
+        await demolition.kill(self._host, box, call)
         self._monitor.forget(box.monitor)
         if not box.ended.done():
             self._ended(box, None)
@@ -391,8 +396,3 @@ class Garden:
             self._host.depot.save(box.record)
         if not box.ended.done():
             box.ended.set_result(exit)
-
-    async def _end_of(self, box: Box) -> Exit:
-        """The end of a container that was just killed. Its monitor is a moment behind it."""
-        async with asyncio.timeout(self.config.runtime_timeout_s):
-            return await asyncio.shield(box.ended)

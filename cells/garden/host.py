@@ -231,6 +231,11 @@ class Host:
         self.volumes.make(box.directory.volume, box.record.limits, number, box.record.privileged)
         self.depot.furnish(box.directory)
 
+    def thaw(self, handle: str, directory: Directory) -> None:
+        """Let go on what somebody froze that is the container's alone: frozen processes and writers do not die."""
+        self.cgroups.thaw(handle)
+        self.volumes.thaw(directory.volume)
+
     def remove_root(self, directory: Directory) -> None:
         """Take the container's root away with all that it wrote. Idempotent. Raises MountFailed, VolumeFailed."""
         rootfs.unmount(directory)

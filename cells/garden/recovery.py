@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from cells.garden import demolition, processes
 from cells.garden.box import Box
@@ -21,10 +21,12 @@ from cells.garden.monitor import gone
 from cells.garden.network import links
 from cells.garden.oci import EXEC_FIFO
 from cells.garden.processes import Process
-from diego_py.errors import DestroyFailed, DiegoError, InvalidSpec
+from cells.garden.threads import Threads
+from diego_py.errors import ContainerStuck, DestroyFailed, DiegoError, InvalidSpec
 
 HANDLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 DEMOLITIONS_MAX = 3
+STUCK_PATIENCE_S = 1.0
 WHOLE = ("created", "running")
 
 
@@ -130,7 +132,43 @@ async def _end(found: Iterable[Process]) -> None:
         await gone(process)
 
 
-async def demolish(host: Host, handle: str) -> None:
+async def demolish_all(host: Host, plan: Recovery) -> list[Box]:
+    """Remove what is left of half-built containers. Raises DestroyFailed.
+
+    One that is stuck is answered as a box whose destruction was begun: it keeps what it has, and the others go on. The
+    first one is waited for long, those after it not: the cell has containers that want to be watched.
+    """
+    kept: dict[str, Box] = {}
+    for handle in plan.demolish:
+        limit_s = STUCK_PATIENCE_S if kept else demolition.KILL_TIMEOUT_S
+        threads = Threads()
+        try:
+            if any(box.record.sandbox_of == handle for box in kept.values()):
+                raise DestroyFailed(f"remove {handle} before its sidecars") from ContainerStuck("its sandbox is in use")
+            await demolish(host, handle, threads, limit_s)
+        except DestroyFailed as failed:
+            box = _keep(host, handle, threads) if failed.find(ContainerStuck) is not None else None
+            if box is None:
+                raise
+            kept[handle] = box
+    known = {box.handle: box for box in plan.adopt} | kept
+    for box in kept.values():
+        box.main = known[box.record.sandbox_of] if box.record.sandbox_of is not None else None
+    return list(kept.values())
+
+
+def _keep(host: Host, handle: str, threads: Threads) -> Box | None:
+    """Take up one that could not be removed; None when nobody knows what it has."""
+    record = host.depot.load(handle)
+    if record is None or (record.sandbox_of is None and not _reclaim(host, record, None)):
+        return None
+    box = host.box(evolve(record, phase="destroying"))
+    box.complete = True
+    box.threads = threads
+    return box
+
+
+async def demolish(host: Host, handle: str, threads: Threads, limit_s: float) -> None:
     """Remove what is left of a half-built container, of which nothing may be assumed. Raises DestroyFailed.
 
     More than once if need be: a helper that the last garden was just starting when it died shows in no list of
@@ -140,17 +178,17 @@ async def demolish(host: Host, handle: str) -> None:
     directory = host.depot.directory(handle, record.volume if record is not None else str(host.volumes.path(handle)))
     for attempt in range(1, DEMOLITIONS_MAX + 1):
         try:
-            return await _demolish(host, handle, directory)
+            return await _demolish(host, handle, directory, threads, limit_s)
         except (DiegoError, OSError) as cause:
-            if attempt == DEMOLITIONS_MAX:
+            if attempt == DEMOLITIONS_MAX or isinstance(cause, ContainerStuck):
                 raise DestroyFailed(f"remove the parts of half-built {handle}") from cause
 
 
-async def _demolish(host: Host, handle: str, directory: Directory) -> None:
-    await demolition.kill_half_built(host, handle, directory)
+async def _demolish(host: Host, handle: str, directory: Directory, threads: Threads, limit_s: float) -> None:
+    await demolition.kill_half_built(host, handle, directory, limit_s)
     directory.path.mkdir(exist_ok=True)
     await host.runtime.delete(handle, directory, force=True)
-    await in_thread(host.remove_root, directory)
+    await threads.run(limit_s, f"remove the root of {handle}", host.remove_root, directory)
     host.cgroups.remove(handle)
     await in_thread(host.depot.remove, handle)
 

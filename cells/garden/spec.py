@@ -14,7 +14,8 @@ Handle = NewType("Handle", str)
 """Names a container on its cell; also its directory, its runtime id and its log."""
 
 Env = tuple[tuple[str, str], ...]
-State = Literal["created", "running", "exited"]
+State = Literal["created", "running", "exited", "destroying"]
+"""The last one: what was begun could not be finished, and can be asked for again."""
 Activity = Literal["busy", "waiting", "ended"]
 """What the processes of a container do: at least one runs or is about to; all sleep; the user process is no more, or
 none is beside that of an idle container."""

@@ -63,7 +63,7 @@ class Adoption:
             return
         identity, workload = found
         instance = self.books.adopt(identity)
-        if container.state == "created" or self.books.ended.has(instance.guid):
+        if container.state in ("created", "destroying") or self.books.ended.has(instance.guid):
             await self._remove(instance)
             return
         instance.happen(InstanceEvent.CLAIM)  # its process was started, and that only ever happens after the claim
@@ -71,7 +71,7 @@ class Adoption:
         self.watcher.take_up(instance, container, workload)
 
     async def _remove(self, instance: Instance) -> None:
-        """It never ran, or its end is on record; nobody waits for it."""
+        """It never ran, or its end is on record or was asked for; nobody waits for it."""
         instance.happen(InstanceEvent.STOP)
         gone = await outcome_of(self.executor.destroy(Call.begin(self.clock, REMOVE_BUDGET_MS), instance.guid))
         if isinstance(gone, DiegoError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from diego_py.errors.base import CELLS, DOCTOR, EXPLAIN, LOGS, DiegoError, Fault, Next
 
 
@@ -156,7 +158,24 @@ class DestroyFailed(DiegoError):
 
     code = "garden.destroy_failed"
     title = "The container is not wholly gone"
-    next = (DOCTOR,)
+    next: ClassVar[tuple[Next, ...]] = (DOCTOR,)
+
+
+class ContainerStuck(DestroyFailed):
+    """What was killed does not die, or what is removed does not go: it waits in the kernel for a file system.
+
+    The server of that does not answer, or it is frozen. `evidence.waiting` has who waits and where in the kernel
+    (`wchan`), `evidence.mounts` the mounts with a server. What the container has stays reserved until it is gone.
+    """
+
+    code = "garden.container_stuck"
+    title = "The container waits in the kernel and cannot be removed yet"
+    retryable = True
+    next = (
+        Next("Have the file system that it waits for answer again, or end its connection (`ended_by` of a FUSE mount)"),
+        Next("Thaw what is frozen: a file system by fsfreeze --unfreeze, a cgroup by its freezer"),
+        Next("Send the same request again; the cell does so by itself when the BBS orders the stop of what is left"),
+    )
 
 
 class RuntimeFailed(DiegoError):

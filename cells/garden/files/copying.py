@@ -87,16 +87,16 @@ class Copy:
         kind = str(evidence.get("kind"))
         return KINDS.get(kind, FilesFailed)(f"{self.what}: {kind} at {evidence.get('path')}", evidence=evidence)
 
-    async def kill(self) -> None:
-        """Make sure that it is gone. Who reads or writes sees the end."""
+    def kill(self) -> None:
+        """Send it SIGKILL. Who reads or writes sees the end."""
         if self.child.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self.child.kill()
-            await self.child.wait()
 
     async def close(self) -> None:
-        """The same, and give back its pipes."""
-        await children.uninterrupted(self.kill())
+        """Make sure that it is gone, and give back its pipes."""
+        self.kill()
+        await children.uninterrupted(self.child.wait())
         streams.drop(self.stdin)
         for output in self._outputs:
             output.close()
@@ -207,7 +207,13 @@ async def make_directory(host: Host, box: Box, path: str, identity: Identity) ->
         raise WorkingDirectoryInvalid(f"make working directory {path}", evidence=failure.evidence) from failure
 
 
-async def end_all(box: Box) -> None:
-    """End the children at work in a container, whatever those who began them do."""
+def kill_all(box: Box) -> None:
+    """Kill the children at work in a container, whatever those who began them do."""
+    for copy in box.copies:
+        copy.kill()
+
+
+async def none(box: Box) -> None:
+    """Return when none is at work."""
     for copy in list(box.copies):
-        await copy.kill()
+        await copy.child.wait()

@@ -29,6 +29,9 @@ _PROJECT_COUNTED, _PROJECT_ENFORCED = 1 << 4, 1 << 5
 _XATTR = "=IIIII8x"
 _PROJECT_INHERIT = 0x200
 
+_FIXED = 0x10 | 0x20
+"""Immutable, and append only."""
+
 _VOL_ARGS_BYTES = 4096
 _FIRST_FREE_OBJECT = 256
 _BY_REFERENCED = 1
@@ -50,6 +53,8 @@ _FS_SETXATTR = _ioctl_number(_WRITE, ord("X"), 32, struct.calcsize(_XATTR))
 _SUBVOLUME_CREATE = _ioctl_number(_WRITE, 0x94, 14, _VOL_ARGS_BYTES)
 _SUBVOLUME_DESTROY = _ioctl_number(_WRITE, 0x94, 15, _VOL_ARGS_BYTES)
 _INODE_LOOKUP = _ioctl_number(_READ | _WRITE, 0x94, 18, _VOL_ARGS_BYTES)
+_GET_FLAGS, _SET_FLAGS = _ioctl_number(_READ, ord("f"), 1, 8), _ioctl_number(_WRITE, ord("f"), 2, 8)
+_THAW = _ioctl_number(_READ | _WRITE, ord("X"), 120, 4)
 _FS_INFO = _ioctl_number(_READ, 0x94, 31, 1024)
 _QUOTA_CONTROL = _ioctl_number(_READ | _WRITE, 0x94, 40, 16)
 _QGROUP_CREATE = _ioctl_number(_WRITE, 0x94, 42, 16)
@@ -122,6 +127,24 @@ def project(path: str) -> int:
 def set_project(path: str, project: int) -> None:
     """Make a directory, and what will be made in it, a project's."""
     _ask(path, _FS_SETXATTR, struct.pack(_XATTR, _PROJECT_INHERIT, 0, 0, project, 0))
+
+
+def thaw(path: str) -> None:
+    """Let whoever waits to write to the file system that `path` is on go on, if it is frozen."""
+    try:
+        _ask(path, _THAW, bytes(4))
+    except OSError as refused:
+        if refused.errno != errno.EINVAL:  # It is not.
+            raise
+
+
+def make_changeable(fd: int) -> None:
+    """Take from a file or directory what forbids to change or remove it: that it is immutable, or only grows."""
+    flags = bytearray(8)  # A long by the request's number, an int by what the kernel does.
+    fcntl.ioctl(fd, _GET_FLAGS, flags)
+    (kept,) = struct.unpack_from("=I", flags)
+    if kept & _FIXED:
+        fcntl.ioctl(fd, _SET_FLAGS, struct.pack("=II", kept & ~_FIXED, 0))
 
 
 def create_subvolume(path: Path) -> None:

@@ -68,9 +68,19 @@ class LoopImages:
         )
 
     def remove(self, path: Path) -> None:
+        thaw(path)
         unmount(path)
         trees.remove(path)
         image_of(path).unlink(missing_ok=True)
+
+
+def thaw(path: Path) -> None:
+    """Undo a freeze of the file system of this volume, if it has one.
+
+    Who writes there does not die before; and taken away frozen it would stay for ever, for nobody could reach it.
+    """
+    if image_of(path).exists() and path.is_mount():
+        kernel.thaw(str(path))
 
 
 def image_of(path: Path) -> Path:

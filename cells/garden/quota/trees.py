@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
+from collections.abc import Callable
+from functools import partial
 from itertools import count
 from pathlib import Path
 
+from cells.garden.quota import kernel
+
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
 
 
 def remove(path: Path) -> None:
@@ -36,10 +44,34 @@ def _empty(top: int) -> None:
         try:
             for inner in _unlink_files(directory):
                 waiting.append(f"{ours}{next(numbers)}")
-                os.rename(inner, waiting[-1], src_dir_fd=directory, dst_dir_fd=top)
+                _changeable(directory, inner, partial(_move_up, inner, waiting[-1], directory, top))
         finally:
             os.close(directory)
-        os.rmdir(name, dir_fd=top)
+        _changeable(top, name, partial(os.rmdir, name, dir_fd=top))
+
+
+def _move_up(name: str, new_name: str, directory: int, top: int) -> None:
+    os.rename(name, new_name, src_dir_fd=directory, dst_dir_fd=top)
+
+
+def _changeable(directory: int, name: str, change: Callable[[], None]) -> None:
+    """Make a change to an entry, also when somebody forbade changes of it or of its directory to everybody.
+
+    Of those in a container only a privileged one's root can. Raises OSError.
+    """
+    with contextlib.suppress(PermissionError):
+        return change()
+    kernel.make_changeable(directory)
+    with contextlib.suppress(PermissionError):
+        return change()
+    mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # Others cannot be forbidden, and not be opened without a thought.
+        entry = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        try:
+            kernel.make_changeable(entry)
+        finally:
+            os.close(entry)
+    change()
 
 
 def _unlink_files(directory: int) -> list[str]:
@@ -50,5 +82,5 @@ def _unlink_files(directory: int) -> list[str]:
             if entry.is_dir(follow_symlinks=False):
                 directories.append(entry.name)
             else:
-                os.unlink(entry.name, dir_fd=directory)
+                _changeable(directory, entry.name, partial(os.unlink, entry.name, dir_fd=directory))
     return directories

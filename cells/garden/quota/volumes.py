@@ -98,6 +98,13 @@ class Volumes:
             return self._driver_of(path).usage(path)
         return None
 
+    def thaw(self, path: Path) -> None:
+        """Let writers go on if a volume is a file system of its own that somebody froze. Raises VolumeFailed."""
+        try:
+            loop.thaw(path)
+        except OSError as refused:
+            raise _failed("thaw", path, refused) from refused
+
     def remove(self, path: Path) -> None:
         """Take a volume away, whole or half-made, whichever driver made it. Idempotent. Raises VolumeFailed."""
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,23 @@ def test_nothing_is_followed_out_of_it(tmp_path: Path) -> None:
     trees.remove(top)
     assert not top.exists()
     assert (outside / "kept").read_text() == "x"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may")
+def test_what_nobody_may_change(tmp_path: Path) -> None:
+    top = tmp_path / "top"
+    (top / "fixed/inner").mkdir(parents=True)
+    (top / "grows").mkdir()
+    for name in ("fixed/file", "fixed/inner/file", "grows/file"):
+        (top / name).write_text("x")
+    os.mkfifo(top / "fixed/fifo")
+    (top / "fixed/link").symlink_to("nowhere")
+    fixed = [top / "fixed" / name for name in ("inner/file", "inner", "file", ".")]
+    if subprocess.run(["chattr", "+i", *fixed], capture_output=True).returncode:
+        pytest.skip("this file system has no immutable files")
+    subprocess.run(["chattr", "+a", top / "grows/file", top / "grows"], check=True)
+    trees.remove(top)
+    assert not top.exists()
 
 
 def test_a_removal_that_was_cut_short_goes_on(tmp_path: Path) -> None:
