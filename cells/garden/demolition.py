@@ -23,23 +23,25 @@ DEATH_TIMEOUT_S = 5.0
 """How long a stop waits for one that it killed; who then destroys it waits again."""
 KILL_TIMEOUT_S = 10.0
 """How long killed processes may take to die; longer means one is stuck in the kernel."""
+REMOVE_TIMEOUT_S = 60.0
+"""How long removing what the container wrote may take; a tree of millions of files takes longer, and then goes on."""
 PATIENCE_S_MIN = 0.2
 """What a destroy takes for each of its parts however little time its caller has."""
 LOOK_S = 0.02
 """Between two looks for what a runtime, still at work in a sidecar, may have started there."""
 
 
-def patience_s(call: Call | None) -> float:
-    """How long killing, and again removing, may take: so that there is time left to say what is stuck."""
+def patience_s(call: Call | None, most_s: float) -> float:
+    """How long to wait for a part of destroying: so that there is time left to say what is stuck."""
     if call is None:
-        return KILL_TIMEOUT_S
+        return most_s
     left_s = (call.remaining_ms() - 2 * ANSWER_MARGIN_MS) / 1000
-    return min(KILL_TIMEOUT_S, max(PATIENCE_S_MIN, left_s))
+    return min(most_s, max(PATIENCE_S_MIN, left_s))
 
 
 async def kill(host: Host, box: Box, call: Call | None = None) -> None:
     """Return when no process of the container is left, its monitor included. Raises DestroyFailed, ContainerStuck."""
-    await uninterrupted(_kill(host, box, patience_s(call)))
+    await uninterrupted(_kill(host, box, patience_s(call, KILL_TIMEOUT_S)))
 
 
 async def _kill(host: Host, box: Box, limit_s: float) -> None:
@@ -139,7 +141,7 @@ async def remove(host: Host, box: Box, call: Call | None) -> None:
     Raises DestroyFailed from the first part that would not go; what could not be waited for goes on.
     """
     try:
-        await uninterrupted(_remove(host, box, patience_s(call)))
+        await uninterrupted(_remove(host, box, patience_s(call, REMOVE_TIMEOUT_S)))
     except (DiegoError, OSError) as cause:
         raise DestroyFailed(f"remove the parts of {box.handle}") from cause
 

@@ -140,12 +140,12 @@ async def demolish_all(host: Host, plan: Recovery) -> list[Box]:
     """
     kept: dict[str, Box] = {}
     for handle in plan.demolish:
-        limit_s = STUCK_PATIENCE_S if kept else demolition.KILL_TIMEOUT_S
+        limits_s = (STUCK_PATIENCE_S,) * 2 if kept else (demolition.KILL_TIMEOUT_S, demolition.REMOVE_TIMEOUT_S)
         threads = Threads()
         try:
             if any(box.record.sandbox_of == handle for box in kept.values()):
                 raise DestroyFailed(f"remove {handle} before its sidecars") from ContainerStuck("its sandbox is in use")
-            await demolish(host, handle, threads, limit_s)
+            await demolish(host, handle, threads, limits_s)
         except DestroyFailed as failed:
             box = _keep(host, handle, threads) if failed.find(ContainerStuck) is not None else None
             if box is None:
@@ -168,27 +168,31 @@ def _keep(host: Host, handle: str, threads: Threads) -> Box | None:
     return box
 
 
-async def demolish(host: Host, handle: str, threads: Threads, limit_s: float) -> None:
+async def demolish(host: Host, handle: str, threads: Threads, limits_s: tuple[float, float]) -> None:
     """Remove what is left of a half-built container, of which nothing may be assumed. Raises DestroyFailed.
 
     More than once if need be: a helper that the last garden was just starting when it died shows in no list of
-    processes until it is itself, and may then still put something into the directory.
+    processes until it is itself, and may then still put something into the directory. The limits are for killing, and
+    for removing.
     """
     record = host.depot.load(handle)
     directory = host.depot.directory(handle, record.volume if record is not None else str(host.volumes.path(handle)))
     for attempt in range(1, DEMOLITIONS_MAX + 1):
         try:
-            return await _demolish(host, handle, directory, threads, limit_s)
+            return await _demolish(host, handle, directory, threads, limits_s)
         except (DiegoError, OSError) as cause:
             if attempt == DEMOLITIONS_MAX or isinstance(cause, ContainerStuck):
                 raise DestroyFailed(f"remove the parts of half-built {handle}") from cause
 
 
-async def _demolish(host: Host, handle: str, directory: Directory, threads: Threads, limit_s: float) -> None:
-    await demolition.kill_half_built(host, handle, directory, limit_s)
+async def _demolish(
+    host: Host, handle: str, directory: Directory, threads: Threads, limits_s: tuple[float, float]
+) -> None:
+    kill_s, remove_s = limits_s
+    await demolition.kill_half_built(host, handle, directory, kill_s)
     directory.path.mkdir(exist_ok=True)
     await host.runtime.delete(handle, directory, force=True)
-    await threads.run(limit_s, f"remove the root of {handle}", host.remove_root, directory)
+    await threads.run(remove_s, f"remove the root of {handle}", host.remove_root, directory)
     host.cgroups.remove(handle)
     await in_thread(host.depot.remove, handle)
 

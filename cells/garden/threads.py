@@ -84,4 +84,4 @@ async def _wait(job: Job, until_s: float) -> None:
     done, _ = await asyncio.wait([job.ended], timeout=max(0.0, until_s - asyncio.get_running_loop().time()))
     if not done:
         evidence = await asyncio.to_thread(stuck.by_thread, job.tid, job.what)
-        raise ContainerStuck(f"{job.what}: it does not come back from the kernel", evidence=evidence)
+        raise ContainerStuck(f"{job.what}: it takes too long to wait for, and goes on", evidence=evidence)
