@@ -127,6 +127,9 @@ async def live(garden: Garden, points: Failpoints) -> None:
             await session.write(b"said\n")
             await session.stdout.readline()
             points.reached("talks")
+    points.phase = "launch"
+    launched = await garden.launch(call(), HANDLE, ProcessSpec("/bin/sh", ("-c", "echo begun; sleep 600")))
+    await launched.close()
     points.phase = "attach"
     async with garden.attach(HANDLE) as client:
         await client.write(b"said\n")

@@ -36,8 +36,8 @@ pytestmark = pytest.mark.kernel
 OWNERS = 2
 """That die side by side: one for each processor of the smallest machine we test on."""
 ANSWER_S = patient(10)
-PHASES = {"open", "create", "run", "exec", "session", "attach", "stream in", "stream out", "egress", "sidecar"}
-PHASES |= {"stop", "destroy", "close"}
+PHASES = {"open", "create", "run", "exec", "session", "launch", "attach", "stream in", "stream out"}
+PHASES |= {"egress", "sidecar", "stop", "destroy", "close"}
 KILLED = -9
 SAMPLE = os.environ.get("DIEGO_FAILPOINTS", "4")
 """How many failpoints of each sweep, or `all` (CONTRIBUTING.md)."""
