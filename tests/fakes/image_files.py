@@ -1,4 +1,4 @@
-"""Images as files: OCI layouts and what `docker save` writes, as directory or as tar archive."""
+"""Images as files: OCI layouts and what `docker save` writes, as directory or as tar archive, plain or compressed."""
 
 from __future__ import annotations
 
@@ -57,4 +57,10 @@ def as_tar(path: Path, files: Files) -> Path:
             info = tarfile.TarInfo(f"./{name}")
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def as_gzip(path: Path, files: Files) -> Path:
+    """As `docker save | gzip` does."""
+    path.write_bytes(gzip.compress(as_tar(path, files).read_bytes(), 1))
     return path

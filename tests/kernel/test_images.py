@@ -17,7 +17,7 @@ from cells.garden.images.documents import DOCKER_MANIFEST, OCI_MANIFEST, OCI_TAR
 from diego_py.chain import problem
 from diego_py.errors import GardenFailed, ImageNotFound, RegistryDenied, RegistryFailed, RegistryUnreachable
 from diego_py.secret import Secret
-from tests.fakes.image_files import as_directory, as_tar, layout, saved
+from tests.fakes.image_files import as_directory, as_gzip, as_tar, layout, saved
 from tests.fakes.registry import CONFIG, BuiltImage, Registry, build, cut, digest_of
 from tests.kernel.containers import call, output, shell
 from tests.kernel.images import busybox, member, tar
@@ -160,7 +160,8 @@ async def test_an_image_of_the_cell_itself(
     garden: Garden = await new_garden(images=ImageSettings(image_dirs=(str(open_directory),)))
     as_directory(open_directory / "layout", layout((image, "v1")))
     as_tar(open_directory / "saved.tar", saved(image, "v1"))
-    for number, name in enumerate(("layout", "layout:v1", "saved.tar:v1")):
+    as_gzip(open_directory / "saved.tar.gz", saved(image, "v1"))
+    for number, name in enumerate(("saved.tar.gz", "layout", "layout:v1", "saved.tar:v1")):
         assert await words(garden, f"c{number}", f"oci:{open_directory}/{name}") == SAID
     assert len(list(Path(garden.config.state_dir, "images/layers").iterdir())) == 2
 

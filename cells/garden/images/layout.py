@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
 import msgspec
-from attrs import frozen
+from attrs import define
 
 from cells.garden.children import in_thread
 from cells.garden.config import ImageSettings
 from cells.garden.images import documents
-from cells.garden.images.archive import Archive, Extent, open_archive
+from cells.garden.images.archive import Archive, Contents, Extent, open_archive
 from cells.garden.images.image import Image, Layer
 from cells.garden.images.partial import READ_BYTES, PartialBlob
 from diego_py.call import ANSWER_MARGIN_MS, Call
-from diego_py.errors import GardenFailed, ImageCorrupt, ImageNotFound, ImageUnsupported, Outcome
+from diego_py.errors import BudgetSpent, GardenFailed, ImageCorrupt, ImageNotFound, ImageUnsupported, Outcome
 from diego_py.image_reference import TAG_DEFAULT, StoredImage
 
 T = TypeVar("T")
@@ -33,16 +34,18 @@ class _Saved(msgspec.Struct, frozen=True, rename="pascal"):
     repo_tags: tuple[str, ...] | None = None
 
 
-@frozen
+@define
 class LayoutSource:
     """An image of a directory or file below the cell's `image_dirs`."""
 
     reference: StoredImage
     architecture: str
     settings: ImageSettings
+    _known: Contents | None = None
+    """Of the archive when it was last open, so that a compressed one is read through once for all its layers."""
 
     async def resolve(self, call: Call) -> Image:
-        return await self._work(call, f"resolve {self.reference}", self._resolve)
+        return await self._work(call, f"resolve {self.reference}", partial(self._resolve, call))
 
     async def fetch(self, call: Call, layer: Layer, into: Path) -> None:
         def fetched() -> OSError | None:
@@ -62,12 +65,18 @@ class LayoutSource:
             async with here.with_budget(call.remaining_ms() - ANSWER_MARGIN_MS).within_budget(op, Outcome.NOT_STARTED):
                 return await in_thread(work)
 
-    def _open(self) -> Archive:
-        return open_archive(self.reference.path, self.settings.image_dirs)
+    def _open(self, call: Call) -> Archive:
+        def heed() -> None:
+            if call.remaining_ms() < ANSWER_MARGIN_MS:
+                raise BudgetSpent(f"read {self.reference.path} through")
 
-    def _resolve(self) -> Image:
+        archive = open_archive(self.reference.path, self.settings.image_dirs, self._known, heed)
+        self._known = archive.contents
+        return archive
+
+    def _resolve(self, call: Call) -> Image:
         try:
-            with self._open() as archive:
+            with self._open(call) as archive:
                 index = archive.find(INDEX)
                 return self._of_saved(archive) if index is None else self._of_layout(archive, index)
         except OSError as unreadable:
@@ -130,7 +139,7 @@ class LayoutSource:
         return tagged[0]
 
     def _fetch(self, call: Call, layer: Layer, into: Path) -> None:
-        with self._open() as archive:
+        with self._open(call) as archive:
             extent = self._layer(archive, layer)
             if extent.size != layer.size:
                 evidence = {"announced": layer.size, "got": extent.size}

@@ -137,6 +137,7 @@ def test_an_image_may_say_what_its_process_is() -> None:
     }
 
 
+@settings(max_examples=50, deadline=None)
 @given(strategies.actions)
 def test_no_process_but_the_main_one_is_the_images(action: Action) -> None:
     """Wherever it is in a tree."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import lzma
 import os
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,20 +18,21 @@ from cells.garden.images.source import source_of
 from diego_py.call import Call
 from diego_py.errors import BudgetSpent, DiegoError, ImageCorrupt, ImageNotAllowed, ImageNotFound, ImageUnsupported
 from diego_py.service.clock import SystemClock
-from tests.fakes.image_files import Files, as_directory, as_tar, layout, saved
+from tests.fakes.image_files import Files, as_directory, as_gzip, as_tar, layout, saved
 from tests.fakes.registry import ARCHITECTURE, build, digest_of
 
 Write = Callable[[Path, Files], Path]
 
 IMAGE = build([b"lower" * 100, b"upper" * 100], {"User": "alice"})
 OTHER = build([b"other"])
+NOTHING = gzip.compress(bytes(8 << 20), 1)
 
 
 def call(budget_ms: float = 10_000) -> Call:
     return Call.begin(SystemClock(), budget_ms)
 
 
-both = pytest.mark.parametrize("write", [as_directory, as_tar])
+both = pytest.mark.parametrize("write", [as_directory, as_tar, as_gzip])
 
 
 async def resolved(path: Path, tag: str = "") -> Image:
@@ -146,13 +149,43 @@ async def test_what_is_no_image(write: Write, place: Path) -> None:
 async def test_files_that_are_no_archives(place: Path) -> None:
     place.parent.mkdir()
     whole = as_tar(place.with_name("whole"), layout((IMAGE, ""))).read_bytes()
-    for content in (b"", b"no archive" * 100, gzip.compress(whole)):
+    nothing = (b"", b"no archive" * 100, gzip.compress(b"no archive" * 100), gzip.compress(b""), lzma.compress(whole))
+    for content in nothing:
         place.write_bytes(content)
         with pytest.raises((ImageUnsupported, ImageNotFound)):
             await resolved(place)
-    place.write_bytes(whole[:2000])
-    with pytest.raises((ImageCorrupt, ImageUnsupported, ImageNotFound)):
-        await resolved(place)
+    for damaged in (whole[:2000], gzip.compress(whole)[:-20], gzip.compress(whole[:2000]), gzip.compress(whole) + b"x"):
+        place.write_bytes(damaged)
+        with pytest.raises((ImageCorrupt, ImageUnsupported, ImageNotFound)):
+            await resolved(place)
+
+
+async def test_a_compressed_archive_that_is_changed_meanwhile(place: Path, blobs: Path) -> None:
+    """What was found in the old one is not looked for in the new one."""
+    as_gzip(place, layout((OTHER, "v1")))
+    pull = source_of(f"oci:{place}", "", None, ImageSettings(image_dirs=(str(place.parent),)))
+    await pull.resolve(call())
+    as_gzip(place, layout((IMAGE, "v2")))
+    (layer, _) = (await pull.resolve(call())).layers
+    as_gzip(place, layout((IMAGE, "v2"), (OTHER, "v1")))
+    await pull.fetch(call(), layer, blobs / "0")
+    assert (blobs / "0").read_bytes() == IMAGE.layers[0]
+    as_gzip(place, layout((OTHER, "v1")))
+    with pytest.raises(ImageNotFound):
+        await pull.fetch(call(), layer, blobs / "1")
+
+
+async def test_a_compressed_archive_without_end(place: Path) -> None:
+    """Reading it through ends with the request: it has 32 GiB of nothing."""
+    as_gzip(place, layout((IMAGE, "")))
+    with place.open("ab") as file:
+        for _ in range(4000):
+            file.write(NOTHING)
+    pull = source_of(f"oci:{place}", "", None, ImageSettings(image_dirs=(str(place.parent),)))
+    began_s = time.monotonic()
+    with pytest.raises(BudgetSpent):
+        await pull.resolve(call(300))
+    assert time.monotonic() - began_s < 20
 
 
 async def test_a_pipe_does_not_hold_us(place: Path) -> None:

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cells.garden.images.unpacker.entry import Entry
@@ -90,6 +90,7 @@ def test_what_gnu_tar_writes(tmp_path: Path, way: str) -> None:
 parts = st.lists(st.tuples(st.integers(0, 3000), st.binary(max_size=700)), max_size=60)
 
 
+@settings(deadline=None)
 @given(parts, st.integers(0, 3000), st.sampled_from(WAYS))
 def test_any_map_that_is_in_order(given_parts: list[tuple[int, bytes]], hole: int, way: str) -> None:
     extents, made = [], b""
@@ -177,6 +178,7 @@ def test_a_map_in_a_header_of_another_tar() -> None:
         read(sparse.signed(header) + END)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_no_damage_surprises_it(data: st.DataObject) -> None:
     """A damaged map is read or refused; no other exception, and nothing without end."""

@@ -14,7 +14,7 @@ import zlib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cells.garden.images.unpacker.entry import Entry
@@ -66,6 +66,7 @@ members = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(members, st.sampled_from(["gnu", "pax"]))
 def test_what_the_standard_library_writes(given_members: list[tuple[str, bytes, int, int]], form: str) -> None:
     made = []
@@ -88,6 +89,7 @@ def test_long_names_and_links(form: str) -> None:
     assert (first.name.decode(), second.link.decode()) == (info.name, link.linkname)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=3000))
 def test_no_bytes_surprise_it(data: bytes) -> None:
     """It reads them or says why not; no other exception."""
@@ -95,6 +97,7 @@ def test_no_bytes_surprise_it(data: bytes) -> None:
         read(data)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_no_damage_surprises_it(data: st.DataObject) -> None:
     info = tarfile.TarInfo("n" * 120)
@@ -137,6 +140,7 @@ def test_frames_of_zstd() -> None:
     assert [content for _, content in read(packed)] == [content for _, content in read(data)]
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_a_stream_of_zstd_that_is_cut(data: st.DataObject) -> None:
     packed = zstd.compress(written([(tarfile.TarInfo("a"), b"content")], tarfile.PAX_FORMAT))
@@ -145,6 +149,7 @@ def test_a_stream_of_zstd_that_is_cut(data: st.DataObject) -> None:
         read((packed + zstd.skippable())[:length], needs_end=False)
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=4, max_size=100).filter(lambda end: end.strip(b"\0") and end[1:4] != b"\x2a\x4d\x18"))
 def test_what_is_behind_a_stream_of_zstd(garbage: bytes) -> None:
     with pytest.raises(Refused, match=r"damaged|too early"):
