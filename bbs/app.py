@@ -16,12 +16,16 @@ from bbs.api.desired_lrps import DEFAULT_START_TIMEOUT_MS, DesiredLRPs
 from bbs.api.domains import Domains
 from bbs.api.failures import Failures
 from bbs.api.idempotency import Idempotency
+from bbs.api.tasks import Tasks
 from bbs.api.waiting import Waiting
+from bbs.callback_client import CallbackClient
 from bbs.cell_pool import CellPool
 from bbs.config import BbsConfig
 from bbs.convergence.apply import Repairs
 from bbs.convergence.convergence import Convergence
 from bbs.convergence.leader import Leadership
+from bbs.convergence.task_apply import TaskRepairs
+from bbs.convergence.task_convergence import TaskConvergence
 from bbs.egress import LiveEgress
 from bbs.lifecycle import Lifecycle
 from bbs.placement import Placement
@@ -31,6 +35,10 @@ from bbs.store.connections import DatabaseSettings
 from bbs.store.database import Database
 from bbs.store.transaction import Store
 from bbs.succession import Succession
+from bbs.task_callbacks import CALLBACKS_MAX, CallbackCalls, TaskCallbacks
+from bbs.task_completion import Completions
+from bbs.task_lifecycle import TaskLifecycle
+from bbs.task_placement import TaskPlacement
 from diego_py.call import Call
 from diego_py.clients.cell import CellClient
 from diego_py.errors import DiegoError
@@ -63,6 +71,7 @@ class Outside:
 
     store: Store
     http: HopClient
+    callbacks: CallbackCalls
     clock: Clock
     log: structlog.stdlib.BoundLogger
     random: random.Random
@@ -88,6 +97,7 @@ def build(config: BbsConfig, clock: Clock, log: structlog.stdlib.BoundLogger, pr
     metrics = ServerMetrics()
     standard = StandardRoutes(metrics, {"postgres": lambda: _database_ready(database, clock)}).routes()
     http = HopClient()
+    callbacks = CallbackClient(config.callback_deny_networks, config.callback_timeout_s, CALLBACKS_MAX)
 
     def listen(routes: Sequence[Route]) -> HttpListener:
         server = hop_server(config, clock, log, metrics)
@@ -96,6 +106,7 @@ def build(config: BbsConfig, clock: Clock, log: structlog.stdlib.BoundLogger, pr
     outside = Outside(
         store=database,
         http=http,
+        callbacks=callbacks,
         clock=clock,
         log=log,
         random=random.Random(),
@@ -104,7 +115,7 @@ def build(config: BbsConfig, clock: Clock, log: structlog.stdlib.BoundLogger, pr
         listen=listen,
     )
     bbs = wire(config, outside, process.defect)
-    return evolve(bbs, parts=[database, Client(http), *bbs.parts])
+    return evolve(bbs, parts=[database, Client(http), callbacks, *bbs.parts])
 
 
 def wire(config: BbsConfig, outside: Outside, on_defect: Callable[[], None]) -> Bbs:
@@ -128,12 +139,14 @@ def wire(config: BbsConfig, outside: Outside, on_defect: Callable[[], None]) -> 
         jitter=lambda: outside.random.uniform(-1, 1),
     )
     replacement = Replacement(store, placement, config.route_grace_s)
+    of_tasks = _task_parts(config, outside, pool, tasks)
     leadership = Leadership(store, clock, owner, config.leader_ttl_s)
     convergence = Convergence(
         store=store,
         pool=pool,
         leadership=leadership,
         repairs=Repairs(config.id, lifecycle, placement, log),
+        task_convergence=of_tasks.convergence,
         tasks=tasks,
         clock=clock,
         log=log,
@@ -150,7 +163,8 @@ def wire(config: BbsConfig, outside: Outside, on_defect: Callable[[], None]) -> 
         ).routes(),
         *ActualLRPs(store, lifecycle, placement, pool, waiting, start_budget_ms).routes(),
         *Domains(store).routes(),
-        *Cells(store, lifecycle, pool, config.presence_ttl_s).routes(),
+        *_task_routes(config, store, of_tasks, idempotency, waiting),
+        *Cells(store, lifecycle, pool, of_tasks.callbacks, config.presence_ttl_s).routes(),
         *Failures(store).routes(),
         *Auctions(placement).routes(),
         *outside.standard_routes,
@@ -159,6 +173,58 @@ def wire(config: BbsConfig, outside: Outside, on_defect: Callable[[], None]) -> 
     listener = outside.listen(routes)
     loop = Loop("convergence", convergence.round, log, on_defect)
     return Bbs([tasks, leadership, loop, listener], listener, routes)
+
+
+@frozen
+class TaskParts:
+    """What looks after tasks."""
+
+    lifecycle: TaskLifecycle
+    completions: Completions
+    placement: TaskPlacement
+    callbacks: TaskCallbacks
+    convergence: TaskConvergence
+
+
+def _task_parts(config: BbsConfig, outside: Outside, pool: CellPool, tasks: OwnedTasks) -> TaskParts:
+    store, clock, log = outside.store, outside.clock, outside.log
+    lifecycle = TaskLifecycle(store, clock, outside.new_guid)
+    completions = Completions(lifecycle)
+    placement = TaskPlacement(
+        id=config.id,
+        lifecycle=lifecycle,
+        pool=pool,
+        log=log,
+        new_failure_id=lambda: outside.new_guid().replace("-", ""),
+        jitter=lambda: outside.random.uniform(-1, 1),
+    )
+    callbacks = TaskCallbacks(
+        lifecycle=lifecycle,
+        completions=completions,
+        client=outside.callbacks,
+        tasks=tasks,
+        clock=clock,
+        log=log,
+        jitter=lambda: outside.random.uniform(-1, 1),
+    )
+    repairs = TaskRepairs(config.id, lifecycle, placement, callbacks, log)
+    return TaskParts(lifecycle, completions, placement, callbacks, TaskConvergence(store, repairs, tasks))
+
+
+def _task_routes(
+    config: BbsConfig, store: Store, parts: TaskParts, idempotency: Idempotency, waiting: Waiting
+) -> list[Route]:
+    return Tasks(
+        store=store,
+        lifecycle=parts.lifecycle,
+        placement=parts.placement,
+        completions=parts.completions,
+        callbacks=parts.callbacks,
+        pool=parts.placement.pool,
+        idempotency=idempotency,
+        waiting=waiting,
+        request_budget_ms=config.request_budget_ms,
+    ).routes()
 
 
 def hop_server(config: BbsConfig, clock: Clock, log: structlog.stdlib.BoundLogger, metrics: ServerMetrics) -> HopServer:

@@ -10,7 +10,8 @@ import aiohttp
 from diego_py.call import Call
 from diego_py.models.egress import SecurityGroupRule
 from diego_py.models.identifiers import CellId, InstanceGuid
-from diego_py.models.work import CellReport, Draining, Started, Stopped, Work
+from diego_py.models.task_work import TaskWork
+from diego_py.models.work import CellReport, Draining, Started, Stopped, TaskStarted, Work
 
 
 class CellCalls(Protocol):
@@ -29,6 +30,12 @@ class CellCalls(Protocol):
 
     async def drain(self, call: Call, cell_id: CellId, url: str, draining: bool) -> Draining:
         """Have the cell take no new work, or take it again."""
+
+    async def run_task(self, call: Call, cell_id: CellId, url: str, work: TaskWork, attempt: int) -> TaskStarted:
+        """Have the cell run a task; returns when a process of it was started."""
+
+    async def stop_task(self, call: Call, cell_id: CellId, url: str, instance_guid: InstanceGuid) -> Stopped:
+        """Have the cell stop an attempt at a task; returns when its container is gone."""
 
     async def state(self, call: Call, cell_id: CellId, url: str) -> CellReport:
         """What the cell has now."""

@@ -21,7 +21,18 @@ from diego_py.errors import DiegoError, Frame, HopUnreachable, Outcome
 from diego_py.models.desired_lrp import DesiredLRPDefinition
 from diego_py.models.egress import SecurityGroupRule
 from diego_py.models.identifiers import CellId, InstanceGuid, ProcessGuid
-from diego_py.models.work import AvailableResources, CellReport, InstanceReport, InstanceState, Started, Stopped, Work
+from diego_py.models.task import Task
+from diego_py.models.task_work import CellTaskState, TaskReport, TaskWork
+from diego_py.models.work import (
+    AvailableResources,
+    CellReport,
+    InstanceReport,
+    InstanceState,
+    Started,
+    Stopped,
+    TaskStarted,
+    Work,
+)
 
 ASK_TIMEOUT_MS = 1_000.0
 """How long a cell may take to tell its state; a slower one is judged by what it said last (reliability rule R13)."""
@@ -33,6 +44,7 @@ class Known:
 
     record: CellRecord
     instances: tuple[InstanceReport, ...] = ()
+    tasks: tuple[TaskReport, ...] = ()
 
 
 @define
@@ -48,14 +60,14 @@ class CellPool:
         """Read the live cells from the database. Those that reported elsewhere appear, dead ones vanish."""
         records = await self.store.read(call, "list_cells", lambda tx: tx.cells.list_live())
         for record in records:
-            self._learn(record, None)
+            self._learn(record)
         live = {record.presence.cell_id for record in records}
         for gone in self._known.keys() - live:
             del self._known[gone]
 
     def reported(self, report: CellReport) -> None:
         """Take up what a cell just said to this BBS."""
-        self._learn(_record_of(report), report.instances)
+        self._learn(_record_of(report), report)
 
     async def ask_cells(self, call: Call) -> None:
         """Ask every live cell for its state now; one that does not answer in time keeps its last word."""
@@ -110,6 +122,16 @@ class CellPool:
             presence = evolve(known.record.presence, draining=told.draining)
             self._known[cell_id] = evolve(known, record=evolve(known.record, presence=presence))
 
+    async def run_task(self, call: Call, cell_id: CellId, work: TaskWork, attempt: int) -> TaskStarted:
+        """Have the cell run a task. Raises what the cell raised, or HopUnreachable."""
+        started = await self.calls.run_task(call, cell_id, await self._url(call, cell_id), work, attempt)
+        self._answered(cell_id, started)
+        return started
+
+    async def stop_task(self, call: Call, cell_id: CellId, instance_guid: InstanceGuid) -> Stopped:
+        """Have the cell stop an attempt at a task. Raises what the cell raised, or HopUnreachable."""
+        return await self.calls.stop_task(call, cell_id, await self._url(call, cell_id), instance_guid)
+
     @asynccontextmanager
     async def logs(
         self, call: Call, cell_id: CellId, instance_guid: InstanceGuid, query: str
@@ -129,19 +151,24 @@ class CellPool:
             report = await self.calls.state(call, presence.cell_id, presence.url)
         except DiegoError:
             return  # its last word stands; if it is dead, its presence runs out
-        self._learn(_record_of(report), report.instances)
+        self._learn(_record_of(report), report)
 
-    def _learn(self, record: CellRecord, instances: tuple[InstanceReport, ...] | None) -> None:
-        """Keep the newer word: a higher sequence of the same boot, or another boot."""
+    def _learn(self, record: CellRecord, report: CellReport | None = None) -> None:
+        """Keep the newer word: a higher sequence of the same boot, or another boot. Without a report, what runs there
+        is as it was."""
         cell_id = record.presence.cell_id
         before = self._known.get(cell_id)
-        if before is not None and before.record.presence.boot_id == record.presence.boot_id:
-            if record.sequence < before.record.sequence:
-                return
-            instances = before.instances if instances is None else instances
-        self._known[cell_id] = Known(record, instances or ())
+        same_boot = before is not None and before.record.presence.boot_id == record.presence.boot_id
+        if before is not None and same_boot and record.sequence < before.record.sequence:
+            return
+        if report is not None:
+            self._known[cell_id] = Known(record, report.instances, report.tasks)
+        elif before is not None and same_boot:
+            self._known[cell_id] = evolve(before, record=record)
+        else:
+            self._known[cell_id] = Known(record)
 
-    def _answered(self, cell_id: CellId, started: Started) -> None:
+    def _answered(self, cell_id: CellId, started: Started | TaskStarted) -> None:
         """A cell's answer brings its books along; they are newer than its last report."""
         known = self._known.get(cell_id)
         if known is not None and started.sequence >= known.record.sequence:
@@ -162,18 +189,21 @@ class CellPool:
     def _view(self, known: Known) -> CellView:
         presence = known.record.presence
         reported = {report.instance_guid for report in known.instances}
+        reported |= {task.instance_guid for task in known.tasks}
         arriving = [
             demand
             for guid, (cell_id, demand) in self._on_its_way.items()
             if cell_id == presence.cell_id and guid not in reported
         ]
         instances: Counter[ProcessGuid] = Counter(report.process_guid for report in known.instances)
-        instances.update(demand.process_guid for demand in arriving)
+        instances.update(demand.process_guid for demand in arriving if not demand.task)
+        tasks = [task for task in known.tasks if task.state is not CellTaskState.COMPLETED]
         available = _room(known.record.available)
         for demand in arriving:
             available = available.less(demand.need)
         capacity = presence.capacity
         starting = sum(1 for report in known.instances if report.state is not InstanceState.RUNNING)
+        starting += sum(1 for task in tasks if task.state in (CellTaskState.RESERVED, CellTaskState.CREATED))
         return CellView(
             cell_id=presence.cell_id,
             zone=presence.zone,
@@ -186,6 +216,7 @@ class CellPool:
             draining=presence.draining,
             starting=starting + len(arriving),
             instances=instances,
+            tasks=len(tasks) + sum(demand.task for demand in arriving),
         )
 
 
@@ -198,6 +229,20 @@ def demand_of(definition: DesiredLRPDefinition, index: int) -> Demand:
         need=Room(definition.memory_mb, definition.disk_mb, 1),
         placement_tags=frozenset(definition.placement_tags),
         privileged=definition.privileged,
+    )
+
+
+def demand_of_task(task: Task) -> Demand:
+    """What a task needs of a cell."""
+    definition = task.definition
+    return Demand(
+        process_guid=ProcessGuid(task.task_guid),
+        index=0,
+        rootfs=definition.rootfs,
+        need=Room(definition.memory_mb, definition.disk_mb, 1),
+        placement_tags=frozenset(definition.placement_tags),
+        privileged=definition.privileged,
+        task=True,
     )
 
 

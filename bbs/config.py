@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from attrs import field, frozen
 
+from bbs.callback_client import DENIED
 from bbs.convergence.backoff import DIEGO, CrashPolicy
 
 
@@ -36,5 +37,10 @@ class BbsConfig:
     route_grace_s: float = 1.0
     """How long an old instance with ports serves on after its replacement runs: routers that read the rows more often
     lose no request."""
+    callback_deny_networks: tuple[str, ...] = DENIED
+    """Networks, as CIDR, to which no completion callback of a task is sent, whatever name leads there. Default: this
+    host, link-local addresses and the metadata services there."""
+    callback_timeout_s: float = 8.0
+    """How long one try of a completion callback may take; there are three."""
     stop_grace_s: float = 20.0
     """How long requests under way may take to finish after SIGTERM."""

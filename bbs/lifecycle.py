@@ -15,7 +15,7 @@ from attrs import define, evolve, frozen
 
 from bbs.convergence.backoff import DIEGO, CrashPolicy
 from bbs.outcome import subject
-from bbs.store import desires, failures, moves, reconcile, replay, rows
+from bbs.store import desires, failures, moves, reconcile, replay, rows, task_reconcile
 from bbs.store.actual_lrps import Locked
 from bbs.store.desires import Desired, Removed, Updated, etag
 from bbs.store.failures import Document, document_of
@@ -23,6 +23,7 @@ from bbs.store.fence import run_fenced
 from bbs.store.idempotency import IdempotencyKey, StoredAnswer
 from bbs.store.replay import Replay
 from bbs.store.transaction import Store, Transaction
+from bbs.task_outcome import tell
 from diego_py import chain
 from diego_py.call import Call
 from diego_py.chain import Problem
@@ -30,14 +31,13 @@ from diego_py.errors import CellIdTaken, ClaimRefused, ContainerVanished, Frame,
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, NetInfo, Presence
 from diego_py.models.desired_lrp import DesiredLRPDefinition, DesiredLRPUpdate
 from diego_py.models.identifiers import CellId, InstanceGuid
+from diego_py.models.task import Task
 from diego_py.models.work import CellReport, ClaimRequest
 from diego_py.service.clock import Clock
 
 T = TypeVar("T")
 
 PRESENCE_TTL_S = 15.0
-IN_FLIGHT_GRACE_S = 10.0
-"""A key counts as in flight for the budget of its request and this much longer."""
 
 
 @frozen
@@ -61,6 +61,7 @@ class ReportOutcome:
     started: tuple[ActualLRP, ...] = ()
     crashed: tuple[ActualLRP, ...] = ()
     vanished: tuple[ActualLRP, ...] = ()
+    lost_tasks: tuple[Task, ...] = ()
 
 
 @define
@@ -291,11 +292,23 @@ class Lifecycle:
             differences = reconcile.compare(report, known, await tx.now())
             reconciliation = reconcile.Reconciliation(tx, report, self.new_guid, vanished, self.crash_policy)
             done = await reconciliation.apply(differences)
-            acknowledged = tuple(ended.instance_guid for ended in report.ended)
-            return ReportOutcome(True, differences.stop, acknowledged, done.started, done.crashed, done.vanished)
+            stop_tasks, lost_tasks = await task_reconcile.apply(tx, report, task_vanished)
+            return ReportOutcome(
+                accepted=True,
+                stop=(*differences.stop, *stop_tasks),
+                acknowledged=tuple(ended.instance_guid for ended in report.ended),
+                started=done.started,
+                crashed=done.crashed,
+                vanished=done.vanished,
+                lost_tasks=lost_tasks,
+            )
 
         def vanished(row: ActualLRP, error: ContainerVanished, next_attempt_at: datetime) -> Problem:
             return self._vanished(call, row, error, next_attempt_at)
+
+        def task_vanished(task: Task, error: ContainerVanished) -> Problem:
+            _, problem = tell(call, f"run {task.task_guid}", task, _framed_by_cell(error, task.cell_id))
+            return evolve(problem, instance=failures.PATH + self.new_guid())
 
         return await self.store.run(call, "cell_report", work, reserved=True)
 
@@ -313,7 +326,7 @@ class Lifecycle:
         """
 
         async def work(tx: Transaction) -> Replay:
-            return await replay.replay(tx, key, _in_flight_s(call))
+            return await replay.replay(tx, key, replay.in_flight_s(call))
 
         return await self.store.run(call, "find_key", work)
 
@@ -324,7 +337,7 @@ class Lifecycle:
     async def keep(self, call: Call, tx: Transaction, key: IdempotencyKey | None) -> None:
         """Store the key of the request with its effect."""
         if key is not None:
-            await replay.keep(tx, key, _in_flight_s(call))
+            await replay.keep(tx, key, replay.in_flight_s(call))
 
     async def _offered(self, tx: Transaction, process_guid: str, index: int, instance_guid: str) -> Locked:
         """The locked row if it is of this instance. Raises ClaimRefused."""
@@ -348,11 +361,8 @@ class Lifecycle:
         return None if at is None else now + max(timedelta(), at - self.clock.now())
 
     def _vanished(self, call: Call, row: ActualLRP, error: ContainerVanished, next_attempt_at: datetime) -> Problem:
-        error.frame = Frame(
-            hop="rep", id=str(row.cell_id), op="cell_report", code=error.code, detail=error.message, status=error.status
-        )
         outer = call.framed(InstanceFailed(f"keep {row.process_guid}/{row.index} running"))
-        outer.__cause__ = error
+        outer.__cause__ = _framed_by_cell(error, row.cell_id)
         return evolve(
             chain.problem(outer, call, subject(row)),
             instance=failures.PATH + self.new_guid(),
@@ -360,8 +370,12 @@ class Lifecycle:
         )
 
 
-def _in_flight_s(call: Call) -> float:
-    return max(0.0, call.remaining_ms()) / 1000 + IN_FLIGHT_GRACE_S
+def _framed_by_cell(error: ContainerVanished, cell_id: str | None) -> ContainerVanished:
+    """The error as the cell would tell it, whose report said it by leaving something out."""
+    error.frame = Frame(
+        hop="rep", id=str(cell_id), op="cell_report", code=error.code, detail=error.message, status=error.status
+    )
+    return error
 
 
 def _attempt_is_open(row: ActualLRP, instance_guid: str | None) -> bool:

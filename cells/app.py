@@ -17,6 +17,7 @@ from cells.executor.backend import ContainerBackend
 from cells.executor.checks.prober import Prober
 from cells.executor.executor import Executor
 from cells.executor.health import Health
+from cells.executor.once import RunOnce
 from cells.executor.pace import Pace
 from cells.executor.programs import Programs
 from cells.garden.network.events import EgressLogged, FirewallNotRestored, FirewallRestored, NetworkEvent
@@ -34,6 +35,10 @@ from cells.rep.lease import Lease
 from cells.rep.presence import Presence
 from cells.rep.reservations import Reservations
 from cells.rep.sync import Sync
+from cells.rep.task_teller import TaskTeller
+from cells.rep.task_watch import TaskWatcher
+from cells.rep.task_work import CellTaskWork
+from cells.rep.tasks import CellTasks
 from cells.rep.watch import Watcher
 from cells.rep.work import CellWork
 from diego_py.clients.bbs_internal import BBSInternalClient
@@ -44,6 +49,8 @@ from diego_py.http.metrics import ServerMetrics
 from diego_py.http.server import HopServer
 from diego_py.http.standard_routes import StandardRoutes
 from diego_py.models.cell import CellCapacity, CellPresence
+from diego_py.models.task_work import TaskEnd
+from diego_py.models.work import EndedReport
 from diego_py.service.clock import Clock
 from diego_py.service.run import Loop, OwnedTasks, Part
 
@@ -80,6 +87,8 @@ class Outside:
     """What must survive the process."""
     ended: Disk
     """Ends that are still to be told."""
+    task_ends: Disk
+    """The same of tasks."""
     listen: Callable[[RepApi, Lease], Listener]
 
 
@@ -90,6 +99,7 @@ class Cell:
     parts: Sequence[Part]
     listener: Listener
     work: CellWork
+    task_work: CellTaskWork
     sync: Sync
 
 
@@ -113,6 +123,7 @@ def build(
         new_guid=lambda: uuid.uuid4().hex,
         state=Directory(config.rep_state),
         ended=Directory(config.rep_state / "ended"),
+        task_ends=Directory(config.rep_state / "task_ends"),
         listen=lambda api, lease: _listener(config, api, lease, clock, log),
     )
     return wire(config, outside, on_defect)
@@ -123,17 +134,19 @@ def wire(config: CellConfig, outside: Outside, on_defect: Callable[[], None]) ->
     garden, clock, log = outside.garden, outside.clock, outside.log
     boot_id = outside.new_guid()
     capacity = config.capacity()
-    books = Books(Reservations(capacity), Instances(), EndedBook(outside.ended, log))
-    books.changed.set()  # the first report is due at once
+    books = _books(outside, capacity)
     fence, lease = EpochFence(outside.state), Lease(clock)
     home_id, drain = identity.home_id(outside.state, outside.new_guid), DrainMark(outside.state)
-    admission = Admission(fence, lease, books.ended, drain)
+    admission = Admission(fence, lease, books.ended, books.task_ends, drain)
     bbs = BBSInternalClient(outside.http, config.bbs_urls, config.cell_id)
     prober = Prober(garden)
     programs = OwnedTasks(log, grace_s=0.0)
     executor = _executor(config, garden, prober, programs, clock)
     watches = OwnedTasks(log, grace_s=0.0)
     watcher = Watcher(config.cell_id, executor, books, watches, clock, log)
+    once = RunOnce(executor)
+    teller = TaskTeller(books.task_ends, bbs, clock, outside.random, log)
+    task_watcher = TaskWatcher(config.cell_id, executor, once, books, teller, watches, clock, log)
     owned = OwnedTasks(log, grace_s=config.stop_grace_s)
     work = CellWork(
         cell_id=config.cell_id,
@@ -146,26 +159,64 @@ def wire(config: CellConfig, outside: Outside, on_defect: Callable[[], None]) ->
         watcher=watcher,
         owned=owned,
     )
+    task_work = _task_work(config, outside, boot_id, books, admission, task_watcher, owned)
     presence = Presence(_fixed_presence(config, home_id, boot_id, capacity), garden, config.image_schemes)
-    interval_s = config.report_interval_s
-    sync = Sync(interval_s, books, admission, bbs, work, presence, owned, clock, outside.random, log)
-    listener = outside.listen(RepApi(work, sync, admission, books, garden, log), lease)
+    interval_s, random = config.report_interval_s, outside.random
+    sync = Sync(interval_s, books, admission, bbs, work, task_work, presence, owned, clock, random, log)
+    listener = outside.listen(RepApi(work, task_work, sync, admission, books, garden, log), lease)
     return Cell(
         # Stopped in reverse: work under way is finished or undone first, while its askers can still be answered.
         parts=[
             bbs,
             prober,
             watches,
-            Adoption(garden, executor, books, fence, drain, watcher, clock, log),
+            Adoption(garden, executor, books, fence, drain, watcher, task_watcher, clock, log),
             programs,
             listener,
             Announcement(config, listener, presence),
             Loop("report", sync.round, log, on_defect),
+            Loop("tell_task_ends", teller.round, log, on_defect),
             owned,
         ],
         listener=listener,
         work=work,
+        task_work=task_work,
         sync=sync,
+    )
+
+
+def _books(outside: Outside, capacity: CellCapacity) -> Books:
+    books = Books(
+        reservations=Reservations(capacity),
+        instances=Instances(),
+        ended=EndedBook(EndedReport, outside.ended, outside.log),
+        tasks=CellTasks(),
+        task_ends=EndedBook(TaskEnd, outside.task_ends, outside.log),
+    )
+    books.changed.set()  # the first report is due at once
+    return books
+
+
+def _task_work(
+    config: CellConfig,
+    outside: Outside,
+    boot_id: str,
+    books: Books,
+    admission: Admission,
+    watcher: TaskWatcher,
+    owned: OwnedTasks,
+) -> CellTaskWork:
+    return CellTaskWork(
+        cell_id=config.cell_id,
+        boot_id=boot_id,
+        new_claim_id=outside.new_guid,
+        books=books,
+        admission=admission,
+        bbs=watcher.teller.bbs,
+        executor=watcher.executor,
+        once=watcher.once,
+        watcher=watcher,
+        owned=owned,
     )
 
 

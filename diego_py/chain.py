@@ -37,6 +37,12 @@ _LAST_STAGE = (40, 10)
 _FREE = ("evidence", "placement", "subject", "instances", "errors", "next")
 """Members that may hold any number of items."""
 _INTEGER_MAX = 2**63 - 1
+TASK_COMMANDS = {
+    "diego explain {process_guid}": "diego task show {task_guid}",
+    "diego ps {process_guid}": "diego task show {task_guid}",
+    "diego logs {process_guid}": "diego task logs {task_guid}",
+}
+"""What a command that is meant for LRPs is for a task."""
 
 
 @frozen
@@ -252,13 +258,15 @@ def _fill(step: Next, subject: Mapping[str, Any]) -> Next:
     """Put the subject's names into a command template; a template whose name is unknown keeps its placeholder."""
     if step.run is None:
         return step
-    names = {**subject, "process_guid": subject.get("guid")}
+    of_task = subject.get("kind") == "task"
+    command = TASK_COMMANDS.get(step.run, step.run) if of_task else step.run
+    names = {**subject, "task_guid" if of_task else "process_guid": subject.get("guid")}
 
     def filled(placeholder: re.Match[str]) -> str:
         value = names.get(placeholder[1])
         return placeholder[1].upper() if value is None else shlex.quote(str(value))
 
-    return evolve(step, run=re.sub(r"\{(\w+)\}", filled, step.run))
+    return evolve(step, run=re.sub(r"\{(\w+)\}", filled, command))
 
 
 def _first(values: Any) -> Any:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from aiohttp import web
 from attrs import define, frozen
 
-from bbs.api.paging import PAGING, page_answer, page_request, whole_number
+from bbs.api.log_stream import LOG_QUERY, log_query, stream_log
+from bbs.api.paging import PAGING, page_answer, page_request
 from bbs.api.waiting import Waiting
 from bbs.cell_pool import CellPool
 from bbs.lifecycle import Lifecycle
@@ -29,8 +30,6 @@ from diego_py.models.identifiers import CellId, InstanceGuid, ProcessGuid
 from diego_py.models.work import ClaimRequest
 
 INDEX_MAX = 2**31 - 1
-LOG_LINES = 200
-LOG_LINES_MAX = 100_000
 FILTERS = ("process_guid", "domain", "cell_id", "state")
 
 
@@ -84,7 +83,7 @@ class ActualLRPs:
                 self.logs,
                 RequestFailed,
                 counted=False,
-                query=("tail", "follow"),
+                query=LOG_QUERY,
             ),
             Route(
                 "POST",
@@ -156,19 +155,9 @@ class ActualLRPs:
 
     async def logs(self, request: web.Request, call: Call) -> web.StreamResponse:
         """The instance's log from its cell as NDJSON, also of one that ended; `follow=true` goes on until it ends."""
-        tail = whole_number(request, "tail", LOG_LINES, 0, LOG_LINES_MAX)
-        follow = request.query.get("follow", "false")
-        if follow not in ("true", "false"):
-            raise InvalidHeader("follow takes true or false")
+        log_query(request)
         cell_id, instance_guid = await self._where(call, await self._row(request, call))
-        query = f"tail={tail}&follow={follow}"
-        async with self.pool.logs(call, cell_id, instance_guid, query) as content:
-            response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", **headers.identity(call)})
-            await response.prepare(request)
-            async for chunk in content.iter_any():
-                await response.write(chunk)
-            await response.write_eof()
-        return response
+        return await stream_log(request, call, self.pool, cell_id, instance_guid)
 
     async def _where(self, call: Call, row: ActualLRP) -> tuple[CellId, InstanceGuid]:
         """Cell and instance whose log is meant: the one that is there, else the last one that failed."""

@@ -12,6 +12,7 @@ from bbs.cell_pool import CellPool
 from bbs.lifecycle import Lifecycle
 from bbs.store.cells import CellRecord
 from bbs.store.transaction import Store
+from bbs.task_callbacks import TaskCallbacks
 from diego_py.call import Call
 from diego_py.errors import CellNotFound, ConflictError, InvalidSpec, RequestFailed
 from diego_py.http.server import Route, answer, decode, found, read_json
@@ -80,6 +81,7 @@ class Cells:
     store: Store
     lifecycle: Lifecycle
     pool: CellPool
+    callbacks: TaskCallbacks
     presence_ttl_s: float
 
     def routes(self) -> list[Route]:
@@ -128,6 +130,8 @@ class Cells:
         outcome = await self.lifecycle.report(call, report)
         if outcome.accepted:
             self.pool.reported(report)
+        for task in outcome.lost_tasks:
+            self.callbacks.completed(task)
         return answer(
             ReportAnswer(
                 stop=tuple(InstanceGuid(guid) for guid in outcome.stop),

@@ -14,7 +14,7 @@ from diego_py.call import Call
 from diego_py.errors import FailureNotFound, RequestFailed
 from diego_py.http.server import JSON, Route, found
 
-FILTERS = ("process_guid", "domain", "code")
+FILTERS = ("process_guid", "task_guid", "domain", "code")
 
 
 @define
@@ -34,7 +34,10 @@ class Failures:
         page = page_request(request, FILTERS, (datetime, str))
         query = request.query
         wanted = failures.Filter(
-            process_guid=query.get("process_guid"), domain=query.get("domain"), code=query.get("code")
+            process_guid=query.get("process_guid"),
+            task_guid=query.get("task_guid"),
+            domain=query.get("domain"),
+            code=query.get("code"),
         )
         items = await self.store.read(
             call, "list_failures", lambda tx: tx.failures.list_page(wanted, page.after, page.limit)

@@ -64,5 +64,6 @@ def assign(demands: Sequence[Demand], cells: Sequence[CellView]) -> list[Assignm
 def _instances_by_zone(demand: Demand, cells: Sequence[CellView]) -> Mapping[str, int]:
     counts: dict[str, int] = {}
     for cell in cells:
-        counts[cell.zone] = counts.get(cell.zone, 0) + cell.instances.get(demand.process_guid, 0)
+        here = 0 if demand.task else cell.instances.get(demand.process_guid, 0)
+        counts[cell.zone] = counts.get(cell.zone, 0) + here
     return counts

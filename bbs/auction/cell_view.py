@@ -47,6 +47,8 @@ class Demand:
     need: Room
     placement_tags: frozenset[str] = frozenset()
     privileged: bool = False
+    task: bool = False
+    """Of a task: it goes where the fewest tasks are, in whichever zone."""
 
 
 @frozen
@@ -68,16 +70,16 @@ class CellView:
     """Instances on their way to RUNNING there."""
     instances: Mapping[ProcessGuid, int] = field(factory=dict)
     """How many instances of each process it has or is about to have."""
+    tasks: int = 0
+    """How many tasks it has or is about to have."""
 
     def with_one_more(self, demand: Demand) -> CellView:
         """This cell once it was given `demand`."""
+        fuller = evolve(self, available=self.available.less(demand.need), starting=self.starting + 1)
+        if demand.task:
+            return evolve(fuller, tasks=self.tasks + 1)
         count = self.instances.get(demand.process_guid, 0) + 1
-        return evolve(
-            self,
-            available=self.available.less(demand.need),
-            starting=self.starting + 1,
-            instances={**self.instances, demand.process_guid: count},
-        )
+        return evolve(fuller, instances={**self.instances, demand.process_guid: count})
 
 
 @frozen

@@ -7,17 +7,16 @@ from bbs.auction.cell_view import CellView, Demand, Room
 STARTING_WEIGHT = 0.25
 """Each instance that is still starting on the cell costs as much as a quarter of its capacity (Diego's default)."""
 LOCALITY_WEIGHT = 1000.0
-"""Each instance of the same process on the cell outweighs any load (Diego's LocalityOffset)."""
+"""Each instance of the same process, for a task each task, on the cell outweighs any load (Diego's LocalityOffset)."""
 
 
 def score(cell: CellView, demand: Demand) -> dict[str, float]:
     """The terms of the score after the demand was placed there; their sum decides."""
     after = cell.available.less(demand.need)
-    return {
-        "load": load(cell.capacity, after),
-        "starting": cell.starting * STARTING_WEIGHT,
-        "same_process": cell.instances.get(demand.process_guid, 0) * LOCALITY_WEIGHT,
-    }
+    terms = {"load": load(cell.capacity, after), "starting": cell.starting * STARTING_WEIGHT}
+    if demand.task:
+        return {**terms, "tasks": cell.tasks * LOCALITY_WEIGHT}
+    return {**terms, "same_process": cell.instances.get(demand.process_guid, 0) * LOCALITY_WEIGHT}
 
 
 def load(capacity: Room, available: Room) -> float:

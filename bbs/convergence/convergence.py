@@ -11,6 +11,7 @@ from bbs.cell_pool import CellPool
 from bbs.convergence.apply import Repairs
 from bbs.convergence.leader import Leadership
 from bbs.convergence.plan import Snapshot, plan
+from bbs.convergence.task_convergence import TaskConvergence
 from bbs.store.transaction import Store, Transaction
 from diego_py.call import Call
 from diego_py.service.clock import Clock
@@ -35,6 +36,7 @@ class Convergence:
     pool: CellPool
     leadership: Leadership
     repairs: Repairs
+    task_convergence: TaskConvergence
     tasks: OwnedTasks
     clock: Clock
     log: structlog.stdlib.BoundLogger
@@ -54,6 +56,7 @@ class Convergence:
         epoch = await self.leadership.held(call)
         if epoch is None:
             return
+        await self.task_convergence.round(call, epoch, self._may_lose_cells())
         snapshot = await self.store.snapshot(call, "read_everything", self._read)
         planned = plan(snapshot)
         if planned.wake_at is not None:
@@ -76,8 +79,12 @@ class Convergence:
             fresh_domains=frozenset(fresh.domain for fresh in await tx.domains.list_fresh()),
             draining_cells=frozenset(cell.presence.cell_id for cell in statuses if cell.presence.draining),
             presence_ends_at=min(ends, default=None),
-            may_lose_cells=self.leadership.led_for_s() >= self.presence_ttl_s,
+            may_lose_cells=self._may_lose_cells(),
         )
+
+    def _may_lose_cells(self) -> bool:
+        """Whether we have led for so long that a cell that is there must have reported."""
+        return self.leadership.led_for_s() >= self.presence_ttl_s
 
     def _tell_valve(self, valve: str) -> None:
         """Say it when cells are gone and nothing is replaced, and when that is over."""

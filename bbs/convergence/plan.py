@@ -112,7 +112,8 @@ class _Planner:
 
     @valve.default
     def _find_valve(self) -> str:
-        return _mass_loss(self.snapshot)
+        snapshot = self.snapshot
+        return mass_loss(snapshot.known_cells, snapshot.live_cells, snapshot.may_lose_cells)
 
     def __attrs_post_init__(self) -> None:
         for row in self.snapshot.actuals:
@@ -236,11 +237,11 @@ def _stale(row: ActualLRP) -> datetime:
     return row.since + timedelta(seconds=STALE_UNCLAIMED_S)
 
 
-def _mass_loss(snapshot: Snapshot) -> str:
+def mass_loss(known: frozenset[CellId], live: frozenset[CellId], may_lose_cells: bool) -> str:
     """Why no cell may be declared lost now, or an empty string. reliability rule R11."""
-    if not snapshot.may_lose_cells:
+    if not may_lose_cells:
         return "this leader has not watched for a whole presence TTL yet"
-    lost = snapshot.known_cells - snapshot.live_cells
-    if len(lost) > 1 and len(lost) > MASS_LOSS_FRACTION * len(snapshot.known_cells):
-        return f"{len(lost)} of {len(snapshot.known_cells)} cells vanished at once"
+    lost = known - live
+    if len(lost) > 1 and len(lost) > MASS_LOSS_FRACTION * len(known):
+        return f"{len(lost)} of {len(known)} cells vanished at once"
     return ""

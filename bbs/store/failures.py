@@ -13,6 +13,7 @@ from attrs import frozen
 from diego_py.chain import Problem
 from diego_py.models.actual_lrp import ActualLRP
 from diego_py.models.identifiers import CellId, InstanceGuid
+from diego_py.models.task import Task
 
 PATH: Final = "/v1/failures/"
 """A document names itself: `instance` is this and its id."""
@@ -25,6 +26,7 @@ class FailureRecord:
     """One stored failure."""
 
     id: str
+    task_guid: str | None
     process_guid: str | None
     index: int | None
     instance_guid: str | None
@@ -45,6 +47,7 @@ class Filter:
     """Which failures are wanted; what is None does not matter."""
 
     process_guid: str | None = None
+    task_guid: str | None = None
     domain: str | None = None
     code: str | None = None
 
@@ -89,14 +92,15 @@ def document_of_cell(members: Mapping[str, Any], id: str) -> Document:
     return Document(id, msgspec.json.encode(named), named)
 
 
-def columns_of(document: Document, phase: str, row: ActualLRP | None) -> tuple[Any, ...]:
-    """What is stored of a document about an instance, in the order of the columns up to `document`."""
+def columns_of(document: Document, phase: str, row: ActualLRP | Task | None) -> tuple[Any, ...]:
+    """What is stored of a document about an instance or a task, in the order of the columns up to `document`."""
     members = document.members
     status = members.get("status")
     return (
         document.id,
-        None if row is None else row.process_guid,
-        None if row is None else row.index,
+        row.task_guid if isinstance(row, Task) else None,
+        row.process_guid if isinstance(row, ActualLRP) else None,
+        row.index if isinstance(row, ActualLRP) else None,
         None if row is None else row.instance_guid,
         (None if row is None else row.cell_id) or document.cell_id,
         None if row is None else row.domain,
@@ -116,13 +120,13 @@ class PostgresFailures:
     connection: asyncpg.Connection
 
     INSERT = """
-        INSERT INTO failures (id, process_guid, index, instance_guid, cell_id, domain, request_id, phase, code, fault,
-                              status, document, created_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, clock_timestamp())
+        INSERT INTO failures (id, task_guid, process_guid, index, instance_guid, cell_id, domain, request_id, phase,
+                              code, fault, status, document, created_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, clock_timestamp())
         ON CONFLICT (id) DO NOTHING
     """
 
-    async def insert(self, document: Document, phase: str, row: ActualLRP | None) -> None:
+    async def insert(self, document: Document, phase: str, row: ActualLRP | Task | None) -> None:
         await self.connection.execute(self.INSERT, *columns_of(document, phase, row))
 
     GET = "SELECT * FROM failures WHERE id = $1"
@@ -141,17 +145,16 @@ class PostgresFailures:
         SELECT * FROM failures
         WHERE (created_at, id) < (COALESCE($1::timestamptz, 'infinity'), $2)
           AND ($3::text IS NULL OR process_guid = $3) AND ($4::text IS NULL OR domain = $4)
-          AND ($5::text IS NULL OR code = $5)
-        ORDER BY created_at DESC, id DESC LIMIT $6
+          AND ($5::text IS NULL OR code = $5) AND ($6::text IS NULL OR task_guid = $6)
+        ORDER BY created_at DESC, id DESC LIMIT $7
     """
 
     async def list_page(
         self, wanted: Filter, after: tuple[datetime, str] | None = None, limit: int = 500
     ) -> list[FailureRecord]:
         at, id = after or (None, "")
-        rows = await self.connection.fetch(
-            self.LIST_PAGE, at, id, wanted.process_guid, wanted.domain, wanted.code, limit
-        )
+        filters = (wanted.process_guid, wanted.domain, wanted.code, wanted.task_guid)
+        rows = await self.connection.fetch(self.LIST_PAGE, at, id, *filters, limit)
         return [_record(row) for row in rows]
 
     LAST_ON_A_CELL = """

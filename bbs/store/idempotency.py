@@ -91,7 +91,7 @@ class PostgresIdempotency:
     ANSWERED = """
         UPDATE idempotency_keys
         SET state = 'done', status = $3, headers = $4, body = $5, expires_at = clock_timestamp() + $6::interval
-        WHERE key = $1 AND owner = $2 AND state = 'in_flight'
+        WHERE key = $1 AND owner = $2
         RETURNING true
     """
 

@@ -14,6 +14,7 @@ from bbs.store.domains import PostgresDomains
 from bbs.store.failures import PostgresFailures
 from bbs.store.idempotency import PostgresIdempotency
 from bbs.store.leader import PostgresLeader
+from bbs.store.tasks import PostgresTasks
 
 
 @define
@@ -28,6 +29,7 @@ class PostgresTransaction:
     failures: PostgresFailures = field(init=False)
     idempotency: PostgresIdempotency = field(init=False)
     leader: PostgresLeader = field(init=False)
+    tasks: PostgresTasks = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.actual_lrps = PostgresActualLRPs(self.connection)
@@ -37,6 +39,7 @@ class PostgresTransaction:
         self.failures = PostgresFailures(self.connection)
         self.idempotency = PostgresIdempotency(self.connection)
         self.leader = PostgresLeader(self.connection)
+        self.tasks = PostgresTasks(self.connection)
 
     NOW = "SELECT transaction_timestamp()"
 

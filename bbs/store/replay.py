@@ -12,9 +12,12 @@ from attrs import frozen
 
 from bbs.store.idempotency import IdempotencyKey, KeyRecord, StoredAnswer
 from bbs.store.transaction import Transaction
+from diego_py.call import Call
 from diego_py.errors import IdempotencyInFlight, IdempotencyMismatch
 
 RETRY_AFTER_S: Final = 1.0
+IN_FLIGHT_GRACE_S: Final = 10.0
+"""A key counts as in flight for the budget of its request and this much longer."""
 
 
 @frozen
@@ -56,6 +59,11 @@ async def replay(tx: Transaction, key: IdempotencyKey, in_flight_s: float) -> Re
     if record.expired and await tx.idempotency.take_over(key, in_flight_s):
         return Replay(resume=True)
     raise _in_flight(key)
+
+
+def in_flight_s(call: Call) -> float:
+    """How long the key of a request counts as in flight, from now."""
+    return max(0.0, call.remaining_ms()) / 1000 + IN_FLIGHT_GRACE_S
 
 
 def _match(record: KeyRecord, key: IdempotencyKey) -> None:

@@ -6,15 +6,18 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
-from bbs.store import actual_lrps, failures
+from bbs.store import actual_lrps, failures, tasks
 from bbs.store.actual_lrps import Cursor, Locked
 from bbs.store.cells import CellRecord
 from bbs.store.domains import DomainFreshness
 from bbs.store.failures import Document, FailureRecord
 from bbs.store.idempotency import IdempotencyKey, KeyRecord, StoredAnswer
+from bbs.store.tasks import LockedTask
+from bbs.task_status import Claim, TaskStatus
 from diego_py.models.actual_lrp import ActualLRP
 from diego_py.models.desired_lrp import DesiredLRP, DesiredLRPDefinition, SchedulingInfo
 from diego_py.models.identifiers import CellId, InstanceGuid
+from diego_py.models.task import Task, TaskRequest
 from diego_py.models.work import CellReport
 
 
@@ -148,8 +151,8 @@ class DomainTable(Protocol):
 class FailureTable(Protocol):
     """Failure documents as they were answered."""
 
-    async def insert(self, document: Document, phase: str, row: ActualLRP | None) -> None:
-        """Store a document about an instance, or about none; one that is there already stays."""
+    async def insert(self, document: Document, phase: str, row: ActualLRP | Task | None) -> None:
+        """Store a document about an instance, a task, or neither; one that is there already stays."""
 
     async def get(self, id: str) -> FailureRecord | None:
         """One, with its columns."""
@@ -169,6 +172,36 @@ class FailureTable(Protocol):
         """Forget what is older than 30 days, a bounded number at a time."""
 
 
+class TaskTable(Protocol):
+    """One row a task. Which row may become which is decided elsewhere, never here."""
+
+    async def insert(self, request: TaskRequest, instance_guid: str) -> Task:
+        """Store a PENDING one, offered under this name. Raises TaskExists."""
+
+    async def get(self, task_guid: str) -> Task | None:
+        """One, with the document of its failure."""
+
+    async def lock(self, task_guid: str) -> LockedTask | None:
+        """One, locked until the transaction ends; without the document of its failure."""
+
+    async def list_page(self, wanted: tasks.Filter, after: str | None = None, limit: int = 500) -> list[Task]:
+        """At most `limit` in order of task_guid, from the one behind `after` on; without documents."""
+
+    async def list_statuses(self) -> list[TaskStatus]:
+        """Every one, without its definition, in order of task_guid."""
+
+    async def list_concerning(
+        self, cell_id: str, instance_guids: Sequence[str]
+    ) -> list[tuple[TaskStatus, Claim | None]]:
+        """Every one that runs on a cell, and every one of these attempts wherever it is, in order of task_guid."""
+
+    async def save(self, row: Task, claim: Claim | None, failure_id: str | None) -> None:
+        """Write a row that this transaction has locked."""
+
+    async def delete(self, task_guid: str) -> bool:
+        """Remove one. False if it is not there."""
+
+
 class IdempotencyTable(Protocol):
     """One row an Idempotency-Key."""
 
@@ -185,7 +218,10 @@ class IdempotencyTable(Protocol):
         """Make a key ours whose owner's time is over. False if it is not in flight, or not over."""
 
     async def answered(self, key: IdempotencyKey, answer: StoredAnswer) -> bool:
-        """Store what was answered. False if the key had no effect to store, or belongs to another owner by now."""
+        """Store what was answered, in place of what the same owner stored before.
+
+        False if the key had no effect to store, or belongs to another owner by now.
+        """
 
     async def prune(self) -> None:
         """Forget keys a day after they ran out."""

@@ -14,6 +14,7 @@ from bbs.store.tables import (
     FailureTable,
     IdempotencyTable,
     LeaderTable,
+    TaskTable,
 )
 from diego_py.call import Call
 
@@ -43,6 +44,9 @@ class Transaction(Protocol):
 
     @property
     def leader(self) -> LeaderTable: ...
+
+    @property
+    def tasks(self) -> TaskTable: ...
 
     async def now(self) -> datetime:
         """When this transaction began, by the store's clock: the only one that presences and leases go by."""

@@ -16,6 +16,7 @@ from cells.rep import translate
 from cells.rep.admission import Admission
 from cells.rep.books import Books
 from cells.rep.sync import Sync
+from cells.rep.task_work import CellTaskWork
 from cells.rep.work import CellWork
 from diego_py import wire
 from diego_py.call import Call
@@ -24,6 +25,7 @@ from diego_py.http import headers
 from diego_py.http.server import Route, answer, decode, invalid_fields, read_json
 from diego_py.models import validation
 from diego_py.models.identifiers import InstanceGuid, is_guid
+from diego_py.models.task_work import TaskWork
 from diego_py.models.work import Drain, Draining, EgressChange, Work
 
 NDJSON = "application/x-ndjson"
@@ -36,6 +38,7 @@ class RepApi:
     """The handlers."""
 
     work: CellWork
+    task_work: CellTaskWork
     sync: Sync
     admission: Admission
     books: Books
@@ -49,6 +52,8 @@ class RepApi:
             Route("POST", "/v1/instances", "run_instance", self.run, RepFailed),
             Route("POST", f"{path}/stop", "stop_instance", self.stop, RepFailed, counted=False),
             Route("PUT", f"{path}/egress", "set_egress", self.set_egress, RepFailed),
+            Route("POST", "/v1/tasks", "run_task", self.run_task, RepFailed),
+            Route("POST", "/v1/tasks/{instance_guid}/stop", "stop_task", self.stop_task, RepFailed, counted=False),
             Route("GET", f"{path}/logs", "logs", self.logs, RepFailed, counted=False),
             Route("GET", "/v1/containers", "list_containers", self.containers, RepFailed),
             Route("POST", "/v1/drain", "drain", self.drain, RepFailed, counted=False),
@@ -75,6 +80,15 @@ class RepApi:
         await self.work.set_egress(call, _guid(request), change.egress_rules)
         return answer(change)
 
+    async def run_task(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """201 when a process of the task was started."""
+        work = decode(TaskWork, await read_json(request))
+        return answer(await self.task_work.run_task(call, work), status=201)
+
+    async def stop_task(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """200 when the task's container is gone. Idempotent."""
+        return answer(await self.task_work.stop_task(call, _guid(request)))
+
     async def containers(self, request: web.Request, call: Call) -> web.StreamResponse:
         """Every container, as garden has it, with what it uses."""
         found = self.garden.containers()
@@ -84,7 +98,8 @@ class RepApi:
         """Take no new work, or take it again, also after a restart. Instances that run are left alone."""
         self.admission.drain.set(decode(Drain, await read_json(request)).draining)
         self.books.changed.set()
-        return answer(Draining(draining=self.admission.drain.on, instances=len(self.books.instances)))
+        instances, tasks = len(self.books.instances), len(self.books.tasks)
+        return answer(Draining(draining=self.admission.drain.on, instances=instances, tasks=tasks))
 
     async def logs(self, request: web.Request, call: Call) -> web.StreamResponse:
         """One JSON object a line; also of a container that is gone. With `follow`, until it is or the reader leaves."""

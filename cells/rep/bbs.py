@@ -5,15 +5,22 @@ from __future__ import annotations
 from typing import Protocol
 
 from diego_py.call import Call
-from diego_py.models.identifiers import ProcessGuid
+from diego_py.models.identifiers import ProcessGuid, TaskGuid
+from diego_py.models.task_work import TaskClaim, TaskEnd
 from diego_py.models.work import CellReport, ClaimRequest, ReportAnswer
 
 
 class BBS(Protocol):
-    """The two calls a cell makes."""
+    """The calls a cell makes."""
 
     async def claim(self, call: Call, process_guid: ProcessGuid, index: int, request: ClaimRequest) -> None:
         """Take the row of an instance. Raises ClaimRefused when it is not ours to take, ClaimLost when nobody said."""
+
+    async def claim_task(self, call: Call, task_guid: TaskGuid, request: TaskClaim) -> None:
+        """Take the row of a task. Raises ClaimRefused when it is not ours to take, ClaimLost when nobody said."""
+
+    async def task_ended(self, call: Call, end: TaskEnd) -> None:
+        """Say how a task ended; returns when that is stored, or nobody waits for it any more."""
 
     async def report(self, call: Call, report: CellReport) -> ReportAnswer:
         """Say what the cell has; returns what it must do."""

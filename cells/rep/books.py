@@ -9,16 +9,21 @@ from attrs import define, field
 from cells.rep.ended import EndedBook
 from cells.rep.instances import Identity, Instance, Instances
 from cells.rep.reservations import Reservations
+from cells.rep.tasks import CellTask, CellTasks, TaskIdentity
 from diego_py.models.identifiers import InstanceGuid
+from diego_py.models.task_work import TaskEnd
+from diego_py.models.work import EndedReport
 
 
 @define
 class Books:
-    """Resources, instances, and ends still to be told. An instance and its reservation come and go together."""
+    """Resources, instances, tasks, and ends still to be told. Each and its reservation come and go together."""
 
     reservations: Reservations
     instances: Instances
-    ended: EndedBook
+    ended: EndedBook[EndedReport]
+    tasks: CellTasks
+    task_ends: EndedBook[TaskEnd]
     changed: asyncio.Event = field(factory=asyncio.Event)
     """Set whenever the BBS should hear of something soon."""
 
@@ -35,12 +40,28 @@ class Books:
         self.reservations.adopt(identity.instance_guid, identity.resources)
         return self._enter(identity)
 
+    def reserve_task(self, identity: TaskIdentity, claim_id: str) -> CellTask:
+        """Enter a new task, if there is room. Atomic, as `reserve`. Raises InsufficientResources."""
+        self.reservations.reserve(identity.instance_guid, identity.resources)
+        return self._enter_task(identity, claim_id)
+
+    def adopt_task(self, identity: TaskIdentity, claim_id: str) -> CellTask:
+        """Enter a task whose container is there already, room or not."""
+        self.reservations.adopt(identity.instance_guid, identity.resources)
+        return self._enter_task(identity, claim_id)
+
     def forget(self, guid: InstanceGuid) -> None:
         """The container is gone: give back what it took. Idempotent."""
         self.reservations.release(guid)
         self.instances.remove(guid)
+        self.tasks.remove(guid)
 
     def _enter(self, identity: Identity) -> Instance:
         instance = Instance(identity)
         self.instances.add(instance)
         return instance
+
+    def _enter_task(self, identity: TaskIdentity, claim_id: str) -> CellTask:
+        task = CellTask(identity, claim_id)
+        self.tasks.add(task)
+        return task

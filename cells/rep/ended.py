@@ -1,9 +1,10 @@
-"""Instances that ended on their own, each with its failure document, on disk until a BBS has stored it."""
+"""Ends of instances and of tasks, each with its failure document if it failed, on disk until a BBS has stored it."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from typing import Generic, TypeVar
 
 import structlog
 from attrs import define, field
@@ -11,7 +12,10 @@ from attrs import define, field
 from cells.rep.disk import Disk
 from diego_py import wire
 from diego_py.models.identifiers import InstanceGuid
+from diego_py.models.task_work import TaskEnd
 from diego_py.models.work import EndedReport
+
+End = TypeVar("End", EndedReport, TaskEnd)
 
 REPORTS_MAX = 30
 """Documents carried by one report: at 64 KiB each at most, that bounds its body to 2 MiB. The rest go with the next."""
@@ -21,12 +25,13 @@ BOOK_MAX = 10_000
 
 
 @define
-class EndedBook:
+class EndedBook(Generic[End]):
     """What still has to be told. The order is that of the ends."""
 
+    kind: type[End]
     disk: Disk
     log: structlog.stdlib.BoundLogger
-    _reports: dict[InstanceGuid, EndedReport] = field(factory=dict, init=False)
+    _reports: dict[InstanceGuid, End] = field(factory=dict, init=False)
 
     def load(self) -> None:
         """Read what an earlier boot could not tell any more."""
@@ -34,14 +39,14 @@ class EndedBook:
             if not name.endswith(SUFFIX):
                 continue
             try:
-                report = wire.decode(EndedReport, self.disk.read(name) or b"")
+                report = wire.decode(self.kind, self.disk.read(name) or b"")
             except (wire.MalformedJSON, wire.InvalidFields) as malformed:
                 self.log.error("ended_report_unreadable", path=name, error=str(malformed))
                 self.disk.rename(name, name.removesuffix(SUFFIX) + ".unreadable")
                 continue
             self._reports[report.instance_guid] = report
 
-    async def add(self, report: EndedReport) -> None:
+    async def add(self, report: End) -> None:
         """Keep `report` until it is acknowledged. A full disk costs its survival of a crash, not the report."""
         while len(self._reports) >= BOOK_MAX:
             oldest = next(iter(self._reports))
@@ -62,9 +67,13 @@ class EndedBook:
     def has(self, guid: InstanceGuid) -> bool:
         return guid in self._reports
 
-    def reports(self) -> tuple[EndedReport, ...]:
+    def reports(self) -> tuple[End, ...]:
         """The oldest ones, as many as one report carries."""
         return tuple(self._reports.values())[:REPORTS_MAX]
+
+    def all(self) -> tuple[End, ...]:
+        """Every one, the oldest first."""
+        return tuple(self._reports.values())
 
     def __len__(self) -> int:
         return len(self._reports)

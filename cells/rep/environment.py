@@ -25,9 +25,12 @@ def container_env(
         "CF_INSTANCE_GUID": instance_guid,
         "CF_INSTANCE_INDEX": str(index),
     }
-    for variable in lrp:
-        values[variable.name] = variable.value.reveal()
-    return tuple(values.items())
+    return _with(values, lrp)
+
+
+def task_env(task: tuple[EnvironmentVariable, ...]) -> Env:
+    """The same for a task, which is no instance of anything."""
+    return _with({}, task)
 
 
 def network_env(network: Network) -> Env:
@@ -45,6 +48,10 @@ def network_env(network: Network) -> Env:
         values.append(("CF_INSTANCE_PORT", first))
         values.append(("CF_INSTANCE_ADDR", f"{network.host_address}:{first}" if first else ""))
     return tuple(values)
+
+
+def _with(values: dict[str, str], stronger: tuple[EnvironmentVariable, ...]) -> Env:
+    return tuple({**values, **{variable.name: variable.value.reveal() for variable in stronger}}.items())
 
 
 def _ports(network: Network) -> str:

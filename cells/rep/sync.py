@@ -6,6 +6,7 @@ This is repair, not the first attempt: whoever started or stopped something has 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from random import Random
 
 import structlog
@@ -15,10 +16,12 @@ from cells.rep.admission import Admission
 from cells.rep.bbs import BBS
 from cells.rep.books import Books
 from cells.rep.presence import Presence
+from cells.rep.task_work import CellTaskWork
 from cells.rep.work import CellWork
 from diego_py.call import Call
 from diego_py.errors import DiegoError
 from diego_py.models.identifiers import InstanceGuid
+from diego_py.models.task_work import CellTaskState, TaskReport
 from diego_py.models.work import CellReport, EndedReport, InstanceState
 from diego_py.service.clock import Clock
 from diego_py.service.run import OwnedTasks
@@ -39,6 +42,7 @@ class Sync:
     admission: Admission
     bbs: BBS
     work: CellWork
+    task_work: CellTaskWork
     presence: Presence
     owned: OwnedTasks
     clock: Clock
@@ -61,6 +65,7 @@ class Sync:
         if answer.acknowledged and len(self.books.ended) > 0:
             self.books.changed.set()
         unclaimed = {i.instance_guid for i in report.instances if i.state is InstanceState.RESERVED}
+        unclaimed |= {task.instance_guid for task in report.tasks if task.state is CellTaskState.RESERVED}
         for guid in answer.stop:
             if guid not in unclaimed:
                 self._stop(guid)
@@ -73,6 +78,7 @@ class Sync:
             available=self.books.reservations.available(),
             instances=tuple(instance.report() for instance in self.books.instances),
             ended=self._told_ends(),
+            tasks=self._tasks(),
         )
 
     async def _due(self) -> None:
@@ -86,6 +92,20 @@ class Sync:
                 raise
         self.books.changed.clear()
 
+    def _tasks(self) -> tuple[TaskReport, ...]:
+        """Those that are here, and those whose end no BBS has acknowledged: none of them has vanished."""
+        ended = [end for end in self.books.task_ends.all() if self.books.tasks.get(end.instance_guid) is None]
+        untold = [
+            TaskReport(
+                task_guid=end.task_guid,
+                domain=end.domain,
+                instance_guid=end.instance_guid,
+                state=CellTaskState.COMPLETED,
+            )
+            for end in ended
+        ]
+        return (*(task.report() for task in self.books.tasks), *untold)
+
     def _told_ends(self) -> tuple[EndedReport, ...]:
         """Ends are told when the container is gone, so that a replacement never runs beside what it replaces."""
         return tuple(report for report in self.books.ended.reports() if not self._is_ending(report.instance_guid))
@@ -96,14 +116,19 @@ class Sync:
 
     def _stop(self, guid: InstanceGuid) -> None:
         """Obey in the background: a process that takes its grace time must not hold up the next report."""
-        instance = self.books.instances.get(guid)
+        instance, task = self.books.instances.get(guid), self.books.tasks.get(guid)
         if instance is not None and instance.state is not InstanceState.RESERVED:
-            self.log.info("stop_ordered", instance_guid=guid)
-            self.owned.begin(self._stop_told(guid), f"obey stop {guid}")
+            self._begin_stop(guid, self.work.stop_instance)
+        if task is not None and task.state is not CellTaskState.RESERVED:
+            self._begin_stop(guid, self.task_work.stop_task)
 
-    async def _stop_told(self, guid: InstanceGuid) -> None:
+    def _begin_stop(self, guid: InstanceGuid, stop: Callable[[Call, InstanceGuid], Awaitable[object]]) -> None:
+        self.log.info("stop_ordered", instance_guid=guid)
+        self.owned.begin(self._stop_told(guid, stop), f"obey stop {guid}")
+
+    async def _stop_told(self, guid: InstanceGuid, stop: Callable[[Call, InstanceGuid], Awaitable[object]]) -> None:
         try:
-            await self.work.stop_instance(Call.begin(self.clock, STOP_BUDGET_MS), guid)
+            await stop(Call.begin(self.clock, STOP_BUDGET_MS), guid)
         except DiegoError as failure:
             root = failure.root
             self.log.warning("ordered_stop_failed", instance_guid=guid, code=root.code, detail=root.message)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from cells.executor.plan import Plan
 from cells.garden.spec import PIDS_DEFAULT, Container, ContainerSpec, EgressRule, Limits, Network, Usage
 from cells.rep import kept, workloads
@@ -13,6 +15,8 @@ from diego_py.models import supported, validation
 from diego_py.models.actual_lrp import NetInfo, PortMapping
 from diego_py.models.desired_lrp import DesiredLRPDefinition
 from diego_py.models.egress import ICMPInfo, SecurityGroupRule
+from diego_py.models.task import TaskDefinition
+from diego_py.models.task_work import TaskWork
 from diego_py.models.work import Work
 
 MEBIBYTE = 1024 * 1024
@@ -21,7 +25,10 @@ ANY = -1
 """Diego's type or code of any ICMP message."""
 
 
-def checked(work: Work) -> Work:
+Order = TypeVar("Order", Work, TaskWork)
+
+
+def checked(work: Order) -> Order:
     """The work, if every field of it is within its limits and this release can execute it.
 
     Raises InvalidSpec or UnsupportedField. The BBS has asked the same; a guid also becomes a file name here.
@@ -57,7 +64,7 @@ def plan_of(work: Work, start_timeout_default_s: float) -> Plan:
         env=container_env(work.instance_guid, work.index, definition.environment_variables),
         image_username=definition.image_username,
         image_password=definition.image_password or None,
-        limits=_limits(definition),
+        limits=limits_of(definition),
         ports=definition.ports,
         egress=tuple(egress_of(rule) for rule in definition.egress_rules),
         privileged=definition.privileged,
@@ -108,7 +115,7 @@ def egress_of(rule: SecurityGroupRule) -> EgressRule:
     )
 
 
-def _limits(definition: DesiredLRPDefinition) -> Limits:
+def limits_of(definition: DesiredLRPDefinition | TaskDefinition) -> Limits:
     """Diego's 0 is garden's None: not limited by us. The number of processes always is."""
     return Limits(
         memory_bytes=definition.memory_mb * MEBIBYTE or None,
@@ -119,7 +126,7 @@ def _limits(definition: DesiredLRPDefinition) -> Limits:
     )
 
 
-def _log_rate(definition: DesiredLRPDefinition) -> int | None:
+def _log_rate(definition: DesiredLRPDefinition | TaskDefinition) -> int | None:
     """Diego's -1 is not limited."""
     limit = definition.log_rate_limit
     return None if limit is None or limit.bytes_per_second < 0 else limit.bytes_per_second

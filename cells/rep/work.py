@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 
-from attrs import define, evolve, field
+from attrs import define, field
 
 from cells.executor.executor import Executor
 from cells.executor.outcomes import outcome_of, value_of
@@ -20,19 +20,15 @@ from cells.rep.bbs import BBS
 from cells.rep.books import Books
 from cells.rep.instances import Identity, Instance, InstanceEvent
 from cells.rep.shared import SharedWork
+from cells.rep.undo import tell_leftovers, tell_outcome, with_time_to_undo
 from cells.rep.watch import Watcher
-from diego_py.call import Budget, Call
+from diego_py.call import Call
 from diego_py.errors import ContainerNotFound, DiegoError, HandleTaken, Outcome, StoppedWhileStarting
 from diego_py.models.egress import SecurityGroupRule
 from diego_py.models.identifiers import CellId, InstanceGuid
 from diego_py.models.work import ClaimRequest, InstanceState, Started, Stopped, Work
 from diego_py.service.run import OwnedTasks
 
-UNDO_RESERVE_SHARE = 0.2
-UNDO_RESERVE_MS_MIN = 150.0
-UNDO_RESERVE_MS_MAX = 1000.0
-"""Kept back of a budget, so that what was begun can be undone and said before the caller stops waiting. What has less
-than the least of it is not begun."""
 STOP_BUDGET_MS = 120_000.0
 """A stop goes on after its caller's budget is spent: the container shall be gone in any case."""
 
@@ -80,7 +76,7 @@ class CellWork:
         plan = translate.plan_of(work, self.start_timeout_default_s)
         instance = self.books.reserve(identity)
         left: list[DiegoError] = []
-        hurried = _with_time_to_undo(call)
+        hurried = with_time_to_undo(call)
         try:
             async with AsyncExitStack() as undo:
                 undo.callback(self._release, instance, left)
@@ -92,7 +88,7 @@ class CellWork:
                     await self.executor.start(hurried, container, plan.workload, instance.stop_asked)
                 undo.pop_all()
         except DiegoError as failure:
-            _tell_outcome(failure, instance, left)
+            tell_outcome(failure, instance.guid, left, Outcome.ROLLED_BACK)
             raise
         instance.net_info = translate.net_info_of(container.network)
         instance.routable = not plan.workload.health.readiness
@@ -149,7 +145,7 @@ class CellWork:
                 existed = True
                 await self.executor.remove(call, guid)
         except DiegoError as failure:
-            _tell_leftovers(failure, guid, [failure])
+            tell_leftovers(failure, guid, [failure])
             raise
         if instance is not None:
             self.books.forget(instance.guid)
@@ -179,23 +175,3 @@ class CellWork:
             sequence=self.books.reservations.sequence,
             routable=instance.routable,
         )
-
-
-def _with_time_to_undo(call: Call) -> Call:
-    reserve_ms = min(UNDO_RESERVE_MS_MAX, max(UNDO_RESERVE_MS_MIN, call.remaining_ms() * UNDO_RESERVE_SHARE))
-    return evolve(call, budget=Budget(call.budget.deadline_s - reserve_ms / 1000, call.budget.total_ms))
-
-
-def _tell_outcome(failure: DiegoError, instance: Instance, left: list[DiegoError]) -> None:
-    """Write into the failure what is true on the cell now: everything is undone, or what is not."""
-    if left:
-        _tell_leftovers(failure, instance.guid, left)
-    else:
-        failure.outcome = Outcome.ROLLED_BACK
-
-
-def _tell_leftovers(failure: DiegoError, handle: str, left: list[DiegoError]) -> None:
-    failure.outcome = Outcome.PARTIAL
-    root = failure.root
-    remaining = [{"handle": handle, "code": error.root.code, "detail": error.root.message} for error in left]
-    root.evidence = {**(root.evidence or {}), "left": remaining}

@@ -11,14 +11,19 @@ from cells.rep.environment import network_env
 from diego_py.models.actions import RunAction
 from diego_py.models.checks import CheckDefinition
 from diego_py.models.desired_lrp import DesiredLRPDefinition
+from diego_py.models.task import TaskDefinition
+
+NEVER_ASKED = HealthPlan(start_timeout_s=0.0)
+"""Of a workload that shall end."""
 
 
-def own_process(definition: DesiredLRPDefinition) -> tuple[RunAction, str] | None:
+def own_process(definition: DesiredLRPDefinition | TaskDefinition) -> tuple[RunAction, str] | None:
     """The process that is the container's own, and what marks its lines; None when there are several, or none."""
-    return None if definition.sidecars else plan.own_process(definition.action)
+    beside = isinstance(definition, DesiredLRPDefinition) and definition.sidecars
+    return None if beside else plan.own_process(definition.action)
 
 
-def with_own_process(spec: ContainerSpec, definition: DesiredLRPDefinition) -> ContainerSpec:
+def with_own_process(spec: ContainerSpec, definition: DesiredLRPDefinition | TaskDefinition) -> ContainerSpec:
     """The container of the definition with its own process; an idle one when the definition has several."""
     found = own_process(definition)
     if found is None:
@@ -58,5 +63,16 @@ def workload_of(definition: DesiredLRPDefinition, start_timeout_default_s: float
         setup=None if setup is None else plan.beside(setup, source),
         action=action,
         monitor=None if monitor is None or checks else plan.beside(monitor, source),
+        network_env=network_env,
+    )
+
+
+def task_workload(definition: TaskDefinition) -> Workload:
+    """What is done once. It has nothing to be asked whether it is healthy."""
+    single = own_process(definition) is not None
+    action, source = definition.action, definition.log_source
+    return Workload(
+        health=NEVER_ASKED,
+        action=plan.alone(action, source) if single else plan.in_idle(action, (), source),
         network_env=network_env,
     )

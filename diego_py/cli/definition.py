@@ -79,7 +79,7 @@ def definition(options: dict[str, Any]) -> DesiredLRPDefinition:
     else:
         made = _from_flags(given)
     if errors := desired_lrp.validate(made):
-        raise InvalidSpec(f"{len(errors)} invalid field(s)", errors=[_plain(error) for error in errors])
+        raise InvalidSpec(f"{len(errors)} invalid field(s)", errors=[plain(error) for error in errors])
     return made
 
 
@@ -100,7 +100,7 @@ def _from_flags(given: Mapping[str, Any]) -> DesiredLRPDefinition:
         domain=Domain(given["domain"]),
         rootfs=rootfs if ":" in rootfs else f"preloaded:{rootfs}",
         instances=given["instances"],
-        environment_variables=_environment(given["env"]),
+        environment_variables=environment(given["env"]),
         action=Action(
             run=RunAction(path="".join(command[:1]), args=tuple(command[1:]), user=user, dir=given["directory"])
         ),
@@ -114,7 +114,7 @@ def _from_flags(given: Mapping[str, Any]) -> DesiredLRPDefinition:
     )
 
 
-def _environment(pairs: Sequence[str]) -> tuple[EnvironmentVariable, ...]:
+def environment(pairs: Sequence[str]) -> tuple[EnvironmentVariable, ...]:
     variables = []
     for pair in pairs:
         name, equals, value = pair.partition("=")
@@ -144,6 +144,6 @@ def _checks(given: Mapping[str, Any], user: str) -> tuple[Check, ...]:
     return tuple(checks)
 
 
-def _plain(error: Any) -> dict[str, str]:
+def plain(error: Any) -> dict[str, str]:
     plain: dict[str, str] = to_builtins(error)
     return plain

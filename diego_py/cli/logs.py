@@ -24,12 +24,12 @@ def logs(session: Session, guid: str, index: int, follow: bool, tail: int, times
 
     async def read(bbs: BbsClient) -> None:
         async for line in bbs.logs(guid, index, tail=tail, follow=follow):
-            _print(line, session.is_json, timestamps)
+            print_line(line, session.is_json, timestamps)
 
     session.run(f"logs {guid}/{index}", read, quiet=True)
 
 
-def _print(line: LogLine, as_json: bool, timestamps: bool) -> None:
+def print_line(line: LogLine, as_json: bool, timestamps: bool) -> None:
     if as_json:
         click.echo(json_text(line, indent=0))
         return

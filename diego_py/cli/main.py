@@ -27,6 +27,7 @@ COMMANDS = {
     "stop": "Stop one instance; convergence starts another.",
     "restart": "Stop one instance and start it again.",
     "delete": "Remove an LRP; returns when its containers are gone.",
+    "task": "Run something once, with its result; list, show, cancel and delete tasks.",
     "cells": "List the cells and what they have left.",
     "rootfs": "Import the root file systems that cells offer.",
     "doctor": "Check whether this machine can be a cell.",

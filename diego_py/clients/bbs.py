@@ -26,6 +26,7 @@ from diego_py.http.client import Answer, HopClient, Peer
 from diego_py.http.server import decode
 from diego_py.models.actual_lrp import ActualLRP
 from diego_py.models.desired_lrp import DesiredLRP, DesiredLRPDefinition, DesiredLRPUpdate
+from diego_py.models.task import Task, TaskRequest
 from diego_py.service.clock import Clock, SystemClock
 
 T = TypeVar("T")
@@ -37,12 +38,16 @@ CHANGE_BUDGET_S = 180.0
 """The same for changes of an LRP whose start timeout the client does not know."""
 WAIT_MARGIN_S = 2.0
 """What the server may take beyond the wait, to say that it is over."""
+TASK_BUDGET_S = 3_599.0
+"""How long the end of a task is waited for when the caller names no wait."""
 PAGE_ITEMS = 500
 LOG_LINE_BYTES_MAX = 4 * 1024 * 1024
 
 OnFailure = Literal["keep", "rollback"]
 Definition = DesiredLRPDefinition | Mapping[str, Any]
 """A definition, or the same as it stands in JSON."""
+TaskOrder = TaskRequest | Mapping[str, Any]
+"""A task to run, or the same as it stands in JSON."""
 
 
 def _without_slash(url: str) -> str:
@@ -165,8 +170,64 @@ class BbsClient:
         self, process_guid: str, index: int = 0, *, tail: int | None = None, follow: bool = False
     ) -> AsyncIterator[LogLine]:
         """What an instance wrote; with `follow` the lines to come as well, until it ends or the caller stops."""
-        query = {"tail": tail, "follow": "true" if follow else None}
-        path = _with_query(_instance(process_guid, index) + "/logs", query)
+        async for line in self._log(_instance(process_guid, index), tail, follow):
+            yield line
+
+    async def run_task(
+        self,
+        task: TaskOrder,
+        *,
+        until_completed: bool = False,
+        on_failure: OnFailure = "keep",
+        idempotency_key: str | None = None,
+    ) -> Task:
+        """Run a task, at most once. Returns when it runs, or with `until_completed` when it has ended well.
+
+        On failure it stays and is tried again if nothing of it has begun, or `rollback` removes it.
+        """
+        whole = task if isinstance(task, TaskRequest) else decode(TaskRequest, msgspec.json.encode(task))
+        body = wire.encode_revealed(whole)
+        until = "completed" if until_completed else None
+        path = _with_query("/v1/tasks", {"on_failure": on_failure, "until": until})
+        extra = {headers.IDEMPOTENCY_KEY: idempotency_key or secrets.token_hex(16)}
+        budget_s = TASK_BUDGET_S if until_completed else CHANGE_BUDGET_S
+        return decoded(Task, (await self._change("run_task", "POST", path, body, extra, budget_s)).body)
+
+    async def task(self, task_guid: str, *, until_completed: bool = False) -> Task:
+        """A task; with `until_completed` when it has completed, or as it is after `wait_s`. Raises TaskNotFound."""
+        path = _with_query(_task(task_guid), {"until": "completed" if until_completed else None})
+        if not until_completed:
+            return decoded(Task, (await self._send("get_task", "GET", path)).body)
+        return decoded(Task, (await self._change("get_task", "GET", path, budget_s=TASK_BUDGET_S)).body)
+
+    async def tasks(
+        self, *, domain: str | None = None, cell_id: str | None = None, state: str | None = None
+    ) -> list[Task]:
+        """The tasks that match every given filter."""
+        query = {"domain": domain, "cell_id": cell_id, "state": state}
+        return [_model(Task, item) async for item in self._pages("/v1/tasks", query)]
+
+    async def cancel_task(self, task_guid: str) -> Task:
+        """Complete a task as cancelled. Returns when its process is gone."""
+        return decoded(Task, (await self._change("cancel_task", "POST", _task(task_guid) + "/cancel", b"{}")).body)
+
+    async def resolve_task(self, task_guid: str) -> Task:
+        """Take the result of a completed task, alone; delete it then."""
+        return decoded(Task, (await self._change("resolve_task", "POST", _task(task_guid) + "/resolve", b"{}")).body)
+
+    async def delete_task(self, task_guid: str) -> Task:
+        """Forget a completed task. Raises TaskNotCompleted."""
+        return decoded(Task, (await self._change("delete_task", "DELETE", _task(task_guid))).body)
+
+    async def task_logs(
+        self, task_guid: str, *, tail: int | None = None, follow: bool = False
+    ) -> AsyncIterator[LogLine]:
+        """What a task wrote; with `follow` the lines to come as well."""
+        async for line in self._log(_task(task_guid), tail, follow):
+            yield line
+
+    async def _log(self, of: str, tail: int | None, follow: bool) -> AsyncIterator[LogLine]:
+        path = _with_query(of + "/logs", {"tail": tail, "follow": "true" if follow else None})
         call = Call.begin(self.clock, headers.BUDGET_MS_MAX - 1 if follow else BUDGET_S * 1000)
         try:
             async with self._http.stream(call, self._peer(), path) as content:
@@ -187,11 +248,17 @@ class BbsClient:
         await self._send("forget_cell", "DELETE", f"/v1/cells/{quote(cell_id, safe='')}")
 
     async def failures(
-        self, process_guid: str | None = None, *, code: str | None = None, limit: int = 20
+        self,
+        process_guid: str | None = None,
+        *,
+        task_guid: str | None = None,
+        code: str | None = None,
+        limit: int = 20,
     ) -> list[StoredFailure]:
         """Stored failures, the newest first, at most `limit`."""
         found: list[StoredFailure] = []
-        async for item in self._pages("/v1/failures", {"process_guid": process_guid, "code": code}, limit):
+        query = {"process_guid": process_guid, "task_guid": task_guid, "code": code}
+        async for item in self._pages("/v1/failures", query, limit):
             found.append(msgspec.convert(item, StoredFailure))
             if len(found) == limit:
                 break
@@ -296,6 +363,10 @@ def _lrp(process_guid: str) -> str:
 
 def _instance(process_guid: str, index: int) -> str:
     return f"/v1/actual_lrps/{quote(process_guid, safe='')}/{index}"
+
+
+def _task(task_guid: str) -> str:
+    return f"/v1/tasks/{quote(task_guid, safe='')}"
 
 
 def _with_query(path: str, query: Mapping[str, Any]) -> str:

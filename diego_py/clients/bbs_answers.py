@@ -69,6 +69,7 @@ class StoredFailure:
     created_at: str
     code: str
     fault: str
+    task_guid: str | None = None
     process_guid: str | None = None
     index: int | None = None
     instance_guid: str | None = None

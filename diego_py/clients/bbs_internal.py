@@ -1,6 +1,7 @@
 """The cell's client of the BBS: claims before a start, and the report that is heartbeat and bulk sync at once.
 
-Both calls may be repeated at another BBS: a claim is a compare-and-set by instance_guid, a report carries a sequence.
+Each call may be repeated at another BBS: a claim is a compare-and-set by instance_guid, a report carries a sequence,
+and what ended has ended.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from diego_py.errors import (
     ShuttingDown,
 )
 from diego_py.http.client import Answer, HopClient, Peer
-from diego_py.models.identifiers import CellId, ProcessGuid
+from diego_py.models.identifiers import CellId, ProcessGuid, TaskGuid
+from diego_py.models.task_work import TaskClaim, TaskEnd
 from diego_py.models.work import CellReport, ClaimRequest, ReportAnswer
 
 ELSEWHERE = (
@@ -66,8 +68,19 @@ class BBSInternalClient:
         Raises ClaimRefused when the BBS said no, ClaimLost when none said anything that counts.
         """
         path = f"/v1/actual_lrps/{process_guid}/{index}/claim"
+        await self._claim(call, path, wire.encode(request), "claim_instance")
+
+    async def claim_task(self, call: Call, task_guid: TaskGuid, request: TaskClaim) -> None:
+        """Take the row of a task for this cell. Raises as `claim`."""
+        await self._claim(call, f"/v1/tasks/{task_guid}/claim", wire.encode(request), "claim_task")
+
+    async def task_ended(self, call: Call, end: TaskEnd) -> None:
+        """Say how a task ended. Raises what the last BBS said, or that none can be reached."""
+        await self._request(call, f"/v1/tasks/{end.task_guid}/ended", wire.encode(end), "task_ended")
+
+    async def _claim(self, call: Call, path: str, body: bytes, op: str) -> None:
         try:
-            await self._request(call, path, wire.encode(request), "claim_instance")
+            await self._request(call, path, body, op)
         except DiegoError as error:
             if error.find(ClaimRefused) is not None:
                 raise

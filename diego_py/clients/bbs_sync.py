@@ -7,10 +7,11 @@ from collections.abc import Awaitable
 from types import TracebackType
 from typing import Self, TypeVar
 
-from diego_py.clients.bbs import URL_DEFAULT, BbsClient, Definition, OnFailure
+from diego_py.clients.bbs import URL_DEFAULT, BbsClient, Definition, OnFailure, TaskOrder
 from diego_py.clients.bbs_answers import CellStatus, Deleted, LogLine, Placed
 from diego_py.models.actual_lrp import ActualLRP
 from diego_py.models.desired_lrp import DesiredLRP
+from diego_py.models.task import Task
 
 T = TypeVar("T")
 
@@ -75,6 +76,33 @@ class SyncBbs:
             return tuple([line async for line in self._client.logs(process_guid, index, tail=tail)])
 
         return self._run(collected())
+
+    def run_task(
+        self,
+        task: TaskOrder,
+        *,
+        until_completed: bool = False,
+        on_failure: OnFailure = "keep",
+        idempotency_key: str | None = None,
+    ) -> Task:
+        """As BbsClient.run_task: returns when the task runs, or when it has ended well."""
+        work = self._client.run_task(
+            task, until_completed=until_completed, on_failure=on_failure, idempotency_key=idempotency_key
+        )
+        return self._run(work)
+
+    def task(self, task_guid: str, *, until_completed: bool = False) -> Task:
+        return self._run(self._client.task(task_guid, until_completed=until_completed))
+
+    def tasks(self, domain: str | None = None) -> tuple[Task, ...]:
+        """All tasks, or those of a domain."""
+        return tuple(self._run(self._client.tasks(domain=domain)))
+
+    def cancel_task(self, task_guid: str) -> Task:
+        return self._run(self._client.cancel_task(task_guid))
+
+    def delete_task(self, task_guid: str) -> Task:
+        return self._run(self._client.delete_task(task_guid))
 
     def cells(self) -> tuple[CellStatus, ...]:
         return tuple(self._run(self._client.cells()))

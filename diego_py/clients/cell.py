@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
 import aiohttp
@@ -15,7 +15,8 @@ from diego_py.errors import BadAnswer, DiegoError, Outcome
 from diego_py.http.client import HopClient, Peer
 from diego_py.models.egress import SecurityGroupRule
 from diego_py.models.identifiers import CellId, InstanceGuid
-from diego_py.models.work import CellReport, Drain, Draining, EgressChange, Started, Stopped, Work
+from diego_py.models.task_work import TaskWork
+from diego_py.models.work import CellReport, Drain, Draining, EgressChange, Started, Stopped, TaskStarted, Work
 
 T = TypeVar("T")
 
@@ -28,15 +29,23 @@ class CellClient:
 
     async def run(self, call: Call, cell_id: CellId, url: str, work: Work, attempt: int) -> Started:
         """Have the cell run an instance; returns when it is RUNNING. The cell's frame carries the attempt."""
-        peer = Peer("rep", cell_id, url)
-        body = wire.encode_revealed(work)
-        try:
+        peer, body = Peer("rep", cell_id, url), wire.encode_revealed(work)
+        with _attempt(attempt):
             answer = await self.http.request(call, peer, "POST", "/v1/instances", body, op="run_instance")
-        except DiegoError as error:
-            if error.frame is not None:
-                error.frame = evolve(error.frame, attempt=attempt)
-            raise
         return decoded(Started, answer.body)
+
+    async def run_task(self, call: Call, cell_id: CellId, url: str, work: TaskWork, attempt: int) -> TaskStarted:
+        """Have the cell run a task; returns when a process of it was started. The cell's frame carries the attempt."""
+        peer, body = Peer("rep", cell_id, url), wire.encode_revealed(work)
+        with _attempt(attempt):
+            answer = await self.http.request(call, peer, "POST", "/v1/tasks", body, op="run_task")
+        return decoded(TaskStarted, answer.body)
+
+    async def stop_task(self, call: Call, cell_id: CellId, url: str, instance_guid: InstanceGuid) -> Stopped:
+        """Have the cell stop an attempt at a task; returns when its container is gone."""
+        path = f"/v1/tasks/{instance_guid}/stop"
+        answer = await self.http.request(call, Peer("rep", cell_id, url), "POST", path, b"{}", op="stop_task")
+        return decoded(Stopped, answer.body)
 
     async def stop(self, call: Call, cell_id: CellId, url: str, instance_guid: InstanceGuid) -> Stopped:
         """Have the cell stop an instance; returns when its container is gone."""
@@ -71,6 +80,17 @@ class CellClient:
         path = f"/v1/instances/{instance_guid}/logs?{query}"
         async with self.http.stream(call, Peer("rep", cell_id, url), path) as content:
             yield content
+
+
+@contextmanager
+def _attempt(number: int) -> Iterator[None]:
+    """What fails inside has the number of the attempt in its frame."""
+    try:
+        yield
+    except DiegoError as error:
+        if error.frame is not None:
+            error.frame = evolve(error.frame, attempt=number)
+        raise
 
 
 def decoded(kind: type[T], body: bytes) -> T:

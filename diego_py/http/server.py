@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from math import ceil
 from typing import TypeVar
 
@@ -91,6 +92,15 @@ class HopServer:
         call = headers.call_from(request.headers, self.clock, self.default_budget_ms)
         refused = Route(request.method, "", "route", self._refuse, RouteNotFound, counted=False)
         return await self._answer(refused, request, call)
+
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """Inside, the request does not count as under way: it only waits for something to happen."""
+        self.in_flight -= 1
+        try:
+            yield
+        finally:
+            self.in_flight += 1
 
     def refusal(self, request: web.BaseRequest, error: DiegoError) -> web.Response:
         """The answer to what never came as far as a route: see diego_py.http.runner."""
@@ -200,6 +210,8 @@ def _subject(request: web.Request) -> dict[str, str] | None:
     if "process_guid" in names:
         index = {"index": names["index"]} if "index" in names else {}
         return {"kind": "lrp", "guid": names["process_guid"], **index}
+    if "task_guid" in names:
+        return {"kind": "task", "guid": names["task_guid"]}
     return {"kind": "cell", "cell_id": names["cell_id"]} if "cell_id" in names else None
 
 

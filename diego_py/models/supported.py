@@ -33,8 +33,6 @@ ONLY_DEFAULT: Final[Mapping[str, str]] = {
     "certificate_properties": "leave it out; instances get no identity certificate yet",
     "image_layers": "put the files into the rootfs",
     "volume_mounted_files": "pass the content in `environment_variables`",
-    "result_file": "leave it empty; write the result to a service or to the log",
-    "completion_callback_url": "wait on the request, or read the task",
 }
 """Fields of either definition that must have their default value, and what to do instead."""
 

@@ -18,6 +18,7 @@ from diego_py.models.fields import (
     Count,
     DomainField,
     FieldError,
+    InstanceGuidField,
     JsonValue,
     Label,
     Limits,
@@ -64,6 +65,8 @@ class TaskState(StrEnum):
 class TaskEvent(StrEnum):
     """What happens to a Task."""
 
+    OFFER = "OFFER"
+    """The BBS gives it to a cell under a new instance_guid."""
     START = "START"
     """A cell takes it, before its process runs."""
     REJECT = "REJECT"
@@ -85,6 +88,7 @@ class TaskEvent(StrEnum):
 
 
 TRANSITIONS: Final[Mapping[tuple[TaskState, TaskEvent], TaskState]] = {
+    (TaskState.PENDING, TaskEvent.OFFER): TaskState.PENDING,
     (TaskState.PENDING, TaskEvent.START): TaskState.RUNNING,
     (TaskState.PENDING, TaskEvent.REJECT): TaskState.PENDING,
     (TaskState.RUNNING, TaskEvent.REJECT): TaskState.PENDING,
@@ -175,13 +179,21 @@ class Task:
     updated_at: datetime
     first_completed_at: datetime | None = None
     cell_id: CellIdField | None = None
+    """Where it runs or ran last."""
+    instance_guid: InstanceGuidField | None = None
+    """The attempt that was offered, runs or ran."""
     result: Annotated[str, Limits(bytes_max=RESULT_BYTES_MAX)] = ""
     failed: bool = False
     failure_reason: Annotated[str, Limits(bytes_max=FAILURE_REASON_BYTES_MAX)] | None = None
     failure: Mapping[str, JsonValue] | None = None
     """The whole problem document behind failure_reason or rejection_reason."""
     rejection_count: Count = 0
+    """How often a cell could not begin with it. Want of room does not count."""
     rejection_reason: Annotated[str, Limits(bytes_max=FAILURE_REASON_BYTES_MAX)] | None = None
+    attempts: Count = 0
+    """Placements that failed, for whatever reason."""
+    next_attempt_at: datetime | None = None
+    """When the next placement is due; None if none is needed or it is due now."""
 
 
 def validate(definition: TaskDefinition | TaskRequest) -> list[FieldError]:

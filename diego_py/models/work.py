@@ -21,6 +21,7 @@ from diego_py.models.fields import (
     Name,
     ProcessGuidField,
 )
+from diego_py.models.task_work import TaskReport
 
 INSTANCES_PER_CELL_MAX = 10_000
 
@@ -74,6 +75,16 @@ class Started:
 
 
 @attrs.frozen(kw_only=True)
+class TaskStarted:
+    """A process of the Task was started. It may have ended since."""
+
+    instance_guid: InstanceGuidField
+    available: AvailableResources
+    sequence: Count
+    """Of the cell's books when it answered, as in CellReport."""
+
+
+@attrs.frozen(kw_only=True)
 class Stopped:
     """The instance's container is gone from the cell."""
 
@@ -97,10 +108,11 @@ class Drain:
 
 @attrs.frozen(kw_only=True)
 class Draining:
-    """What the cell does now, and how many instances it still has."""
+    """What the cell does now, and how many instances and tasks it still has."""
 
     draining: bool
     instances: Count
+    tasks: Count = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -142,7 +154,7 @@ class EndedReport:
 
 @attrs.frozen(kw_only=True)
 class CellReport:
-    """Presence, resources and all instances of a cell: heartbeat and bulk sync in one call."""
+    """Presence, resources, all instances and all Tasks of a cell: heartbeat and bulk sync in one call."""
 
     presence: CellPresence
     sequence: Annotated[int, Limits(minimum=0, maximum=2**53)]
@@ -150,6 +162,7 @@ class CellReport:
     available: AvailableResources
     instances: Annotated[tuple[InstanceReport, ...], Limits(items_max=INSTANCES_PER_CELL_MAX)] = ()
     ended: Annotated[tuple[EndedReport, ...], Limits(items_max=INSTANCES_PER_CELL_MAX)] = ()
+    tasks: Annotated[tuple[TaskReport, ...], Limits(items_max=2 * INSTANCES_PER_CELL_MAX)] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -157,7 +170,7 @@ class ReportAnswer:
     """What the cell must do now."""
 
     stop: tuple[InstanceGuidField, ...] = ()
-    """Instances whose rows are gone or belong to others."""
+    """Instances, and attempts at Tasks, whose rows are gone or belong to others."""
     acknowledged: tuple[InstanceGuidField, ...] = ()
     """Ended instances whose failure is stored."""
     presence_ttl_ms: Count = 15_000

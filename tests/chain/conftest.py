@@ -45,6 +45,10 @@ async def in_order(installation: Installation) -> None:
     for lrp in (await installation.request("GET", "/v1/desired_lrps")).json["items"]:
         deleted = await installation.delete(lrp["definition"]["process_guid"])
         assert deleted.status == 200, deleted.body
+    for task in (await installation.request("GET", "/v1/tasks")).json["items"]:
+        if task["state"] in ("PENDING", "RUNNING"):
+            cancelled = await installation.request("POST", f"/v1/tasks/{task['task_guid']}/cancel", {})
+            assert cancelled.status == 200, cancelled.body
     assert installation.left() == []
     assert installation.defects() == []
     assert not installation.process.failed

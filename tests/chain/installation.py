@@ -156,6 +156,17 @@ class Installation:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return await self.request("POST", f"/v1/desired_lrps{query}", definition, named)
 
+    async def run_task(self, request: object, query: str = "", **headers: str) -> Answer:
+        """POST a task. Header names are written with underscores."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await self.request("POST", f"/v1/tasks{query}", request, named)
+
+    async def task(self, task_guid: str = "job") -> dict[str, Any]:
+        """A task as the API tells it."""
+        answer = await self.request("GET", f"/v1/tasks/{task_guid}")
+        assert answer.status == 200, answer.body
+        return answer.json
+
     async def row(self, process_guid: str, index: int = 0) -> dict[str, Any]:
         """An instance as the API tells it."""
         answer = await self.request("GET", f"/v1/actual_lrps/{process_guid}/{index}")

@@ -164,7 +164,7 @@ async def test_state_drain_and_containers(cell: Cell, garden: FakeGarden) -> Non
         assert state.presence.rootfs_provider_list[0].properties == ("base",)
         assert not state.presence.draining
         drained = await http.post("/v1/drain", json={"draining": True})
-        assert await drained.json() == {"draining": True, "instances": 0}
+        assert await drained.json() == {"draining": True, "instances": 0, "tasks": 0}
         assert isinstance(await refused(cell), DiegoError)
         await http.post("/v1/drain", json={"draining": False})
         started = await http.post(

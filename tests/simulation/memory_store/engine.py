@@ -20,7 +20,7 @@ Rows = dict[Any, Any]
 Change = tuple[str, Any, Any, Any]
 """Table, primary key, row before and row after."""
 
-TABLES: Final = ("desired_lrps", "actual_lrps", "cells", "domains", "failures", "idempotency_keys", "leader")
+TABLES: Final = ("desired_lrps", "actual_lrps", "cells", "domains", "failures", "idempotency_keys", "leader", "tasks")
 
 
 class ConstraintViolated(Exception):

@@ -13,6 +13,7 @@ from bbs.store.failures import PRUNE_ROWS, Document, FailureRecord, Filter, colu
 from bbs.store.idempotency import KEPT_S, IdempotencyKey, KeyRecord, StoredAnswer
 from diego_py.models.actual_lrp import ActualLRP
 from diego_py.models.identifiers import CellId, Domain, InstanceGuid
+from diego_py.models.task import Task
 from tests.simulation.memory_store.engine import MemoryTransactionCore
 
 DAY: Final = timedelta(days=1)
@@ -60,7 +61,7 @@ class MemoryFailures:
 
     core: MemoryTransactionCore
 
-    async def insert(self, document: Document, phase: str, row: ActualLRP | None) -> None:
+    async def insert(self, document: Document, phase: str, row: ActualLRP | Task | None) -> None:
         *columns, body = columns_of(document, phase, row)
         await self.core.statement(*(column for column in columns if isinstance(column, str)))
         await self.core.take("failures", document.id)
@@ -84,12 +85,13 @@ class MemoryFailures:
     async def list_page(
         self, wanted: Filter, after: tuple[datetime, str] | None = None, limit: int = 500
     ) -> list[FailureRecord]:
-        await self.core.statement(wanted.process_guid, wanted.domain, wanted.code)
+        await self.core.statement(wanted.process_guid, wanted.task_guid, wanted.domain, wanted.code)
 
         def fits(record: FailureRecord) -> bool:
             return (
                 (after is None or (record.created_at, record.id) < after)
                 and wanted.process_guid in (None, record.process_guid)
+                and wanted.task_guid in (None, record.task_guid)
                 and wanted.domain in (None, record.domain)
                 and wanted.code in (None, record.code)
             )
@@ -181,7 +183,7 @@ class MemoryIdempotency:
         changed = await self.core.update(
             "idempotency_keys",
             key.key,
-            lambda row: row.owner == key.owner and row.answer is None,
+            lambda row: row.owner == key.owner,
             lambda row: evolve(row, answer=answer, expires_at=until),
         )
         return changed is not None

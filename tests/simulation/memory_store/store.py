@@ -28,6 +28,7 @@ from tests.simulation.memory_store.small_tables import (
     MemoryIdempotency,
     MemoryLeader,
 )
+from tests.simulation.memory_store.tasks import MemoryTasks
 
 T = TypeVar("T")
 
@@ -64,6 +65,7 @@ class MemoryTransaction:
     failures: MemoryFailures = field(init=False)
     idempotency: MemoryIdempotency = field(init=False)
     leader: MemoryLeader = field(init=False)
+    tasks: MemoryTasks = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.actual_lrps = MemoryActualLRPs(self.core)
@@ -73,6 +75,7 @@ class MemoryTransaction:
         self.failures = MemoryFailures(self.core)
         self.idempotency = MemoryIdempotency(self.core)
         self.leader = MemoryLeader(self.core)
+        self.tasks = MemoryTasks(self.core)
 
     async def now(self) -> datetime:
         await self.core.statement()

@@ -27,7 +27,7 @@ from diego_py.errors import (
 CHECKOUT = Path(__file__).resolve().parents[3]
 GENERATE_DOCS = CHECKOUT / "scripts" / "generate-docs"
 ALL = [kind for kind in registry().values() if kind.__module__.split(".")[0] in ("diego_py", "bbs", "cells")]
-PLACEHOLDERS = {"process_guid"}
+PLACEHOLDERS = {"process_guid", "task_guid"}
 HOP_REFUSALS = {"rep.insufficient_resources", "rep.claim_refused", "rep.handle_taken", "rep.stale_epoch", "not_leader"}
 """What one hop refuses another with 409; a caller sees them as 500 or 503, since the chain was entered then."""
 

@@ -84,8 +84,6 @@ USED: dict[str, Any] = {
         ImageLayer(url="http://a", destination_path="/", layer_type=LayerType.SHARED, media_type=MediaType.TAR),
     ),
     "volume_mounted_files": (VolumeMountedFile(path="f"),),
-    "result_file": "/result",
-    "completion_callback_url": "http://client.test",
 }
 LRP_FIELDS = {field.name for field in attrs.fields(DesiredLRPDefinition)}
 TASK_FIELDS = {field.name for field in attrs.fields(TaskDefinition)}

@@ -16,6 +16,7 @@ from diego_py.models.task import (
 
 P, R, C, V = TaskState.PENDING, TaskState.RUNNING, TaskState.COMPLETED, TaskState.RESOLVING
 EXPECTED: dict[TaskEvent, dict[TaskState, TaskState]] = {
+    TaskEvent.OFFER: {P: P},
     TaskEvent.START: {P: R},
     TaskEvent.REJECT: {P: P, R: P},
     TaskEvent.FAIL: {P: C, R: C},
