@@ -14,7 +14,7 @@ from typing import TypeVar
 from attrs import define, evolve, frozen
 
 from bbs.convergence.backoff import DIEGO, CrashPolicy
-from bbs.outcome import subject
+from bbs.outcome import framed_by_cell, subject
 from bbs.store import desires, failures, moves, reconcile, replay, rows, task_reconcile
 from bbs.store.actual_lrps import Locked
 from bbs.store.desires import Desired, Removed, Updated, etag
@@ -27,7 +27,7 @@ from bbs.task_outcome import tell
 from diego_py import chain
 from diego_py.call import Call
 from diego_py.chain import Problem
-from diego_py.errors import CellIdTaken, ClaimRefused, ContainerVanished, Frame, IllegalTransition, InstanceFailed
+from diego_py.errors import CellIdTaken, ClaimRefused, ContainerVanished, IllegalTransition, InstanceFailed
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, NetInfo, Presence
 from diego_py.models.desired_lrp import DesiredLRPDefinition, DesiredLRPUpdate
 from diego_py.models.identifiers import CellId, InstanceGuid
@@ -307,7 +307,7 @@ class Lifecycle:
             return self._vanished(call, row, error, next_attempt_at)
 
         def task_vanished(task: Task, error: ContainerVanished) -> Problem:
-            _, problem = tell(call, f"run {task.task_guid}", task, _framed_by_cell(error, task.cell_id))
+            _, problem = tell(call, f"run {task.task_guid}", task, framed_by_cell(error, task.cell_id))
             return evolve(problem, instance=failures.PATH + self.new_guid())
 
         return await self.store.run(call, "cell_report", work, reserved=True)
@@ -362,20 +362,12 @@ class Lifecycle:
 
     def _vanished(self, call: Call, row: ActualLRP, error: ContainerVanished, next_attempt_at: datetime) -> Problem:
         outer = call.framed(InstanceFailed(f"keep {row.process_guid}/{row.index} running"))
-        outer.__cause__ = _framed_by_cell(error, row.cell_id)
+        outer.__cause__ = framed_by_cell(error, row.cell_id)
         return evolve(
             chain.problem(outer, call, subject(row)),
             instance=failures.PATH + self.new_guid(),
             next_attempt_at=next_attempt_at.isoformat(timespec="milliseconds"),
         )
-
-
-def _framed_by_cell(error: ContainerVanished, cell_id: str | None) -> ContainerVanished:
-    """The error as the cell would tell it, whose report said it by leaving something out."""
-    error.frame = Frame(
-        hop="rep", id=str(cell_id), op="cell_report", code=error.code, detail=error.message, status=error.status
-    )
-    return error
 
 
 def _attempt_is_open(row: ActualLRP, instance_guid: str | None) -> bool:

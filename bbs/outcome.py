@@ -12,7 +12,7 @@ from attrs import evolve, frozen
 from diego_py import chain
 from diego_py.call import Call
 from diego_py.chain import Problem
-from diego_py.errors import DiegoError, Fault, Next, Outcome
+from diego_py.errors import DiegoError, E, Fault, Frame, Next, Outcome
 from diego_py.models.actual_lrp import ActualLRP
 from diego_py.models.identifiers import CellId
 
@@ -119,6 +119,14 @@ def is_crash(error: DiegoError) -> bool:
     Failing to create a container never counts, nor does an app that somebody stopped while it started.
     """
     return error.root.code.startswith("app.") and error.root.fault is Fault.APP
+
+
+def framed_by_cell(error: E, cell_id: str | None) -> E:
+    """The error as the cell would tell it, whose report said it by leaving something out."""
+    error.frame = Frame(
+        hop="rep", id=str(cell_id), op="cell_report", code=error.code, detail=error.message, status=error.status
+    )
+    return error
 
 
 def _line(outcome: InstanceOutcome) -> dict[str, Any]:

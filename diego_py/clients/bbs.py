@@ -10,7 +10,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 import aiohttp
 import msgspec
@@ -19,8 +19,9 @@ from attrs import define, evolve, field
 from diego_py import chain, wire
 from diego_py.call import Call, Hop
 from diego_py.clients.bbs_answers import CellStatus, Deleted, LogLine, Placed, PlannedInstance, StoredFailure
+from diego_py.clients.bbs_wire import instance_path, lines, loose, lrp_path, model, object_of, task_path, with_query
 from diego_py.clients.cell import decoded
-from diego_py.errors import BadAnswer, ConnectionLost, DiegoError, Outcome
+from diego_py.errors import ConnectionLost, DiegoError
 from diego_py.http import headers
 from diego_py.http.client import Answer, HopClient, Peer
 from diego_py.http.server import decode
@@ -41,7 +42,6 @@ WAIT_MARGIN_S = 2.0
 TASK_BUDGET_S = 3_599.0
 """How long the end of a task is waited for when the caller names no wait."""
 PAGE_ITEMS = 500
-LOG_LINE_BYTES_MAX = 4 * 1024 * 1024
 
 OnFailure = Literal["keep", "rollback"]
 Definition = DesiredLRPDefinition | Mapping[str, Any]
@@ -108,7 +108,7 @@ class BbsClient:
         extra |= {"If-Match": if_match} if if_match else {}
         rounds = -(-max(1, whole.instances) // max_in_flight)
         budget_s = BUDGET_S + rounds * (whole.start_timeout_ms / 1000 or BUDGET_S)
-        path, body = _with_query(_lrp(whole.process_guid), query), wire.encode_revealed(whole)
+        path, body = with_query(lrp_path(whole.process_guid), query), wire.encode_revealed(whole)
         return decoded(Placed, (await self._change("replace", "PUT", path, body, extra, budget_s)).body)
 
     async def submit(self, definition: Definition, *, idempotency_key: str | None = None) -> str:
@@ -120,17 +120,17 @@ class BbsClient:
 
     async def get(self, process_guid: str) -> DesiredLRP:
         """A desired LRP. Raises DesiredLRPNotFound."""
-        return decoded(DesiredLRP, (await self._send("get", "GET", _lrp(process_guid))).body)
+        return decoded(DesiredLRP, (await self._send("get", "GET", lrp_path(process_guid))).body)
 
     async def desired_lrps(self, domain: str | None = None) -> list[DesiredLRP]:
         """All desired LRPs, or those of a domain."""
         pages = self._pages("/v1/desired_lrps", {"domain": domain})
-        return [_model(DesiredLRP, item) async for item in pages]
+        return [model(DesiredLRP, item) async for item in pages]
 
     async def update(self, process_guid: str, change: DesiredLRPUpdate, *, if_match: str | None = None) -> Placed:
         """Change an LRP. Returns when it is as asked. Raises PreconditionFailed when `if_match` is not its ETag."""
         extra = {headers.IDEMPOTENCY_KEY: secrets.token_hex(16)} | ({"If-Match": if_match} if if_match else {})
-        answer = await self._change("update", "PATCH", _lrp(process_guid), wire.encode_revealed(change), extra)
+        answer = await self._change("update", "PATCH", lrp_path(process_guid), wire.encode_revealed(change), extra)
         return decoded(Placed, answer.body)
 
     async def scale(self, process_guid: str, instances: int) -> Placed:
@@ -139,7 +139,7 @@ class BbsClient:
 
     async def delete(self, process_guid: str) -> Deleted:
         """Remove an LRP. Returns when its containers are gone."""
-        return _loose(Deleted, (await self._change("delete", "DELETE", _lrp(process_guid))).body)
+        return loose(Deleted, (await self._change("delete", "DELETE", lrp_path(process_guid))).body)
 
     async def actual_lrps(
         self,
@@ -151,26 +151,26 @@ class BbsClient:
     ) -> list[ActualLRP]:
         """The instances that match every given filter."""
         query = {"process_guid": process_guid, "domain": domain, "cell_id": cell_id, "state": state}
-        return [_model(ActualLRP, item) async for item in self._pages("/v1/actual_lrps", query)]
+        return [model(ActualLRP, item) async for item in self._pages("/v1/actual_lrps", query)]
 
     async def actual_lrp(self, process_guid: str, index: int) -> ActualLRP:
         """One instance. Raises ActualLRPNotFound."""
-        return decoded(ActualLRP, (await self._send("get_instance", "GET", _instance(process_guid, index))).body)
+        return decoded(ActualLRP, (await self._send("get_instance", "GET", instance_path(process_guid, index))).body)
 
     async def restart(self, process_guid: str, index: int) -> ActualLRP:
         """Stop an instance and start it again, perhaps on another cell. Returns when the new one is RUNNING."""
-        answer = await self._change("restart", "POST", _instance(process_guid, index) + "/restart", b"{}")
+        answer = await self._change("restart", "POST", instance_path(process_guid, index) + "/restart", b"{}")
         return decoded(ActualLRP, answer.body)
 
     async def stop(self, process_guid: str, index: int) -> None:
         """Stop an instance. Convergence starts a new one for as long as the LRP desires it."""
-        await self._change("stop", "DELETE", _instance(process_guid, index))
+        await self._change("stop", "DELETE", instance_path(process_guid, index))
 
     async def logs(
         self, process_guid: str, index: int = 0, *, tail: int | None = None, follow: bool = False
     ) -> AsyncIterator[LogLine]:
         """What an instance wrote; with `follow` the lines to come as well, until it ends or the caller stops."""
-        async for line in self._log(_instance(process_guid, index), tail, follow):
+        async for line in self._log(instance_path(process_guid, index), tail, follow):
             yield line
 
     async def run_task(
@@ -188,14 +188,14 @@ class BbsClient:
         whole = task if isinstance(task, TaskRequest) else decode(TaskRequest, msgspec.json.encode(task))
         body = wire.encode_revealed(whole)
         until = "completed" if until_completed else None
-        path = _with_query("/v1/tasks", {"on_failure": on_failure, "until": until})
+        path = with_query("/v1/tasks", {"on_failure": on_failure, "until": until})
         extra = {headers.IDEMPOTENCY_KEY: idempotency_key or secrets.token_hex(16)}
         budget_s = TASK_BUDGET_S if until_completed else CHANGE_BUDGET_S
         return decoded(Task, (await self._change("run_task", "POST", path, body, extra, budget_s)).body)
 
     async def task(self, task_guid: str, *, until_completed: bool = False) -> Task:
         """A task; with `until_completed` when it has completed, or as it is after `wait_s`. Raises TaskNotFound."""
-        path = _with_query(_task(task_guid), {"until": "completed" if until_completed else None})
+        path = with_query(task_path(task_guid), {"until": "completed" if until_completed else None})
         if not until_completed:
             return decoded(Task, (await self._send("get_task", "GET", path)).body)
         return decoded(Task, (await self._change("get_task", "GET", path, budget_s=TASK_BUDGET_S)).body)
@@ -205,33 +205,34 @@ class BbsClient:
     ) -> list[Task]:
         """The tasks that match every given filter."""
         query = {"domain": domain, "cell_id": cell_id, "state": state}
-        return [_model(Task, item) async for item in self._pages("/v1/tasks", query)]
+        return [model(Task, item) async for item in self._pages("/v1/tasks", query)]
 
     async def cancel_task(self, task_guid: str) -> Task:
         """Complete a task as cancelled. Returns when its process is gone."""
-        return decoded(Task, (await self._change("cancel_task", "POST", _task(task_guid) + "/cancel", b"{}")).body)
+        return decoded(Task, (await self._change("cancel_task", "POST", task_path(task_guid) + "/cancel", b"{}")).body)
 
     async def resolve_task(self, task_guid: str) -> Task:
         """Take the result of a completed task, alone; delete it then."""
-        return decoded(Task, (await self._change("resolve_task", "POST", _task(task_guid) + "/resolve", b"{}")).body)
+        answer = await self._change("resolve_task", "POST", task_path(task_guid) + "/resolve", b"{}")
+        return decoded(Task, answer.body)
 
     async def delete_task(self, task_guid: str) -> Task:
         """Forget a completed task. Raises TaskNotCompleted."""
-        return decoded(Task, (await self._change("delete_task", "DELETE", _task(task_guid))).body)
+        return decoded(Task, (await self._change("delete_task", "DELETE", task_path(task_guid))).body)
 
     async def task_logs(
         self, task_guid: str, *, tail: int | None = None, follow: bool = False
     ) -> AsyncIterator[LogLine]:
         """What a task wrote; with `follow` the lines to come as well."""
-        async for line in self._log(_task(task_guid), tail, follow):
+        async for line in self._log(task_path(task_guid), tail, follow):
             yield line
 
     async def _log(self, of: str, tail: int | None, follow: bool) -> AsyncIterator[LogLine]:
-        path = _with_query(of + "/logs", {"tail": tail, "follow": "true" if follow else None})
+        path = with_query(of + "/logs", {"tail": tail, "follow": "true" if follow else None})
         call = Call.begin(self.clock, headers.BUDGET_MS_MAX - 1 if follow else BUDGET_S * 1000)
         try:
             async with self._http.stream(call, self._peer(), path) as content:
-                async for line in _lines(content):
+                async for line in lines(content):
                     yield msgspec.convert(line, LogLine)
         except aiohttp.ClientError as lost:
             broken = ConnectionLost(f"connection to {self.url} broke while the log was read")
@@ -266,7 +267,7 @@ class BbsClient:
 
     async def failure(self, failure_id: str) -> dict[str, Any]:
         """The whole document of one stored failure. Raises FailureNotFound."""
-        return _object((await self._send("get_failure", "GET", f"/v1/failures/{quote(failure_id, safe='')}")).body)
+        return object_of((await self._send("get_failure", "GET", f"/v1/failures/{quote(failure_id, safe='')}")).body)
 
     async def domains(self) -> list[dict[str, Any]]:
         """The domains that are fresh now."""
@@ -281,11 +282,11 @@ class BbsClient:
         """What the auction would do with this definition now. Nothing is stored, reserved or started."""
         body = wire.encode_revealed(_definition(definition))
         answer = await self._send("plan", "POST", "/v1/auctions/dry_run", body)
-        return [msgspec.convert(item, PlannedInstance) for item in _object(answer.body).get("assignments", ())]
+        return [msgspec.convert(item, PlannedInstance) for item in object_of(answer.body).get("assignments", ())]
 
     async def ready(self) -> dict[str, Any]:
         """What `/readyz?verbose` says. Raises while the BBS is not ready."""
-        return _object((await self._send("readyz", "GET", "/readyz?verbose", budget_s=5.0)).body)
+        return object_of((await self._send("readyz", "GET", "/readyz?verbose", budget_s=5.0)).body)
 
     async def _change(
         self,
@@ -327,8 +328,8 @@ class BbsClient:
         """The items of a list, page after page."""
         cursor: str | None = None
         while True:
-            asked = _with_query(path, {**query, "limit": min(limit, PAGE_ITEMS), "cursor": cursor})
-            page = _object((await self._send(f"list {path}", "GET", asked)).body)
+            asked = with_query(path, {**query, "limit": min(limit, PAGE_ITEMS), "cursor": cursor})
+            page = object_of((await self._send(f"list {path}", "GET", asked)).body)
             for item in page.get("items", ()):
                 yield item
             cursor = page.get("next_cursor")
@@ -355,54 +356,3 @@ def _told(error: DiegoError, call: Call) -> DiegoError:
             frame = link.frame
             link.add_note(f"[{frame.hop} {frame.id}] {frame.op}: {link.code} after {frame.elapsed_ms:.0f} ms")
     return error
-
-
-def _lrp(process_guid: str) -> str:
-    return f"/v1/desired_lrps/{quote(process_guid, safe='')}"
-
-
-def _instance(process_guid: str, index: int) -> str:
-    return f"/v1/actual_lrps/{quote(process_guid, safe='')}/{index}"
-
-
-def _task(task_guid: str) -> str:
-    return f"/v1/tasks/{quote(task_guid, safe='')}"
-
-
-def _with_query(path: str, query: Mapping[str, Any]) -> str:
-    given = {name: value for name, value in query.items() if value is not None}
-    return f"{path}?{urlencode(given)}" if given else path
-
-
-def _model(kind: type[T], item: Any) -> T:
-    try:
-        return wire.convert(kind, item)
-    except wire.InvalidFields as malformed:
-        raise BadAnswer("the answer does not have the expected form", outcome=Outcome.UNKNOWN) from malformed
-
-
-def _loose(kind: type[T], body: bytes) -> T:
-    """A noun of which the server may say more than we read."""
-    return msgspec.convert(_object(body), kind)
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        found = msgspec.json.decode(body)
-    except msgspec.DecodeError as malformed:
-        raise BadAnswer("the answer is not JSON", outcome=Outcome.UNKNOWN) from malformed
-    if not isinstance(found, dict):
-        raise BadAnswer("the answer is not an object", outcome=Outcome.UNKNOWN)
-    return found
-
-
-async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[Any]:
-    """NDJSON as it comes; lines may be longer than the reader's own limit."""
-    rest = b""
-    async for piece in content.iter_any():
-        *whole, rest = (rest + piece).split(b"\n")
-        for line in whole:
-            if line.strip():
-                yield msgspec.json.decode(line)
-        if len(rest) > LOG_LINE_BYTES_MAX:
-            raise BadAnswer(f"a log line is longer than {LOG_LINE_BYTES_MAX} bytes", outcome=Outcome.UNKNOWN)
