@@ -23,11 +23,14 @@ from diego_py.errors import ContainerStuck, DiegoError, IllegalTransition
 from tests.kernel.containers import call, output, runtime_of_version, shell, start, until_printed
 from tests.kernel.images import until
 from tests.kernel.places import mounted
+from tests.slowness import patient
 
 pytestmark = pytest.mark.kernel
 
 BUDGET_MS = 800
 AGAIN_MS = 500
+LATE_MS = patient(1000)
+"""How much later an answer may be on a machine that has much to do; without a budget it would be ten seconds."""
 FREEZE = 0xC0045877
 WAITS_FOR_FUSE = "mkdir /srv/remote; echo ready; until [ -e /srv/go ]; do sleep 0.01; done; cat /srv/remote/hang"
 
@@ -62,7 +65,7 @@ async def refused(garden: Garden, budget_ms: float = BUDGET_MS) -> Problem:
     begun_s, asked = time.monotonic(), call(budget_ms)
     with pytest.raises(DiegoError) as failed:
         await garden.destroy(asked, "a")
-    assert (time.monotonic() - begun_s) * 1000 < budget_ms
+    assert (time.monotonic() - begun_s) * 1000 < budget_ms + LATE_MS
     assert isinstance(failed.value.root, ContainerStuck)
     document = problem(failed.value, asked)
     assert document.retryable
@@ -228,7 +231,7 @@ async def test_cgroups_that_it_made_and_froze(new_garden: Callable[..., Any], tm
         path.mkdir()
         with contextlib.suppress(OSError):  # Some want settings first.
             (path / "cgroup.procs").write_text(pid)
-    assert int(pid) not in garden._host.cgroups.processes("a")
+    assert pid in (freezer / "cgroup.procs").read_text().split()
     (freezer / "freezer.state").write_text("FROZEN")
     await garden.destroy(call(), "a")
     assert [container.handle for container in garden.containers()] == ["main"]
