@@ -119,8 +119,9 @@ async def test_nobody_asks_again(site: Site) -> None:
     assert {row["process_guid"] for row in rows} == names
 
 
-async def test_containers_do_not_notice(site: Site) -> None:
+async def test_containers_do_not_notice(new_site: NewSite) -> None:
     """Without any BBS everything runs on; back again it knows all of it, and can stop it."""
+    site = await new_site(bbs={**QUICK_BBS, "presence_ttl_s": 30.0})
     before = await site.desired(lrp(instances=4, memory_mb=16))
     await site.cluster.kill_bbs()
     there = await site.containers("cell-1") | await site.containers("cell-2")
