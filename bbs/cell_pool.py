@@ -16,8 +16,8 @@ from bbs.auction.cell_view import CellView, Demand, Room
 from bbs.cell_calls import CellCalls
 from bbs.store.cells import CellRecord
 from bbs.store.transaction import Store
-from diego_py.call import Call
-from diego_py.errors import DiegoError, Frame, HopUnreachable, Outcome
+from diego_py.call import Call, Hop
+from diego_py.errors import DiegoError, HopUnreachable, Outcome
 from diego_py.models.desired_lrp import DesiredLRPDefinition
 from diego_py.models.egress import SecurityGroupRule
 from diego_py.models.identifiers import CellId, InstanceGuid, ProcessGuid
@@ -182,7 +182,8 @@ class CellPool:
         known = self._known.get(cell_id)
         if known is None:
             error = HopUnreachable(f"cell {cell_id} has no live presence", outcome=Outcome.NOT_STARTED)
-            error.frame = Frame("rep", cell_id, "find the cell", error.code, error.message, error.status)
+            hop = Hop("rep", cell_id, "find the cell", call.clock.monotonic(), call.clock.now())
+            error.frame = hop.frame(error, hop.began_s)
             raise error
         return known.record.presence.url
 

@@ -252,8 +252,9 @@ class Placement:
             started = await self.pool.run(call, cell_id, work, attempt)
         zone = self.pool.zone_of(cell_id)
         try:
-            who = (row.process_guid, row.index, row.instance_guid, cell_id)
-            return await self.lifecycle.start(call, *who, started.net_info, zone, started.routable)
+            with call.hop("bbs", self.id, "start_instance", PlacementFailed) as call:
+                who = (row.process_guid, row.index, row.instance_guid, cell_id)
+                return await self.lifecycle.start(call, *who, started.net_info, zone, started.routable)
         except DiegoError as unrecorded:
             # The cell's next report records it, or is answered with the order to stop what nobody wants any more.
             unrecorded.outcome = Outcome.RUNNING

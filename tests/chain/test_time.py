@@ -36,13 +36,13 @@ async def running(installation: Installation) -> dict[str, Any]:
 
 async def test_the_budget_is_spent_on_an_app_that_does_not_get_healthy(one_cell: Installation) -> None:
     """The hop that spent it says so, with what it waited for; and everything is undone before the caller gives up."""
-    answer = await one_cell.desire(NEVER, X_Budget_Ms="900")
+    answer = await one_cell.desire(NEVER, X_Budget_Ms="2500")
     expected = Expected(
         code="budget_spent", status=504, hops=("bbs", "auction", "rep", "executor"), evidence=("check", "app_log_tail")
     )
     document = await failed(one_cell, answer, expected)
-    assert document["elapsed_ms"] <= 900
-    assert document["budget_ms"] == 900
+    assert document["elapsed_ms"] <= 2_500
+    assert document["budget_ms"] == 2_500
     assert document["evidence"]["check"]["attempts"] >= 1
     leaf = document["chain"][-1]
     assert leaf["elapsed_ms"] > document["elapsed_ms"] / 2, "the time went there"

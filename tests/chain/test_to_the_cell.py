@@ -158,7 +158,7 @@ async def test_every_cell_knows_better(two_cells: Installation) -> None:
 
 async def test_a_cell_drains_and_the_bbs_has_not_heard(one_cell: Installation) -> None:
     node = one_cell.nodes["cell-1"]
-    node.cell.work.admission.draining = True
+    node.cell.work.admission.drain.on = True
     expected = Expected(code="rep.draining", status=503, outcome="not_started", hops=TO_CELL)
     document = await failed(one_cell, await one_cell.desire(lrp()), expected)
     assert [bid["verdict"] for bid in document["placement"]["bids"]] == ["tried"]

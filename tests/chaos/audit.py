@@ -15,7 +15,8 @@ CREATE TABLE chaos_audit (
     process_guid text, index integer, presence text,
     before text, after text,
     instance_before text, instance_after text,
-    tag_before bigint, tag_after bigint, epoch_before text, epoch_after text
+    tag_before bigint, tag_after bigint, epoch_before text, epoch_after text,
+    tx xid8 NOT NULL DEFAULT pg_current_xact_id()
 );
 CREATE FUNCTION chaos_audit() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -47,6 +48,7 @@ class Change:
     tag_after: int | None
     epoch_before: str | None
     epoch_after: str | None
+    transaction: int
 
 
 async def watch(connection: asyncpg.Connection) -> None:
@@ -56,7 +58,8 @@ async def watch(connection: asyncpg.Connection) -> None:
 
 async def changes(connection: asyncpg.Connection) -> list[Change]:
     """Every change so far, in the order of their commits' statements."""
-    return [Change(*record) for record in await connection.fetch("SELECT * FROM chaos_audit ORDER BY number")]
+    records = await connection.fetch("SELECT * FROM chaos_audit ORDER BY number")
+    return [Change(*record) for record in records]
 
 
 def violations(seen: list[Change]) -> list[str]:
@@ -74,8 +77,13 @@ def _illegal_moves(seen: list[Change]) -> Iterator[str]:
 
 
 def _revisions(seen: list[Change]) -> Iterator[str]:
+    """Nobody sees a row between two changes of one transaction, such as one that is inserted and filled then."""
+    written: set[tuple[str, int, str, int]] = set()
     for change in seen:
-        if change.before is None or change.after is None or change.epoch_before != change.epoch_after:
+        row = (change.process_guid, change.index, change.presence, change.transaction)
+        again = row in written
+        written.add(row)
+        if again or change.before is None or change.after is None or change.epoch_before != change.epoch_after:
             continue
         if change.tag_after is None or change.tag_before is None or change.tag_after <= change.tag_before:
             yield f"{_name(change)}: its revision went from {change.tag_before} to {change.tag_after}"
