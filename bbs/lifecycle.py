@@ -25,7 +25,7 @@ from bbs.store.replay import Replay
 from bbs.store.transaction import Store, Transaction
 from bbs.task_outcome import tell
 from diego_py import chain
-from diego_py.call import Call, Hop
+from diego_py.call import Call
 from diego_py.chain import Problem
 from diego_py.errors import CellIdTaken, ClaimRefused, ContainerVanished, IllegalTransition, InstanceFailed
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, NetInfo, Presence
