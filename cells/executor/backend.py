@@ -77,8 +77,11 @@ class ContainerBackend(Protocol):
     async def stop(self, call: Call, handle: str, grace_s: float) -> Exit:
         """Ask the user process to end, then kill it; returns how it ended. At once for one that ended already."""
 
-    async def destroy(self, call: Call, handle: str) -> object:
-        """Kill what runs and remove everything but the log. Idempotent: an unknown handle is gone already."""
+    async def destroy(self, call: Call, handle: str, grace_s: float = 0.0) -> object:
+        """Remove everything but the log. Idempotent: an unknown handle is gone already.
+
+        The user process is asked to end first, if it has a grace time; what then still runs is killed.
+        """
 
     def containers(self) -> Sequence[Container]:
         """Every container there is."""

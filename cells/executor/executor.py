@@ -152,14 +152,10 @@ class Executor:
             return await results.read(inner, self.garden, container.handle, result_file)
 
     async def remove(self, call: Call, handle: str) -> None:
-        """Let the process end within the grace time, then remove the container. Idempotent.
-
-        A process that cannot be asked is killed: what counts is that the container is gone.
-        """
+        """Let the process end within the grace time, then remove the container. Idempotent."""
         await self.programs.end(handle)
         call = call.with_budget(self.pace.graceful_stop_s * 1000 + STOP_MARGIN_MS)
-        await outcome_of(self.garden.stop(call, handle, self.pace.graceful_stop_s))
-        await self.garden.destroy(call, handle)
+        await self.garden.destroy(call, handle, self.pace.graceful_stop_s)
 
     async def destroy(self, call: Call, handle: str) -> None:
         """Kill and remove the container at once: the undo of a start that nobody was told of. Idempotent."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
+from cells.garden import kernel_files
 from cells.garden.box import Box
 from cells.garden.cgroups import Cgroups
 from cells.garden.spec import Activity
@@ -44,7 +44,7 @@ def _states(pid: int) -> frozenset[str]:
 
 def _state(path: str) -> str:
     try:
-        name, _, fields = Path(path).read_text().rpartition(") ")
+        name, _, fields = kernel_files.read(path).rpartition(") ")
     except OSError:  # A thread that went while we looked: the process was doing something.
         return "R"
     return "R" if f"({RUNTIME_NAME}" in name else fields[0]

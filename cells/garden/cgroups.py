@@ -10,7 +10,7 @@ from pathlib import Path
 
 from attrs import define, field, frozen
 
-from cells.garden import delegation
+from cells.garden import delegation, kernel_files
 from diego_py.errors import CgroupFailed
 
 SANDBOXES = "_sandboxes"
@@ -85,7 +85,7 @@ class Cgroups:
         """
         tree = self._v1.get("pids") or self._v2
         with contextlib.suppress(OSError):
-            here = _own_path(Path("/proc/self/cgroup").read_text(), "pids" if "pids" in self._v1 else "")
+            here = _own_path(kernel_files.read("/proc/self/cgroup"), "pids" if "pids" in self._v1 else "")
             Path(f"{tree}{here}/cgroup.procs").write_text(str(os.getpid()))
 
     def prepare(self) -> None:
@@ -239,7 +239,7 @@ def _remove_tree(path: str) -> None:
 def _members(path: str) -> list[int]:
     """Pids in a cgroup and in those below it, which a privileged container may make."""
     try:
-        found = [int(pid) for pid in Path(path, "cgroup.procs").read_text().split()]
+        found = [int(pid) for pid in kernel_files.read(f"{path}/cgroup.procs").split()]
         if os.stat(path).st_nlink > LINKS_OF_LEAF:
             with os.scandir(path) as entries:
                 found += [pid for entry in entries if entry.is_dir() for pid in _members(entry.path)]
@@ -250,7 +250,7 @@ def _members(path: str) -> list[int]:
 
 def _text(path: str) -> str | None:
     try:
-        return Path(path).read_text()
+        return kernel_files.read(path)
     except OSError:
         return None
 

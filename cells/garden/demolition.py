@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from cells.garden import processes, session, stuck
@@ -40,7 +41,10 @@ def patience_s(call: Call | None, most_s: float) -> float:
 
 
 async def kill(host: Host, box: Box, call: Call | None = None) -> None:
-    """Return when no process of the container is left, its monitor included. Raises DestroyFailed, ContainerStuck."""
+    """Return when no process of the container is left; its monitor may be a moment behind.
+
+    Raises DestroyFailed, ContainerStuck.
+    """
     await uninterrupted(_kill(host, box, patience_s(call, KILL_TIMEOUT_S)))
 
 
@@ -55,13 +59,20 @@ async def _kill(host: Host, box: Box, limit_s: float) -> None:
             await _kill_whole(host, box, strays)
     except TimeoutError as timeout:
         raise await _stuck(host, box.handle, {*copies, box.init.pid}, box.holder.pid) from timeout
-    if box.record.init_pid == 0:
-        return
+    if box.record.init_pid != 0:
+        await session.close_all(box)
+
+
+async def end_monitor(box: Box) -> None:
+    """Return when the monitor of a dead container is gone, too: by itself, or else killed."""
+    await uninterrupted(_end_monitor(box))
+
+
+async def _end_monitor(box: Box) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(MONITOR_GRACE_S):
             await gone(box.monitor)
     processes.kill(box.monitor)
-    await session.close_all(box)
 
 
 async def _kill_whole(host: Host, box: Box, strays: list[processes.Process]) -> None:
@@ -136,22 +147,36 @@ def _half_built(host: Host, handle: str, directory: Directory) -> list[processes
 
 
 async def remove(host: Host, box: Box, call: Call | None) -> None:
-    """Remove everything but processes and the log, then nothing of the container is on the host.
+    """Remove everything but processes, the log, and the directory with the record; the monitor may still be there.
 
     Raises DestroyFailed from the first part that would not go; what could not be waited for goes on.
     """
-    try:
+    with _told(box):
         await uninterrupted(_remove(host, box, patience_s(call, REMOVE_TIMEOUT_S)))
+
+
+async def forget(host: Host, box: Box) -> None:
+    """Remove the directory with the record: nothing of the container is on the host then. Raises DestroyFailed."""
+    with _told(box):
+        await in_thread(host.depot.remove, box.handle)
+
+
+@contextlib.contextmanager
+def _told(box: Box) -> Iterator[None]:
+    try:
+        yield
     except (DiegoError, OSError) as cause:
         raise DestroyFailed(f"remove the parts of {box.handle}") from cause
 
 
 async def _remove(host: Host, box: Box, limit_s: float) -> None:
-    half_built = box.record.init_pid == 0
     await together(
-        host.runtime.delete(box.handle, box.directory, force=half_built),
+        _remove_from_runtime(host, box),
         box.threads.run(limit_s, f"remove the root of {box.handle}", host.remove_root, box.directory),
         *([] if box.main is not None else [host.firewall.remove(box.elements), host.link_watch.gone(box.interface)]),
     )
+
+
+async def _remove_from_runtime(host: Host, box: Box) -> None:
+    await host.runtime.delete(box.handle, box.directory, force=box.record.init_pid == 0)
     host.cgroups.remove(box.handle)
-    await in_thread(host.depot.remove, box.handle)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 from pathlib import Path
 from typing import Literal
 
@@ -278,7 +277,7 @@ class Depot:
         """Remove a container's directory; the log stays. The root must be unmounted. Idempotent."""
         path = self.containers / handle
         if path.exists():
-            shutil.rmtree(path)
+            remove_tree(str(path))
 
     def prune_logs(self, keep: int) -> None:
         """Remove the oldest logs of containers that are gone, until `keep` of those are left."""
@@ -291,4 +290,18 @@ class Depot:
                 (about / entry.name.removesuffix(LOG_SUFFIX)).unlink(missing_ok=True)
 
 
-__all__ = ["Depot", "Directory", "Phase", "Record"]
+def remove_tree(path: str) -> None:
+    """Remove a directory in which nobody but us can change anything, with all in it. Raises OSError.
+
+    shutil's own is safe where others could swap a directory for a link, which costs it twice the time.
+    """
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                remove_tree(entry.path)
+            else:
+                os.unlink(entry.path)
+    os.rmdir(path)
+
+
+__all__ = ["Depot", "Directory", "Phase", "Record", "remove_tree"]

@@ -1,16 +1,30 @@
-"""What is known of a container once its process ended: read at that moment, before anything is taken away."""
+"""The end of a container's process: asked for, and what is known of it then, before anything is taken away."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import signal
 from datetime import UTC, datetime
 
-from cells.garden import logs, oci
+from cells.garden import logs, oci, processes
 from cells.garden.box import Box
 from cells.garden.host import Host
+from cells.garden.monitor import dead
 from cells.garden.processes import SIGNAL_BASE
 from cells.garden.spec import Exit
 
 SIGNALS_MAX = 64
+
+
+async def ask(box: Box, host: Host, grace_s: float) -> None:
+    """Send SIGTERM to all processes; returns when the user process is dead, or the grace time is over."""
+    host.cgroups.thaw(box.handle)
+    if box.state == "running":
+        processes.signal_all(host.cgroups.processes(box.handle), signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                await dead(box.init)
 
 
 def read(box: Box, host: Host, status: int | None, now: datetime) -> Exit:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -286,23 +285,23 @@ class Garden:
         """
         with call.hop("garden", self.config.cell_id, "stop", GardenFailed):
             box = self._box(handle)
-            self._host.cgroups.thaw(handle)
+            await ending.ask(box, self._host, grace_s)
             if box.ended.done():
                 return box.ended.result()
-            if box.state == "running":
-                processes.signal_all(self._host.cgroups.processes(handle), signal.SIGTERM)
-                await asyncio.wait([box.ended], timeout=grace_s)
             processes.kill(box.init)
             return await demolition.death(self._host, box)
 
-    async def destroy(self, call: Call, handle: str) -> None:
+    async def destroy(self, call: Call, handle: str, grace_s: float = 0.0) -> None:
         """Remove the container and all it has, sidecars included, but the log. Nothing happens when it does not exist.
 
-        Callers at the same time share the work. Raises DestroyFailed; then it can be called again.
+        Its process is asked to end first if it has a grace time. Callers at the same time share the work.
+        Raises DestroyFailed; then it can be called again.
         """
         with call.hop("garden", self.config.cell_id, "destroy", GardenFailed) as call:
             box = self._boxes.get(handle)
             if box is not None:
+                if grace_s > 0 and box.complete:
+                    await ending.ask(box, self._host, grace_s)
                 await self._destroy(call, box)
 
     async def _destroy(self, call: Call | None, box: Box) -> None:
@@ -316,13 +315,18 @@ class Garden:
             self._host.depot.save(box.record)
         await together(*(self._destroy(call, each) for each in sidecars.of(self._boxes, box)))
         await demolition.kill(self._host, box, call)
-        self._monitor.forget(box.monitor)
-        if not box.ended.done():
-            self._ended(box, None)
-        await demolition.remove(self._host, box, call)
+        await together(self._last_words(box), demolition.remove(self._host, box, call))
+        await demolition.forget(self._host, box)
         self._host.release(box.record)
         del self._boxes[box.handle]
         self._host.sandboxes.refill()
+
+    async def _last_words(self, box: Box) -> None:
+        """Wait for the monitor of a container that is dead, and tell everybody how it ended."""
+        await demolition.end_monitor(box)
+        self._monitor.forget(box.monitor)
+        if not box.ended.done():
+            self._ended(box, None)
 
     def containers(self) -> list[Container]:
         """All that exist, the exited ones included; not those that are just being created."""

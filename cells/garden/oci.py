@@ -22,7 +22,7 @@ from attrs import define, field
 
 from cells.garden import children, kernel, null_device, runtimes
 from cells.garden.bundle.plan import Config
-from cells.garden.depot import Directory
+from cells.garden.depot import Directory, remove_tree
 from cells.garden.monitor import gone
 from cells.garden.processes import Process, identify
 from cells.garden.release import release
@@ -279,7 +279,7 @@ def exit_status(directory: Directory, handle: str) -> int | None:
 
 def _forget(state: Path) -> None:
     _unmount_own_copies(state)
-    shutil.rmtree(state)
+    remove_tree(str(state))
 
 
 def _unmount_own_copies(state: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from cells.garden import kernel
+from cells.garden import kernel, kernel_files
 
 SIGNAL_BASE = 128
 """A status above this says which signal it was."""
@@ -38,7 +38,7 @@ class Stat:
 def stat(pid: int) -> Stat | None:
     """None when there is no such process."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        text = kernel_files.read(f"/proc/{pid}/stat")
     except OSError:
         return None
     # The name is in parentheses and may hold spaces and parentheses of its own.
@@ -157,8 +157,8 @@ def orphans(name: str) -> list[Process]:
     found = []
     for thread in os.scandir("/proc/self/task"):
         with contextlib.suppress(OSError):
-            for pid in Path(thread.path, "children").read_text().split():
-                if Path(f"/proc/{pid}/comm").read_text() == name + "\n":
+            for pid in kernel_files.read(f"{thread.path}/children").split():
+                if kernel_files.read(f"/proc/{pid}/comm") == name + "\n":
                     found.append(identify(int(pid)))
     return found
 
@@ -172,7 +172,7 @@ def strays() -> list[Process]:
     found, depth = [], len(_namespace_pids(os.getpid()))
     for thread in os.scandir("/proc/self/task"):
         with contextlib.suppress(OSError):
-            for pid in Path(thread.path, "children").read_text().split():
+            for pid in kernel_files.read(f"{thread.path}/children").split():
                 pids = _namespace_pids(int(pid))
                 if len(pids) > depth and pids[-1] != "1":
                     found.append(identify(int(pid)))
@@ -182,7 +182,7 @@ def strays() -> list[Process]:
 def _namespace_pids(pid: int) -> list[str]:
     """The pids that a process has in each pid namespace, from ours down."""
     with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        for line in kernel_files.read(f"/proc/{pid}/status").splitlines():
             if line.startswith("NSpid:"):
                 return line.split()[1:]
     return []

@@ -148,11 +148,11 @@ class Sticky:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.garden, name)
 
-    async def destroy(self, call: Call, handle: str) -> None:
+    async def destroy(self, call: Call, handle: str, grace_s: float = 0.0) -> None:
         if self.refusals:
             self.refusals -= 1
             raise DestroyFailed(f"unmount the root of {handle}")
-        await self.garden.destroy(call, handle)
+        await self.garden.destroy(call, handle, grace_s)
 
 
 async def test_what_cannot_be_undone_is_told_and_removed_later(one_cell: Installation) -> None:

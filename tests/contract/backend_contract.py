@@ -106,6 +106,27 @@ async def kills_what_ignores_sigterm(backend: ContainerBackend, handle: str, roo
     await backend.destroy(call(), handle)
 
 
+async def gives_time_to_end_before_it_destroys(backend: ContainerBackend, handle: str, rootfs: str) -> None:
+    await started(backend, handle, rootfs, "sleep 1000")
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(backend.wait(handle))
+        await asyncio.sleep(0)
+        await backend.destroy(call(), handle, GRACE_S)
+    assert waiting.result().signal == 15
+    assert handle not in [container.handle for container in backend.containers()]
+
+
+async def destroys_what_ignores_sigterm(backend: ContainerBackend, handle: str, rootfs: str) -> None:
+    await started(backend, handle, rootfs, "trap '' TERM; echo ready; sleep 1000")
+    async for _ in backend.logs(handle, 1, True):
+        break
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(backend.wait(handle))
+        await asyncio.sleep(0)
+        await backend.destroy(call(), handle, GRACE_S)
+    assert (waiting.result().status, waiting.result().signal) == (137, 9)
+
+
 async def destroys_idempotently(backend: ContainerBackend, handle: str, rootfs: str) -> None:
     await started(backend, handle, rootfs, "sleep 1000")
     await backend.destroy(call(), handle)
@@ -254,6 +275,8 @@ CONTRACTS: tuple[Contract, ...] = (
     gives_the_addresses_to_the_environment,
     stops_within_the_grace_time,
     kills_what_ignores_sigterm,
+    gives_time_to_end_before_it_destroys,
+    destroys_what_ignores_sigterm,
     destroys_idempotently,
     wakes_those_who_wait_when_it_destroys,
     keeps_logs_after_destroy,

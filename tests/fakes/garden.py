@@ -260,9 +260,14 @@ class FakeGarden:
             assert box.exit is not None
             return box.exit
 
-    async def destroy(self, call: Call, handle: str) -> None:
+    async def destroy(self, call: Call, handle: str, grace_s: float = 0.0) -> None:
         with call.hop("garden", self.cell_id, "destroy", GardenFailed):
             await self._scripted("destroy", handle)
+            if grace_s > 0 and (box := self._boxes.get(handle)) is not None and not box.ended.is_set():
+                if box.ignores_term:
+                    await self.clock.sleep(grace_s)
+                else:
+                    self.end(handle, 128 + TERM)
             if handle in self._boxes:
                 self.end(handle, 128 + KILL)
                 del self._boxes[handle]

@@ -114,7 +114,7 @@ async def test_liveness(tmp_path: Path, garden: FakeGarden, bbs: FakeBBS) -> Non
         assert evidence["check"]["target"] == f"127.0.0.1:{port}"
         assert evidence["check"]["answer"] == "connect: Connection refused"
         assert evidence["app_log_tail"] == ["serving"]
-        assert garden.ops()[-2:] == ["stop", "destroy"]
+        assert garden.ops()[-1:] == ["destroy"]
         assert gone(cell)
 
 
