@@ -50,14 +50,18 @@ class Removal:
         return list(outcomes.values())
 
     async def _undesired(self, call: Call, process_guid: ProcessGuid) -> Sequence[ActualLRP]:
-        """The rows of an LRP that is not desired any more; none if it is desired again by now."""
+        """The rows of an LRP that is not desired any more; none if it is desired again by now.
+
+        Rows first: those of an LRP that is desired again after that are then seen as such. There are none nearly always.
+        """
 
         async def look(tx: Transaction) -> Sequence[ActualLRP]:
-            if await tx.desired_lrps.get(process_guid) is not None:
+            rows = await tx.actual_lrps.list_of(process_guid)
+            if rows and await tx.desired_lrps.get(process_guid) is not None:
                 return ()
-            return await tx.actual_lrps.list_of(process_guid)
+            return rows
 
-        return await self.store.snapshot(call, "list_instances", look)
+        return await self.store.read(call, "list_instances", look)
 
     async def stop_all(self, call: Call, rows: Sequence[ActualLRP]) -> list[InstanceOutcome]:
         """Stop and remove instances side by side; each returns an outcome and never raises."""
