@@ -52,7 +52,7 @@ class Removal:
     async def _undesired(self, call: Call, process_guid: ProcessGuid) -> Sequence[ActualLRP]:
         """The rows of an LRP that is not desired any more; none if it is desired again by now.
 
-        Rows first: those of an LRP that is desired again after that are then seen as such. There are none nearly always.
+        Rows first: those of an LRP that is desired again after that are seen as such. Nearly always there are none.
         """
 
         async def look(tx: Transaction) -> Sequence[ActualLRP]:

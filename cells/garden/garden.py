@@ -193,7 +193,7 @@ class Garden:
                     box.state = "running"
 
     async def wait(self, handle: str) -> Exit:
-        """How the user process ended, as soon as it has. Any number of callers, any number of times, until destroyed.
+        """How the user process ended, as soon as it has; for any number of callers, until destroyed.
 
         Raises ContainerNotFound.
         """
