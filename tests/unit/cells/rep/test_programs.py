@@ -161,7 +161,7 @@ async def test_stop_lets_several_processes_end_within_the_grace_time(cell: Cell,
     processes = list(garden.launched("i-1"))
     await cell.work.stop_instance(call(), InstanceGuid("i-1"))
     assert [(await process.wait()).signal for process in processes] == [15, 15]
-    assert garden.ops().index("signal 15") < garden.ops().index("stop")
+    assert garden.ops().index("signal 15") < garden.ops().index("destroy")
     assert garden.containers() == []
 
 
