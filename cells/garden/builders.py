@@ -22,7 +22,7 @@ class Builders:
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[bool]:
-        """Says whether nobody else is building at this moment."""
+        """Says whether nobody else is building: who builds beside others moves processes soon after they did."""
         async with self._slots:
             self._at_work += 1
             try:

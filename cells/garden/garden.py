@@ -133,8 +133,7 @@ class Garden:
                     box.record = evolve(box.record, layer=root.top, image_user=provide.user_of(root.config))
                     spec = provide.completed(spec, root.config)
                     async with self._builders.slot() as alone:
-                        # The grace period of the first move into a cgroup passes while we do everything before it; who
-                        # builds beside others comes after their moves.
+                        # The grace period of the first move into a cgroup passes while we do everything before it.
                         first = [in_thread(self._host.cgroups.warm)] if alone else []
                         await together(*first, self._build(call, spec, box, root))
                     box.complete = True
@@ -193,10 +192,7 @@ class Garden:
                     box.state = "running"
 
     async def wait(self, handle: str) -> Exit:
-        """How the user process ended, as soon as it has; for any number of callers, until destroyed.
-
-        Raises ContainerNotFound.
-        """
+        """How the user process ended, as soon as it has, for any number of callers. Raises ContainerNotFound."""
         return await asyncio.shield(self._box(handle).ended)
 
     def activity(self, handle: str) -> Activity:
