@@ -26,6 +26,7 @@ def main() -> int:
     try:
         config = load(CellConfig, arguments.config)
         config.garden()
+        config.transfers()
     except ConfigError as unusable:
         print(f"cells: {unusable}", file=sys.stderr)
         return 2

@@ -20,6 +20,8 @@ from cells.executor.health import Health
 from cells.executor.once import RunOnce
 from cells.executor.pace import Pace
 from cells.executor.programs import Programs
+from cells.executor.transfers.transfers import Transfers
+from cells.garden.images.unpack import UnpackLimits
 from cells.garden.network.events import EgressLogged, FirewallNotRestored, FirewallRestored, NetworkEvent
 from cells.rep import identity
 from cells.rep.admission import Admission
@@ -271,11 +273,13 @@ def _executor(
     config: CellConfig, garden: ContainerBackend, prober: Prober, programs: OwnedTasks, clock: Clock
 ) -> Executor:
     pace = _pace(config)
+    limits = UnpackLimits(bytes_max=config.layer_bytes_max, entries_max=config.layer_entries_max)
+    transfers = Transfers(garden, config.transfers(), limits, clock)
     return Executor(
         cell_id=config.cell_id,
         garden=garden,
         health=Health(garden, prober, clock, pace),
-        programs=Programs(garden, clock, pace.graceful_stop_s, programs),
+        programs=Programs(garden, transfers, clock, pace.graceful_stop_s, programs),
         clock=clock,
         pace=pace,
     )

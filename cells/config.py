@@ -10,6 +10,7 @@ from typing import Final
 
 from attrs import field, frozen
 
+from cells.executor.transfers.settings import TransferSettings
 from cells.garden.config import PRIVATE_NETWORKS, GardenConfig, ImageSettings
 from cells.garden.quota.probe import ANY
 from diego_py.models.cell import CellCapacity
@@ -119,6 +120,15 @@ class CellConfig:
     reached directly. It is then the proxy that has to refuse private addresses. Empty is none."""
     image_dirs: tuple[str, ...] = ()
     """Directories in which `oci:` rootfses may lie. Empty: such a rootfs is refused."""
+    transfer_hosts: tuple[str, ...] = ("*",)
+    """HOST[:PORT] that downloads and uploads of tenants may go to, written and judged as `allowed_registries`: `*` is
+    any host at a public address, every other entry may be at any."""
+    download_cache_bytes_max: int = 10 * 1024 * MEBIBYTE
+    """Bytes of disk for downloads that have a cache key; those used least recently go."""
+    download_bytes_max: int = 8 * 1024 * MEBIBYTE
+    """Bytes of one download."""
+    upload_bytes_max: int = 8 * 1024 * MEBIBYTE
+    """Bytes of one upload."""
     bind_source_dirs: tuple[str, ...] = ()
     """Directories of the host below which anything may be mounted into containers; none but root should get there."""
     allow_privileged: bool = False
@@ -216,6 +226,20 @@ class CellConfig:
             proxy=self.image_proxy,
             image_dirs=self.image_dirs,
         )
+
+    def transfers(self) -> TransferSettings:
+        """What downloads and uploads may take, and where they may go. Raises ConfigError."""
+        try:
+            return TransferSettings(
+                directory=Path(self.state_dir) / "transfers",
+                hosts=self.transfer_hosts,
+                deny_networks=self.deny_networks,
+                cache_bytes_max=self.download_cache_bytes_max,
+                download_bytes_max=self.download_bytes_max,
+                upload_bytes_max=self.upload_bytes_max,
+            )
+        except ValueError as refused:
+            raise ConfigError(str(refused)) from refused
 
     def capacity(self) -> CellCapacity:
         """What the cell has for containers; looks at the host for what is 0. Needs the directories to exist."""

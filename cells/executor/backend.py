@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 from cells.garden.spec import (
@@ -67,6 +67,11 @@ class ContainerBackend(Protocol):
 
     def note(self, handle: str, source: str, text: str) -> None:
         """Write a line to the log of a container, marked with `source`. Raises ContainerNotFound."""
+
+    async def stream_in(
+        self, call: Call, handle: str, path: str, archive: AsyncIterable[bytes], user: str = "root"
+    ) -> None:
+        """Unpack a tar stream below `path`, as this user of the container; a relative path is one in its home."""
 
     def stream_out(self, call: Call, handle: str, path: str, user: str = "root") -> AsyncGenerator[bytes, None]:
         """The tar stream of what is at `path`, as this user may read it. Raises FileMissing and its like."""

@@ -10,6 +10,7 @@ from cells.executor.backend import ContainerBackend
 from cells.executor.outcomes import outcome_of
 from cells.executor.plan import Workload
 from cells.executor.steps.step import Site
+from cells.executor.transfers.transfers import FileTransfers
 from cells.garden.spec import Container
 from diego_py.call import Call
 from diego_py.errors import DiegoError
@@ -48,6 +49,7 @@ class Programs:
     """All of one cell."""
 
     garden: ContainerBackend
+    transfers: FileTransfers
     clock: Clock
     grace_s: float
     owned: OwnedTasks
@@ -67,7 +69,7 @@ class Programs:
     def site(self, container: Container, workload: Workload) -> Site:
         """A place in the container to work in."""
         env = workload.network_env(container.network)
-        return Site(self.garden, container.handle, self.clock, self.grace_s, env)
+        return Site(self.garden, container.handle, self.transfers, self.clock, self.grace_s, env)
 
     async def end(self, handle: str) -> None:
         """Return when nothing of a program is under way any more: what it began was ended, with the grace time."""

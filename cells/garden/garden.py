@@ -251,7 +251,8 @@ class Garden:
     ) -> None:
         """Unpack a tar stream below `path` as a user of the container, running or not; missing directories are made.
 
-        Everything unpacked is that user's. Raises ContainerNotFound, UserNotFound, FilesFailed and its kinds.
+        Everything unpacked is that user's; a relative path is one in its home. Raises ContainerNotFound, UserNotFound,
+        FilesFailed and its kinds.
         """
         with call.hop("garden", self.config.cell_id, "stream in", GardenFailed):
             await copying.send(self._host, self._box(handle), path, archive, user)

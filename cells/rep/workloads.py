@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from attrs import evolve
 
 from cells.executor.plan import HealthPlan, Workload
 from cells.executor.steps import plan
+from cells.executor.steps.parallel import Parallel
+from cells.executor.steps.serial import Serial
+from cells.executor.steps.step import Step
 from cells.garden.spec import ContainerSpec
 from cells.rep.environment import network_env
-from diego_py.models.actions import RunAction
+from diego_py.models.actions import Action, ChecksumAlgorithm, DownloadAction, RunAction
 from diego_py.models.checks import CheckDefinition
 from diego_py.models.desired_lrp import DesiredLRPDefinition
+from diego_py.models.image import CachedDependency, ImageLayer, LayerType
 from diego_py.models.task import TaskDefinition
 
 NEVER_ASKED = HealthPlan(start_timeout_s=0.0)
 """Of a workload that shall end."""
+DOWNLOAD_USER = "root"
+"""Whose the files of dependencies and shared layers are, unless the definition says it."""
+
+
+class Files(Protocol):
+    """What definitions of both kinds say of the files that their containers shall have."""
+
+    @property
+    def legacy_download_user(self) -> str: ...
+    @property
+    def cached_dependencies(self) -> tuple[CachedDependency, ...]: ...
+    @property
+    def image_layers(self) -> tuple[ImageLayer, ...]: ...
+    @property
+    def log_source(self) -> str: ...
 
 
 def own_process(definition: DesiredLRPDefinition | TaskDefinition) -> tuple[RunAction, str] | None:
@@ -48,7 +69,7 @@ def workload_of(definition: DesiredLRPDefinition, start_timeout_default_s: float
     told = definition.check_definition or CheckDefinition()
     checks = told.checks
     start_timeout_s = definition.start_timeout_ms / 1000 or start_timeout_default_s
-    source, setup, monitor = definition.log_source, definition.setup, definition.monitor
+    source, monitor = definition.log_source, definition.monitor
     if own_process(definition) is not None:
         action = plan.alone(definition.action, source)
     else:
@@ -60,7 +81,7 @@ def workload_of(definition: DesiredLRPDefinition, start_timeout_default_s: float
             readiness=told.readiness_checks,
             log_source=told.log_source,
         ),
-        setup=None if setup is None else plan.beside(setup, source),
+        setup=_setup(downloads_of(definition), definition.setup, source),
         action=action,
         monitor=None if monitor is None or checks else plan.beside(monitor, source),
         network_env=network_env,
@@ -73,6 +94,52 @@ def task_workload(definition: TaskDefinition) -> Workload:
     action, source = definition.action, definition.log_source
     return Workload(
         health=NEVER_ASKED,
+        setup=_setup(downloads_of(definition), None, source),
         action=plan.alone(action, source) if single else plan.in_idle(action, (), source),
         network_env=network_env,
+    )
+
+
+def _setup(downloads: tuple[Step, ...], action: Action | None, source: str) -> Step | None:
+    """Files that the container shall have, all at once; then the setup action."""
+    steps: list[Step] = [Parallel(downloads)] if downloads else []
+    if action is not None:
+        steps.append(plan.beside(action, source))
+    return Serial(tuple(steps)) if steps else None
+
+
+def downloads_of(definition: Files) -> tuple[Step, ...]:
+    """Cached dependencies and layers of the image. Each container has its own copy of what is shared."""
+    user = definition.legacy_download_user or DOWNLOAD_USER
+    actions = [_of_dependency(dependency, user) for dependency in definition.cached_dependencies]
+    actions += [_of_layer(layer, user) for layer in definition.image_layers]
+    return tuple(plan.download_of(action, action.log_source or definition.log_source) for action in actions)
+
+
+def _of_dependency(dependency: CachedDependency, user: str) -> DownloadAction:
+    return DownloadAction(
+        artifact=dependency.name,
+        from_=dependency.from_,
+        to=dependency.to,
+        cache_key=dependency.cache_key or dependency.from_,
+        log_source=dependency.log_source,
+        user=user,
+        checksum_algorithm=dependency.checksum_algorithm,
+        checksum_value=dependency.checksum_value,
+    )
+
+
+def _of_layer(layer: ImageLayer, user: str) -> DownloadAction:
+    """A shared one is kept under its digest, or its URL; an exclusive one is used once. Diego: image_layer.go."""
+    shared = layer.layer_type is LayerType.SHARED
+    algorithm = None if layer.digest_algorithm is None else ChecksumAlgorithm.SHA256
+    named = layer.url if algorithm is None else f"{algorithm.value}:{layer.digest_value}"
+    return DownloadAction(
+        artifact=layer.name,
+        from_=layer.url,
+        to=layer.destination_path,
+        cache_key=named if shared else "",
+        user=DOWNLOAD_USER if shared else user,
+        checksum_algorithm=algorithm,
+        checksum_value=layer.digest_value,
     )

@@ -9,29 +9,21 @@ from typing import Any, Final, TypeAlias
 import attrs
 
 from diego_py.image_reference import IMAGE_SCHEMES
-from diego_py.models.actions import Action, RunAction
+from diego_py.models.actions import Action, RunAction, runs_of
 from diego_py.models.desired_lrp import DesiredLRPDefinition, DesiredLRPUpdate
 from diego_py.models.fields import UNSUPPORTED_FIELD, FieldError
+from diego_py.models.image import DigestAlgorithm
 from diego_py.models.task import TaskDefinition
 
 Definition: TypeAlias = DesiredLRPDefinition | TaskDefinition
 
 ROOTFS_SCHEMES: Final = frozenset({"preloaded", *IMAGE_SCHEMES})
-REFUSED_ACTIONS: Final[Mapping[str, str]] = {
-    "download": "put the files into the rootfs, or fetch them in the process",
-    "upload": "send the file from the process",
-}
-"""Kinds of actions, and what to do instead."""
-
 ONLY_DEFAULT: Final[Mapping[str, str]] = {
     "metrics_guid": 'use `metric_tags["source_id"]`',
-    "cached_dependencies": "put the files into the rootfs",
-    "legacy_download_user": "leave it empty; nothing is downloaded",
     "trusted_system_certificates_path": "put the certificates into the rootfs",
     "volume_mounts": "keep data in a service that the process reaches over the network",
     "network": "leave it out",
     "certificate_properties": "leave it out; instances get no identity certificate yet",
-    "image_layers": "put the files into the rootfs",
     "volume_mounted_files": "pass the content in `environment_variables`",
 }
 """Fields of either definition that must have their default value, and what to do instead."""
@@ -46,8 +38,9 @@ RULES: Final[tuple[Rule, ...]] = (
 
 def unsupported(definition: Definition) -> list[FieldError]:
     """Every field that is set to something this release does not execute; empty if all is executed."""
-    refused = [error for at, action in _actions(definition) for error in _action(at, action)]
-    return [*_fields(definition), *_rules(definition), *refused]
+    runs = [found for at, action in _actions(definition) for found in runs_of(action, at)]
+    refused = [error for at, run in runs for error in _run(at, run)]
+    return [*_fields(definition), *_rules(definition), *_layers(definition), *refused]
 
 
 def unsupported_change(update: DesiredLRPUpdate) -> list[FieldError]:
@@ -68,6 +61,12 @@ def _rules(definition: Definition) -> Iterator[FieldError]:
             yield _refuse(pointer, instead)
 
 
+def _layers(definition: Definition) -> Iterator[FieldError]:
+    for position, layer in enumerate(definition.image_layers):
+        if layer.digest_algorithm is DigestAlgorithm.SHA512:
+            yield _refuse(f"/image_layers/{position}/digest_algorithm", "use SHA256")
+
+
 def _actions(definition: Definition) -> Iterator[tuple[str, Action]]:
     """Every tree of actions, and where it is."""
     if isinstance(definition, DesiredLRPDefinition) and definition.setup is not None:
@@ -78,23 +77,6 @@ def _actions(definition: Definition) -> Iterator[tuple[str, Action]]:
             yield "/monitor", definition.monitor
         for position, sidecar in enumerate(definition.sidecars):
             yield f"/sidecars/{position}/action", sidecar.action
-
-
-def _action(at: str, action: Action) -> Iterator[FieldError]:
-    """What is refused in a tree. Its depth is that of the JSON it came as."""
-    for attribute in attrs.fields(Action):
-        kind, value = attribute.name.rstrip("_"), getattr(action, attribute.name)
-        if value is None:
-            continue
-        if kind in REFUSED_ACTIONS:
-            yield _refuse(f"{at}/{kind}", REFUSED_ACTIONS[kind])
-        elif kind == "run":
-            yield from _run(f"{at}/run", value)
-        elif hasattr(value, "actions"):
-            for position, inner in enumerate(value.actions):
-                yield from _action(f"{at}/{kind}/actions/{position}", inner)
-        else:
-            yield from _action(f"{at}/{kind}/action", value.action)
 
 
 def _run(at: str, run: RunAction) -> Iterator[FieldError]:

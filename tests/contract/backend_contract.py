@@ -6,7 +6,9 @@ Each takes a started backend and a rootfs that has `/bin/sh`. Handles are the ca
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import io
+import tarfile
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
@@ -222,6 +224,24 @@ async def launches_before_its_own_process_begins(backend: ContainerBackend, hand
     await backend.destroy(call(), handle)
 
 
+async def streams_files_in(backend: ContainerBackend, handle: str, rootfs: str) -> None:
+    await backend.create(call(), shell(handle, rootfs, "exit 0"))
+    for path, where in (("/srv/deep", "/srv/deep/file"), ("deep", "deep/file")):
+        await backend.stream_in(call(), handle, path, _packed("file", b"content"))
+        assert await results.read(call(), backend, handle, where) == "content"
+    await backend.destroy(call(), handle)
+    await _fails_as(ContainerNotFound, backend.stream_in(call(), handle, "/srv", _packed("file", b"")))
+
+
+async def _packed(name: str, content: bytes) -> AsyncIterator[bytes]:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        described = tarfile.TarInfo(name)
+        described.size = len(content)
+        archive.addfile(described, io.BytesIO(content))
+    yield packed.getvalue()
+
+
 async def tells_what_a_container_uses(backend: ContainerBackend, handle: str, rootfs: str) -> None:
     limits = Limits(memory_bytes=64 << 20, disk_bytes=16 << 20, pids=77)
     assert "bytes" in backend.disk_limits()["limits"]  # type: ignore[operator]
@@ -284,6 +304,7 @@ CONTRACTS: tuple[Contract, ...] = (
     launches_processes_beside_an_idle_one,
     ends_launched_processes,
     launches_before_its_own_process_begins,
+    streams_files_in,
     tells_what_a_container_uses,
     refuses_what_makes_no_sense,
 )

@@ -17,6 +17,9 @@ from cells.executor.executor import Executor
 from cells.executor.health import Health
 from cells.executor.pace import Pace
 from cells.executor.programs import Programs
+from cells.executor.transfers.settings import TransferSettings
+from cells.executor.transfers.transfers import Transfers
+from cells.garden.images.unpack import UnpackLimits
 from diego_py.call import Call
 from diego_py.clients.cell import CellClient
 from diego_py.http.client import HopClient
@@ -72,14 +75,17 @@ async def running_cell(
         yield cell
 
 
-def executor_of(garden: FakeGarden, clock: Clock, pace: Pace) -> Executor:
+def executor_of(
+    garden: FakeGarden, clock: Clock, pace: Pace, settings: TransferSettings | None = None
+) -> Executor:
     """An executor of its own. What it has under way ends with the loop of the test."""
     owned = OwnedTasks(logger("cell", CELL_ID, StringIO()), grace_s=0.0)
+    transfers = Transfers(garden, settings or TransferSettings(directory=Path("/nowhere")), UnpackLimits(), clock)
     return Executor(
         cell_id=CELL_ID,
         garden=garden,
         health=Health(garden, Prober(garden), clock, pace),
-        programs=Programs(garden, clock, pace.graceful_stop_s, owned),
+        programs=Programs(garden, transfers, clock, pace.graceful_stop_s, owned),
         clock=clock,
         pace=pace,
     )

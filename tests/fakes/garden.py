@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import io
+import posixpath
 import re
 import tarfile
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator, Sequence
 from itertools import count
 
 from attrs import define, evolve, field
@@ -233,9 +234,23 @@ class FakeGarden:
         self._box(handle)
         self.write(handle, text, source)
 
+    async def stream_in(
+        self, call: Call, handle: str, path: str, archive: AsyncIterable[bytes], user: str = "root"
+    ) -> None:
+        with call.hop("garden", self.cell_id, "stream in", GardenFailed):
+            box = self._box(handle)
+            await self._scripted("stream_in", handle)
+            content = b"".join([chunk async for chunk in archive])
+            with tarfile.open(fileobj=io.BytesIO(content)) as unpacked:
+                for member in unpacked:
+                    if member.isreg():
+                        file = unpacked.extractfile(member)
+                        assert file is not None
+                        box.files[posixpath.normpath(posixpath.join("/root", path, member.name))] = file.read()
+
     async def stream_out(self, call: Call, handle: str, path: str, user: str = "root") -> AsyncGenerator[bytes, None]:
         with call.hop("garden", self.cell_id, "stream out", GardenFailed):
-            content = self._box(handle).files.get(path)
+            content = self._box(handle).files.get(posixpath.join("/root", path))
             if content is None:
                 raise FileMissing(f"copy out {path}")
             packed = io.BytesIO()
@@ -314,6 +329,9 @@ class FakeGarden:
     def launched(self, handle: str) -> list[Launched]:
         """All that were launched in a container, those that have ended too."""
         return self._boxes[handle].launched
+
+    def files_of(self, handle: str) -> dict[str, bytes]:
+        return self._boxes[handle].files
 
     def log_of(self, handle: str) -> list[LogLine]:
         return list(self._logs[handle])

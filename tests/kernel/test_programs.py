@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,13 +16,24 @@ from cells.executor.executor import Executor
 from cells.executor.pace import Pace
 from cells.executor.plan import HealthPlan, Workload
 from cells.executor.steps import plan
+from cells.executor.transfers.settings import TransferSettings
 from cells.garden.garden import Garden
 from cells.garden.spec import ContainerSpec, Limits, ProcessSpec
 from diego_py.errors import ActionTimedOut, DiegoError, OutOfMemory, ResultTooLarge
-from diego_py.models.actions import Action, ParallelAction, RunAction, SerialAction, TimeoutAction
+from diego_py.models.actions import (
+    Action,
+    ChecksumAlgorithm,
+    DownloadAction,
+    ParallelAction,
+    RunAction,
+    SerialAction,
+    TimeoutAction,
+    UploadAction,
+)
 from diego_py.service.clock import SystemClock
 from tests.fakes.cell import executor_of
 from tests.kernel.containers import IMAGE, call, until_printed
+from tests.unit.cells.executor.transfers.file_server import Answer, FileServer, tgz
 
 pytestmark = pytest.mark.kernel
 
@@ -97,6 +110,30 @@ async def test_a_log_does_not_grow_beyond_its_limit(new_garden: Callable[..., An
     lines = [line.text async for line in garden.logs("a")]
     assert {"30000", "70000"} & set(lines)
     assert all(text.isdigit() or text.startswith("Exit") for text in lines)
+
+
+async def test_downloads_and_uploads(garden: Garden, tmp_path: Path) -> None:
+    async with FileServer(answers={"/put": Answer()}) as server:
+        archive = tgz({"app/run": b"#!/bin/sh\ncat data; id -u", "app/data": b"downloaded\n"})
+        server.answers["/droplet"] = Answer(archive, headers={"ETag": '"1"'})
+        sha256, value = ChecksumAlgorithm.SHA256, hashlib.sha256(archive).hexdigest()
+        download = DownloadAction(
+            from_=server.url("/droplet"),
+            to=".",
+            user="vcap",
+            cache_key="droplet",
+            checksum_algorithm=sha256,
+            checksum_value=value,
+        )
+        run = sh("cd app; sh run > ../out; stat -c %U data >> ../out", user="vcap")
+        upload = UploadAction(from_="out", to=server.url("/put"), user="vcap")
+        steps = (Action(download=download), run, Action(upload=upload))
+        container = await garden.create(call(), idle())
+        workload = Workload(health=HEALTH, action=plan.in_idle(Action(serial=SerialAction(actions=steps)), (), "APP"))
+        settings = TransferSettings(directory=tmp_path, hosts=(server.host,))
+        one = executor_of(garden, SystemClock(), PACE, settings)  # type: ignore[arg-type]
+        await one.run_to_end(call(), container, workload, "", asyncio.Event())
+        assert server.taken[-1] == b"downloaded\n1000\nvcap\n"
 
 
 async def test_stop_asks_each_process_and_a_restart_ends_all(new_garden: Callable[..., Any], new_config: Any) -> None:

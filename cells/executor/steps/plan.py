@@ -8,6 +8,7 @@ from typing import TypeAlias, assert_never
 from attrs import evolve, frozen
 
 from cells.executor.steps.codependent import Codependent
+from cells.executor.steps.download import Download
 from cells.executor.steps.emit_progress import EmitProgress
 from cells.executor.steps.own_process import Beside, OwnProcess
 from cells.executor.steps.parallel import Parallel
@@ -16,6 +17,9 @@ from cells.executor.steps.serial import Serial
 from cells.executor.steps.step import Step
 from cells.executor.steps.timeout import Timeout
 from cells.executor.steps.try_ import Try
+from cells.executor.steps.upload import Upload
+from cells.executor.transfers.fetch import Checksum
+from cells.executor.transfers.transfers import Source
 from cells.garden.spec import ProcessSpec
 from diego_py.models.actions import (
     Action,
@@ -62,8 +66,10 @@ class Planner:
                 return Parallel(self._steps(kind.actions, source))
             case CodependentAction():
                 return Codependent(self._steps(kind.actions, source))
-            case DownloadAction() | UploadAction():
-                raise ValueError("refused before, as not supported")
+            case DownloadAction():
+                return download_of(kind, source)
+            case UploadAction():
+                return Upload(kind.from_, kind.to, kind.user, kind.artifact, source)
             case _:
                 assert_never(kind)
 
@@ -155,6 +161,15 @@ def _rewrapped(action: Action, change: Callable[[Action], Action]) -> Action:
 
 def _beside(run: RunAction, source: str) -> Step:
     return Run(process_of(run, source))
+
+
+def download_of(action: DownloadAction, source: str) -> Download:
+    """A download action as its step."""
+    checksum = None
+    if action.checksum_algorithm is not None:
+        checksum = Checksum(action.checksum_algorithm.value, action.checksum_value)
+    wanted = Source(action.from_, action.cache_key, checksum)
+    return Download(wanted, action.to, action.user, action.artifact, source)
 
 
 def process_of(run: RunAction, source: str) -> ProcessSpec:

@@ -9,6 +9,7 @@ from typing import Protocol
 from attrs import define, field
 
 from cells.executor.backend import ContainerBackend
+from cells.executor.transfers.transfers import FileTransfers
 from cells.garden.spec import Env
 from diego_py.call import Call
 from diego_py.errors import DiegoError
@@ -21,6 +22,7 @@ class Site:
 
     garden: ContainerBackend
     handle: str
+    transfers: FileTransfers
     clock: Clock
     grace_s: float
     """Between asking a process to end and killing it."""

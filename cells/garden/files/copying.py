@@ -176,7 +176,8 @@ def check_path(path: str) -> None:
 
 async def send(host: Host, box: Box, path: str, archive: AsyncIterable[bytes], user: str) -> None:
     """Unpack a tar stream below `path`. Raises UserNotFound, FilesFailed; what was unpacked before stays."""
-    async with begin(host, box, "in", path, _identity(box, user)) as copy:
+    identity = _identity(box, user)
+    async with begin(host, box, "in", os.path.join(identity.home, path), identity) as copy:
         with contextlib.suppress(ConnectionError):  # It gave up, and says why.
             async for chunk in archive:
                 copy.stdin.write(chunk)
@@ -188,7 +189,8 @@ async def send(host: Host, box: Box, path: str, archive: AsyncIterable[bytes], u
 
 async def fetch(host: Host, box: Box, path: str, user: str) -> AsyncGenerator[bytes, None]:
     """The tar stream of what is at `path`. Raises UserNotFound, FilesFailed, at the latest at its end."""
-    async with begin(host, box, "out", path, _identity(box, user)) as copy:
+    identity = _identity(box, user)
+    async with begin(host, box, "out", os.path.join(identity.home, path), identity) as copy:
         while chunk := await copy.stdout.read(CHUNK_BYTES):
             yield chunk
         if failure := await copy.failure():

@@ -19,6 +19,7 @@ from diego_py.models.desired_lrp import DesiredLRPDefinition, Sidecar
 from diego_py.models.identifiers import Domain, ProcessGuid
 from diego_py.models.image import (
     CachedDependency,
+    DigestAlgorithm,
     ImageLayer,
     LayerType,
     MediaType,
@@ -42,6 +43,8 @@ CHECKS = (
     Check(http=HTTPCheck(port=1)),
     Check(command=CommandCheck(path="/x", user="u")),
 )
+LAYER = ImageLayer(url="http://a", destination_path="/", layer_type=LayerType.SHARED, media_type=MediaType.TAR)
+DOWNLOAD = Action(download=DownloadAction(from_="http://a/b", to="/", user="u"))
 FULL = DesiredLRPDefinition(
     process_guid=ProcessGuid("p"),
     domain=Domain("d"),
@@ -62,27 +65,24 @@ FULL = DesiredLRPDefinition(
     check_definition=CheckDefinition(checks=CHECKS, readiness_checks=CHECKS, log_source="H"),
     metric_tags={"source_id": MetricTagValue(static="s")},
     log_rate_limit=LogRateLimit(bytes_per_second=9),
-    setup=Action(try_=TryAction(action=ACTION)),
+    setup=Action(try_=TryAction(action=DOWNLOAD)),
     monitor=Action(timeout=TimeoutAction(action=ACTION, timeout_ms=1)),
+    cached_dependencies=(CachedDependency(from_="http://a/b", to="/"),),
+    legacy_download_user="u",
+    image_layers=(LAYER,),
     sidecars=(Sidecar(action=Action(parallel=ParallelAction(actions=(ACTION, ACTION)))),),
 )
 NPROC = Action(run=attrs.evolve(RUN, resource_limits=ResourceLimits(nproc=1)))
-DOWNLOAD = Action(download=DownloadAction(from_="http://a/b", to="/", user="u"))
 TASK = TaskDefinition(rootfs="preloaded:x", action=ACTION, memory_mb=1)
 
 USED: dict[str, Any] = {
     "metrics_guid": "m",
-    "cached_dependencies": (CachedDependency(from_="http://a/b", to="/"),),
-    "legacy_download_user": "u",
     "trusted_system_certificates_path": "/c",
     "volume_mounts": (
         VolumeMount(driver="d", container_dir="/", mode=VolumeMode.READ_ONLY, shared=SharedDevice(volume_id="v")),
     ),
     "network": Network(),
     "certificate_properties": CertificateProperties(),
-    "image_layers": (
-        ImageLayer(url="http://a", destination_path="/", layer_type=LayerType.SHARED, media_type=MediaType.TAR),
-    ),
     "volume_mounted_files": (VolumeMountedFile(path="f"),),
 }
 LRP_FIELDS = {field.name for field in attrs.fields(DesiredLRPDefinition)}
@@ -115,12 +115,15 @@ def test_each_field_of_the_table_is_refused_by_name(name: str) -> None:
         ({"rootfs": "https://a/b"}, ["/rootfs"]),
         ({"rootfs": "preloaded+layer:x?layer=y"}, ["/rootfs"]),
         ({"action": NPROC}, ["/action/run/resource_limits/nproc"]),
-        ({"setup": Action(try_=TryAction(action=DOWNLOAD))}, ["/setup/try/action/download"]),
+        (
+            {"image_layers": (attrs.evolve(LAYER, digest_algorithm=DigestAlgorithm.SHA512, digest_value="0"),)},
+            ["/image_layers/0/digest_algorithm"],
+        ),
         (
             {"sidecars": (Sidecar(action=Action(serial=SerialAction(actions=(ACTION, NPROC)))),)},
             ["/sidecars/0/action/serial/actions/1/run/resource_limits/nproc"],
         ),
-        ({"monitor": DOWNLOAD, "metrics_guid": "m"}, ["/metrics_guid", "/monitor/download"]),
+        ({"monitor": NPROC, "metrics_guid": "m"}, ["/metrics_guid", "/monitor/run/resource_limits/nproc"]),
         ({"rootfs": "zip:x", "network": Network()}, ["/network", "/rootfs"]),
     ],
 )

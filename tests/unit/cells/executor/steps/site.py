@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 from attrs import define, field
 
 from cells.executor.steps import plan
 from cells.executor.steps.step import Site
+from cells.executor.transfers.settings import TransferSettings
+from cells.executor.transfers.transfers import FileTransfers, Transfers
+from cells.garden.images.unpack import UnpackLimits
 from cells.garden.spec import ContainerSpec
 from diego_py.models.actions import Action, CodependentAction, ParallelAction, RunAction, SerialAction, TimeoutAction
 from diego_py.service.clock import SystemClock
@@ -30,10 +34,15 @@ class HeldClock(SystemClock):
         await self.goes_by.wait()
 
 
-async def site(garden: FakeGarden, clock: SystemClock | None = None) -> Site:
+async def site(
+    garden: FakeGarden, clock: SystemClock | None = None, transfers: FileTransfers | None = None
+) -> Site:
     await garden.create(call(), ContainerSpec(HANDLE, "preloaded:base", "", idle=True))
     await garden.run(call(), HANDLE)
-    return Site(garden, HANDLE, clock or SystemClock(), grace_s=0.05, network_env=(("ADDRESS", "here"),))
+    clock = clock or SystemClock()
+    if transfers is None:
+        transfers = Transfers(garden, TransferSettings(directory=Path("/nowhere")), UnpackLimits(), clock)
+    return Site(garden, HANDLE, transfers, clock, grace_s=0.05, network_env=(("ADDRESS", "here"),))
 
 
 def sh(script: str, **more: Any) -> Action:
