@@ -27,6 +27,7 @@ from bbs.convergence.leader import Leadership
 from bbs.convergence.task_apply import TaskRepairs
 from bbs.convergence.task_convergence import TaskConvergence
 from bbs.egress import LiveEgress
+from bbs.evacuation import Evacuation
 from bbs.lifecycle import Lifecycle
 from bbs.placement import Placement
 from bbs.removal import Removal
@@ -139,6 +140,7 @@ def wire(config: BbsConfig, outside: Outside, on_defect: Callable[[], None]) -> 
         jitter=lambda: outside.random.uniform(-1, 1),
     )
     replacement = Replacement(store, placement, config.route_grace_s)
+    evacuation = Evacuation(store, pool, replacement)
     of_tasks = _task_parts(config, outside, pool, tasks)
     leadership = Leadership(store, clock, owner, config.leader_ttl_s)
     convergence = Convergence(
@@ -164,7 +166,9 @@ def wire(config: BbsConfig, outside: Outside, on_defect: Callable[[], None]) -> 
         *ActualLRPs(store, lifecycle, placement, pool, waiting, start_budget_ms).routes(),
         *Domains(store).routes(),
         *_task_routes(config, store, of_tasks, idempotency, waiting),
-        *Cells(store, lifecycle, pool, of_tasks.callbacks, config.presence_ttl_s).routes(),
+        *Cells(
+            store, lifecycle, pool, of_tasks.callbacks, evacuation, waiting, config.presence_ttl_s
+        ).routes(),
         *Failures(store).routes(),
         *Auctions(placement).routes(),
         *outside.standard_routes,

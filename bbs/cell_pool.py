@@ -114,13 +114,16 @@ class CellPool:
         """Have the cell change what an instance may reach. Raises what the cell raised, or HopUnreachable."""
         await self.calls.set_egress(call, cell_id, await self._url(call, cell_id), instance_guid, rules)
 
+    async def state(self, call: Call, cell_id: CellId) -> CellReport:
+        """What the cell says that it has now. Raises what the cell raised, or HopUnreachable."""
+        return await self.calls.state(call, cell_id, await self._url(call, cell_id))
+
     async def drain(self, call: Call, cell_id: CellId, draining: bool) -> None:
         """Have the cell take no new work, or take it again. Raises what the cell raised, or HopUnreachable."""
-        told = await self.calls.drain(call, cell_id, await self._url(call, cell_id), draining)
-        known = self._known.get(cell_id)
-        if known is not None:
-            presence = evolve(known.record.presence, draining=told.draining)
-            self._known[cell_id] = evolve(known, record=evolve(known.record, presence=presence))
+        url = await self._url(call, cell_id)
+        await self.calls.drain(call, cell_id, url, draining)
+        report = await self.calls.state(call, cell_id, url)  # newer than what the database has, so that it counts here
+        self._learn(_record_of(report), report)
 
     async def run_task(self, call: Call, cell_id: CellId, work: TaskWork, attempt: int) -> TaskStarted:
         """Have the cell run a task. Raises what the cell raised, or HopUnreachable."""

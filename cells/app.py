@@ -32,6 +32,7 @@ from cells.rep.disk import Directory, Disk
 from cells.rep.drain import DrainMark
 from cells.rep.ended import EndedBook
 from cells.rep.epoch import EpochFence
+from cells.rep.evacuation import Evacuation
 from cells.rep.instances import Instances
 from cells.rep.lease import Lease
 from cells.rep.presence import Presence
@@ -141,6 +142,7 @@ def wire(config: CellConfig, outside: Outside, on_defect: Callable[[], None]) ->
     home_id, drain = identity.home_id(outside.state, outside.new_guid), DrainMark(outside.state)
     admission = Admission(fence, lease, books.ended, books.task_ends, drain)
     bbs = BBSInternalClient(outside.http, config.bbs_urls, config.cell_id)
+    evacuation = Evacuation(bbs, drain, config.evacuate_on_stop_s, clock, log)
     prober = Prober(garden)
     programs = OwnedTasks(log, grace_s=0.0)
     executor = _executor(config, garden, prober, programs, clock)
@@ -165,7 +167,8 @@ def wire(config: CellConfig, outside: Outside, on_defect: Callable[[], None]) ->
     presence = Presence(_fixed_presence(config, home_id, boot_id, capacity), garden, config.image_schemes)
     interval_s, random = config.report_interval_s, outside.random
     sync = Sync(interval_s, books, admission, bbs, work, task_work, presence, owned, clock, random, log)
-    listener = outside.listen(RepApi(work, task_work, sync, admission, books, garden, log), lease)
+    api = RepApi(work, task_work, sync, admission, evacuation, books, garden, log)
+    listener = outside.listen(api, lease)
     return Cell(
         # Stopped in reverse: work under way is finished or undone first, while its askers can still be answered.
         parts=[
@@ -179,6 +182,7 @@ def wire(config: CellConfig, outside: Outside, on_defect: Callable[[], None]) ->
             Loop("report", sync.round, log, on_defect),
             Loop("tell_task_ends", teller.round, log, on_defect),
             owned,
+            evacuation,
         ],
         listener=listener,
         work=work,

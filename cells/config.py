@@ -166,6 +166,9 @@ class CellConfig:
     """Bytes of a request's body."""
     request_budget_ms: int = 60_000
     """Milliseconds for a request that names no budget."""
+    evacuate_on_stop_s: int = 0
+    """Seconds that SIGTERM gives to moving instances to other cells before the process ends. 0: they run on here, and
+    the next start adopts them. Give whoever sends SIGKILL more time than this."""
     stop_grace_s: float = 10.0
     """Seconds that work under way may take to finish after SIGTERM. Containers run on in any case."""
     title: str = field(default="diego-cell")

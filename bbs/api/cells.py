@@ -7,18 +7,21 @@ from datetime import datetime
 from aiohttp import web
 from attrs import define, frozen
 
-from bbs.api.paging import PAGING, short_list
+from bbs.api.paging import PAGING, short_list, whole_number
+from bbs.api.waiting import Waiting
 from bbs.cell_pool import CellPool
+from bbs.evacuation import ANSWER_S, EVACUATION_TIMEOUT_S, EVACUATION_TIMEOUT_S_MAX, Evacuation
 from bbs.lifecycle import Lifecycle
 from bbs.store.cells import CellRecord
 from bbs.store.transaction import Store
 from bbs.task_callbacks import TaskCallbacks
 from diego_py.call import Call
-from diego_py.errors import CellNotFound, ConflictError, InvalidSpec, RequestFailed
+from diego_py.errors import CellNotFound, ConflictError, EvacuationFailed, InvalidSpec, RequestFailed
+from diego_py.http import headers
 from diego_py.http.server import Route, answer, decode, found, read_json
 from diego_py.models.cell import CellCapacity, RootfsProvider
 from diego_py.models.identifiers import CellId, InstanceGuid
-from diego_py.models.work import AvailableResources, CellReport, ReportAnswer
+from diego_py.models.work import AvailableResources, CellReport, EvacuatedCell, ReportAnswer
 
 
 @frozen(kw_only=True)
@@ -82,6 +85,8 @@ class Cells:
     lifecycle: Lifecycle
     pool: CellPool
     callbacks: TaskCallbacks
+    evacuation: Evacuation
+    waiting: Waiting
     presence_ttl_s: float
 
     def routes(self) -> list[Route]:
@@ -90,6 +95,16 @@ class Cells:
             Route("GET", "/v1/cells", "list_cells", self.list, RequestFailed, gives=CellPage, query=PAGING),
             Route("GET", path, "get_cell", self.get, RequestFailed, gives=CellStatus),
             Route("DELETE", path, "forget_cell", self.forget, RequestFailed),
+            Route(
+                "POST",
+                path + "/evacuate",
+                "evacuate_cell",
+                self.evacuate,
+                EvacuationFailed,
+                gives=EvacuatedCell,
+                query=("timeout_s",),
+            ),
+            Route("POST", path + "/readmit", "readmit_cell", self.readmit, RequestFailed),
             Route(
                 "POST",
                 path + "/report",
@@ -121,6 +136,35 @@ class Cells:
             raise ConflictError(f"cell {cell_id} is live; stop its process first")
         await self.store.run(call, "forget_cell", lambda tx: tx.cells.delete(cell_id))
         return answer({"cell_id": cell_id})
+
+    async def evacuate(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """Give the cell no new work and move all that it has elsewhere; answers when it is empty. Idempotent.
+
+        What finds no place within `timeout_s` stays there and serves on; the cell goes on taking no work.
+        """
+        preferences = headers.preferences_from(request.headers)
+        cell_id = await self._known(request, call)
+        timeout_s = whole_number(request, "timeout_s", EVACUATION_TIMEOUT_S, 1, EVACUATION_TIMEOUT_S_MAX)
+        if headers.BUDGET_MS not in request.headers:
+            call = call.with_budget((timeout_s + 2 * ANSWER_S) * 1000)
+
+        async def evacuate() -> web.Response:
+            done = await self.evacuation.evacuate(call, cell_id, timeout_s)
+            return answer(EvacuatedCell(cell_id=done.cell_id, moved=done.moved))
+
+        location = f"/v1/cells/{cell_id}"
+        return await self.waiting.answer(preferences, evacuate(), f"evacuate {cell_id}", location)
+
+    async def readmit(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """Give the cell work again."""
+        cell_id = await self._known(request, call)
+        await self.pool.drain(call, cell_id, False)
+        return answer({"cell_id": cell_id, "draining": False})
+
+    async def _known(self, request: web.Request, call: Call) -> CellId:
+        cell_id = CellId(request.match_info["cell_id"])
+        record = await self.store.read(call, "get_cell", lambda tx: tx.cells.get(cell_id))
+        return found(record, CellNotFound(f"no cell {cell_id[:200]}")).cell_id
 
     async def report(self, request: web.Request, call: Call) -> web.StreamResponse:
         """Renew the presence, take up what ran and ended, and tell the cell what to stop."""

@@ -15,6 +15,7 @@ from cells.garden.spec import LogLine
 from cells.rep import translate
 from cells.rep.admission import Admission
 from cells.rep.books import Books
+from cells.rep.evacuation import Evacuation
 from cells.rep.sync import Sync
 from cells.rep.task_work import CellTaskWork
 from cells.rep.work import CellWork
@@ -26,7 +27,7 @@ from diego_py.http.server import Route, answer, decode, invalid_fields, read_jso
 from diego_py.models import validation
 from diego_py.models.identifiers import InstanceGuid, is_guid
 from diego_py.models.task_work import TaskWork
-from diego_py.models.work import Drain, Draining, EgressChange, Work
+from diego_py.models.work import Drain, Draining, EgressChange, Evacuate, Work
 
 NDJSON = "application/x-ndjson"
 TAIL_DEFAULT = 100
@@ -41,6 +42,7 @@ class RepApi:
     task_work: CellTaskWork
     sync: Sync
     admission: Admission
+    evacuation: Evacuation
     books: Books
     garden: ContainerBackend
     log: structlog.stdlib.BoundLogger
@@ -57,6 +59,7 @@ class RepApi:
             Route("GET", f"{path}/logs", "logs", self.logs, RepFailed, counted=False),
             Route("GET", "/v1/containers", "list_containers", self.containers, RepFailed),
             Route("POST", "/v1/drain", "drain", self.drain, RepFailed, counted=False),
+            Route("POST", "/v1/evacuate", "evacuate", self.evacuate, RepFailed, counted=False),
         ]
 
     async def state(self, request: web.Request, call: Call) -> web.StreamResponse:
@@ -100,6 +103,12 @@ class RepApi:
         self.books.changed.set()
         instances, tasks = len(self.books.instances), len(self.books.tasks)
         return answer(Draining(draining=self.admission.drain.on, instances=instances, tasks=tasks))
+
+    async def evacuate(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """Have a BBS move all instances elsewhere and give us no new ones; answers when the cell is empty."""
+        timeout_s = decode(Evacuate, await read_json(request)).timeout_s
+        moved = await self.evacuation.evacuate(timeout_s)
+        return answer({"draining": self.admission.drain.on, "moved": moved})
 
     async def logs(self, request: web.Request, call: Call) -> web.StreamResponse:
         """One JSON object a line; also of a container that is gone. With `follow`, until it is or the reader leaves."""

@@ -22,5 +22,8 @@ class BBS(Protocol):
     async def task_ended(self, call: Call, end: TaskEnd) -> None:
         """Say how a task ended; returns when that is stored, or nobody waits for it any more."""
 
+    async def evacuate(self, call: Call, timeout_s: int) -> int:
+        """Have all instances of this cell moved elsewhere; returns how many were."""
+
     async def report(self, call: Call, report: CellReport) -> ReportAnswer:
         """Say what the cell has; returns what it must do."""

@@ -31,3 +31,8 @@ class DrainMark:
         except OSError as refused:
             raise DrainNotKept("keep the mark on disk", outcome=Outcome.NOT_STARTED) from refused
         self.on = on
+
+    def until_the_end(self) -> None:
+        """Take no new work for as long as this process lives; the next one will. Raises DrainNotKept."""
+        self.set(False)
+        self.on = True

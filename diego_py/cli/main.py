@@ -29,6 +29,7 @@ COMMANDS = {
     "delete": "Remove an LRP; returns when its containers are gone.",
     "task": "Run something once, with its result; list, show, cancel and delete tasks.",
     "cells": "List the cells and what they have left.",
+    "drain": "Empty a cell; returns when all of its instances run elsewhere.",
     "rootfs": "Import the root file systems that cells offer.",
     "doctor": "Check whether this machine can be a cell.",
 }

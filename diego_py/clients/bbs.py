@@ -28,6 +28,7 @@ from diego_py.http.server import decode
 from diego_py.models.actual_lrp import ActualLRP
 from diego_py.models.desired_lrp import DesiredLRP, DesiredLRPDefinition, DesiredLRPUpdate
 from diego_py.models.task import Task, TaskRequest
+from diego_py.models.work import EvacuatedCell
 from diego_py.service.clock import Clock, SystemClock
 
 T = TypeVar("T")
@@ -243,6 +244,19 @@ class BbsClient:
     async def cells(self) -> list[CellStatus]:
         """Every known cell, live or not."""
         return [msgspec.convert(item, CellStatus) async for item in self._pages("/v1/cells", {})]
+
+    async def evacuate(self, cell_id: str, *, timeout_s: int = 600) -> int:
+        """Empty a cell. Returns how many instances were moved once it has none. Raises EvacuationFailed with the rest.
+
+        The cell takes no work from then on, also when it starts again, until `readmit`.
+        """
+        path = with_query(f"/v1/cells/{quote(cell_id, safe='')}/evacuate", {"timeout_s": timeout_s})
+        answer = await self._change("evacuate", "POST", path, b"{}", budget_s=timeout_s + BUDGET_S)
+        return decoded(EvacuatedCell, answer.body).moved
+
+    async def readmit(self, cell_id: str) -> None:
+        """Give a cell work again."""
+        await self._send("readmit", "POST", f"/v1/cells/{quote(cell_id, safe='')}/readmit", b"{}")
 
     async def forget_cell(self, cell_id: str) -> None:
         """Forget a cell that is dead for good."""

@@ -30,7 +30,7 @@ from diego_py.errors import (
 from diego_py.http.client import Answer, HopClient, Peer
 from diego_py.models.identifiers import CellId, ProcessGuid, TaskGuid
 from diego_py.models.task_work import TaskClaim, TaskEnd
-from diego_py.models.work import CellReport, ClaimRequest, ReportAnswer
+from diego_py.models.work import CellReport, ClaimRequest, EvacuatedCell, ReportAnswer
 
 ELSEWHERE = (
     HopUnreachable,
@@ -87,6 +87,12 @@ class BBSInternalClient:
             if isinstance(error.root, CallerError):
                 raise ClaimRefused("the BBS refused the claim") from error
             raise ClaimLost("no BBS granted the claim") from error
+
+    async def evacuate(self, call: Call, timeout_s: int) -> int:
+        """Have all instances of this cell moved elsewhere; returns how many were. Raises EvacuationFailed."""
+        path = f"/v1/cells/{self.cell_id}/evacuate?timeout_s={timeout_s}"
+        answer = await self._request(call, path, b"{}", "evacuate_cell")
+        return decoded(EvacuatedCell, answer.body).moved
 
     async def report(self, call: Call, report: CellReport) -> ReportAnswer:
         """Say what the cell has. Raises what the last BBS said, or that none can be reached."""

@@ -107,6 +107,22 @@ class Drain:
 
 
 @attrs.frozen(kw_only=True)
+class Evacuate:
+    """How long moving the instances of a cell elsewhere may take, in seconds."""
+
+    timeout_s: Annotated[int, Limits(minimum=1, maximum=3_000)] = 600
+
+
+@attrs.frozen(kw_only=True)
+class EvacuatedCell:
+    """A cell that has nothing any more, and takes no work."""
+
+    cell_id: CellIdField
+    moved: Count
+    """Instances that run elsewhere now."""
+
+
+@attrs.frozen(kw_only=True)
 class Draining:
     """What the cell does now, and how many instances and tasks it still has."""
 

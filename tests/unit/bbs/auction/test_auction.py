@@ -79,7 +79,7 @@ def test_every_cell_bids_and_every_refusal_has_its_reason_with_numbers(wanted: D
         assert bid.have == view.available
         if bid.score is not None:
             assert bid.verdict in ("won", "fits")
-            assert set(bid.parts) == {"load", "starting", "same_process"}
+            assert set(bid.parts) == {"load", "starting", "same_process", "unasked_tags"}
         elif bid.verdict == "no_fit":
             assert bid.lacks
             for name, amounts in bid.lacks.items():
