@@ -169,7 +169,7 @@ class Evacuation:
     async def _failed(self, call: Call, cell_id: CellId, rows: Sequence[ActualLRP], work: _Round) -> DiegoError:
         """The error to raise, once what could not be moved is the only one of its index again."""
         call = call.with_budget(max(ANSWER_S * 1000, call.remaining_ms()))
-        left = [self._left(row, work) for row in rows]
+        left = [self._left(call, row, work) for row in rows]
         about = {"cell_id": cell_id, "moved": len(work.moved), "left": len(left)}
         message = f"empty {cell_id}: {len(work.moved)} instances moved, {len(left)} left"
         if not left:
@@ -177,12 +177,13 @@ class Evacuation:
             return EvacuationFailed(told, outcome=Outcome.PARTIAL)
         return await self.replacement.placement.stored(call, tell(call, EvacuationFailed, message, left, about))
 
-    def _left(self, row: ActualLRP, work: _Round) -> InstanceOutcome:
+    def _left(self, call: Call, row: ActualLRP, work: _Round) -> InstanceOutcome:
         """Why one is still there."""
         known = None if row.instance_guid is None else work.tried.get(row.instance_guid)
         if known is not None and known.error is not None:
             return known
-        error = PlacementFailed(f"replace {row.process_guid}/{row.index}: {_state(row)} until the time was over")
+        told = f"replace {row.process_guid}/{row.index}: {_state(row)} until the time was over"
+        error = call.framed(PlacementFailed(told, outcome=Outcome.PARTIAL))
         if row.presence is Presence.ORDINARY:
             return InstanceOutcome(row, error, row.cell_id, stopping=True)
         return InstanceOutcome(row if known is None else known.row, error, row.cell_id, old=row)

@@ -26,6 +26,8 @@ IN_FLIGHT_DEFAULT = 1
 IN_FLIGHT_MAX = 100
 """Instances of one LRP that are replaced at the same time."""
 ROUTABLE_POLL_S = 0.1
+UNDO_BUDGET_MS = 60_000.0
+"""To stop a new instance that never became ready, also when the request's own time is spent."""
 
 
 class Strategy(StrEnum):
@@ -115,7 +117,7 @@ class Replacement:
                 await self._end(call, old)
             pair = await self.placement.succession.displace(call, row, replaced.desired.revision)
         except DiegoError as error:
-            return InstanceOutcome(row, error, row.cell_id, stopping=True)
+            return InstanceOutcome(row, _framed(call, error), row.cell_id, stopping=True)
         outcome = await self._started(call, pair.new, replaced.desired, recallable=True)
         if outcome.error is not None:
             return evolve(outcome, old=pair.old)
@@ -129,7 +131,7 @@ class Replacement:
         try:
             restarted = await self.placement.lifecycle.restart(call, guid, row.index, desired.revision)
         except DiegoError as error:
-            return InstanceOutcome(row, error, row.cell_id, stopping=True)
+            return InstanceOutcome(row, _framed(call, error), row.cell_id, stopping=True)
         stopped = await self.placement.removal.stop_container(call, restarted.before)
         if stopped.error is not None:
             return evolve(stopped, row=restarted.after, stopping=False)
@@ -145,7 +147,7 @@ class Replacement:
             return evolve(outcome, row=await self._routable(call, outcome.row))
         except DiegoError as error:
             if recallable:
-                await self.placement.removal.stop_container(call, outcome.row)
+                await self.placement.removal.stop_container(call.with_budget(UNDO_BUDGET_MS), outcome.row)
             return evolve(outcome, error=error)
 
     async def _routable(self, call: Call, row: ActualLRP) -> ActualLRP:
@@ -153,12 +155,12 @@ class Replacement:
         while not row.routable:
             if call.remaining_ms() < ROUTABLE_POLL_S * 2_000:
                 told = f"instance {row.process_guid}/{row.index} runs and is not ready"
-                raise NeverRoutable(told, outcome=Outcome.ROLLED_BACK)
+                raise call.framed(NeverRoutable(told, outcome=Outcome.ROLLED_BACK))
             await call.clock.sleep(ROUTABLE_POLL_S)
             now = await self._look(call, row)
             if now is None or now.instance_guid != row.instance_guid:
                 told = f"instance {row.process_guid}/{row.index} ended before it was ready"
-                raise NeverRoutable(told, outcome=Outcome.ROLLED_BACK)
+                raise call.framed(NeverRoutable(told, outcome=Outcome.ROLLED_BACK))
             row = now
         return row
 
@@ -204,6 +206,11 @@ class Replacement:
         guid = desired.definition.process_guid
         message = f"replace {guid}: {about['new']} of {len(outcomes)} instances are new, {about['old']} old"
         return await self.placement.stored(call, tell(call, ReplaceFailed, message, outcomes, about))
+
+
+def _framed(call: Call, error: DiegoError) -> DiegoError:
+    """What our own rules refused gets the frame of this hop; what came from below has one."""
+    return error if error.frame is not None else call.framed(error)
 
 
 def _served(replaced: Replaced) -> list[ActualLRP]:

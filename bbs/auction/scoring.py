@@ -8,12 +8,19 @@ STARTING_WEIGHT = 0.25
 """Each instance that is still starting on the cell costs as much as a quarter of its capacity (Diego's default)."""
 LOCALITY_WEIGHT = 1000.0
 """Each instance of the same process, for a task each task, on the cell outweighs any load (Diego's LocalityOffset)."""
+UNASKED_TAG_WEIGHT = 10.0
+"""Each optional tag of the cell that the demand does not ask for outweighs any load, not the spread of one process:
+such cells stay free for who asks."""
 
 
 def score(cell: CellView, demand: Demand) -> dict[str, float]:
     """The terms of the score after the demand was placed there; their sum decides."""
     after = cell.available.less(demand.need)
-    terms = {"load": load(cell.capacity, after), "starting": cell.starting * STARTING_WEIGHT}
+    terms = {
+        "load": load(cell.capacity, after),
+        "starting": cell.starting * STARTING_WEIGHT,
+        "unasked_tags": len(cell.optional_placement_tags - demand.placement_tags) * UNASKED_TAG_WEIGHT,
+    }
     if demand.task:
         return {**terms, "tasks": cell.tasks * LOCALITY_WEIGHT}
     return {**terms, "same_process": cell.instances.get(demand.process_guid, 0) * LOCALITY_WEIGHT}

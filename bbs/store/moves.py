@@ -61,6 +61,11 @@ def started(
     )
 
 
+def reopened(row: ActualLRP, routable: bool) -> ActualLRP:
+    """Running as before, and requests may come to it or may not."""
+    return evolve(row, routable=routable, modification_tag=row.modification_tag.next())
+
+
 def failed(row: ActualLRP, reason: str | None, next_attempt_at: datetime | None, now: datetime) -> ActualLRP:
     """Not placed or not created, and no attempt under way any more."""
     return _moved(

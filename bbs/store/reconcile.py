@@ -48,6 +48,8 @@ class Differences:
     stop: tuple[InstanceGuid, ...]
     gone: tuple[Gone, ...] = ()
     """What was about to be replaced anyway: no crash of the instance, whose ordinary row is another one."""
+    beside: tuple[tuple[ActualLRP, InstanceReport], ...] = ()
+    """Rows beside ordinary ones that became routable, or are not any more."""
 
 
 def compare(report: CellReport, known: Sequence[ActualLRP], now: datetime) -> Differences:
@@ -71,12 +73,15 @@ def compare(report: CellReport, known: Sequence[ActualLRP], now: datetime) -> Di
     stories = {ended.instance_guid: ended for ended in report.ended}
     beside = (row for row in known if _is_beside(row, cell_id))
     gone = [Gone(row, stories.get(row.instance_guid)) for row in beside if row.instance_guid is not None]
+    told = {instance.instance_guid: instance for instance in report.instances}
+    named = ((item.row, told.get(item.row.instance_guid or InstanceGuid(""))) for item in gone)
     return Differences(
         tuple(started),
         tuple(ended),
         tuple(row for row in vanished if row.presence is Presence.ORDINARY),
         tuple(stop),
         tuple(item for item in gone if item.ended is not None or item.row in vanished),
+        tuple((row, now) for row, now in named if now is not None and row.routable is not now.routable),
     )
 
 
@@ -161,9 +166,17 @@ class Reconciliation:
                     crashed += await self._crash(locked, item)
                 case ActualLRP():
                     vanished += await self._vanish(locked, item)
+        for seen, instance in differences.beside:
+            await self._reopen(seen, instance)
         for gone in sorted(differences.gone, key=lambda gone: (gone.row.process_guid, gone.row.index)):
             await self._forget(gone)
         return Reconciled(tuple(started), tuple(crashed), tuple(vanished))
+
+    async def _reopen(self, seen: ActualLRP, instance: InstanceReport) -> None:
+        """Requests may come to it, or may not any more; it serves beside another one all the same."""
+        locked = await self.tx.actual_lrps.lock(seen.process_guid, seen.index, seen.presence)
+        if locked is not None and locked.row.modification_tag == seen.modification_tag:
+            await rows.save(self.tx, locked, moves.reopened(locked.row, instance.routable))
 
     async def _forget(self, gone: Gone) -> None:
         """Its story is kept; its replacement is on its way."""

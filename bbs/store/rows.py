@@ -8,7 +8,7 @@ from bbs.store.actual_lrps import Locked
 from bbs.store.failures import Document
 from bbs.store.transaction import Transaction
 from diego_py.errors import ActualLRPNotFound
-from diego_py.models.actual_lrp import ActualLRP
+from diego_py.models.actual_lrp import ActualLRP, ActualLRPState
 
 
 async def lock(tx: Transaction, process_guid: str, index: int) -> Locked:
@@ -34,7 +34,10 @@ async def save_failed(tx: Transaction, locked: Locked, after: ActualLRP, documen
 
 
 def _kept_failure(locked: Locked, after: ActualLRP) -> str | None:
-    """The document that still explains the row: one behind a placement_error goes with it."""
+    """The document that still explains the row: one behind a placement_error goes with it; why a running one was not
+    replaced stays for as long as it runs."""
+    if locked.row.state is after.state is ActualLRPState.RUNNING:
+        return locked.failure_id
     settled = locked.row.placement_error is not None and after.placement_error is None
     explains = after.placement_error is not None or after.crash_reason is not None
     return locked.failure_id if explains and not settled else None

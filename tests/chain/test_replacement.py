@@ -198,10 +198,11 @@ async def test_nobody_notices(two_cells: Installation) -> None:
             serving = [row for row in await rows(two_cells) if row["state"] == "RUNNING" and row["routable"]]
             answers = []
             for row in serving:
+                url = f"http://{row['net_info']['instance_address']}:8080"
                 try:
-                    url = f"http://{row['net_info']['instance_address']}:8080"
-                    answers.append((await two_cells.request("GET", "/", url=url)).status)
-                except OSError:
+                    async with asyncio.timeout(1):
+                        answers.append((await two_cells.request("GET", "/", url=url)).status)
+                except (OSError, TimeoutError):
                     answers.append(0)
             if 200 not in answers:
                 missed.append(f"{len(serving)} serve: {answers}")
@@ -215,6 +216,25 @@ async def test_nobody_notices(two_cells: Installation) -> None:
     assert missed == []
     assert await said(two_cells) == ["three"]
     assert (await rows(two_cells))[0]["instance_guid"] != created[0]["instance_guid"]
+
+
+async def test_ready_before_the_old_one_stops(one_cell: Installation) -> None:
+    """A new instance that is healthy and never ready does not replace anything, and is no crash."""
+    await one_cell.request("PUT", WEB, web(instances=1))
+    unready = {"checks": HTTP["checks"], "readiness_checks": [{"tcp": {"port": 81}}]}
+    answer = await one_cell.request("PUT", WEB, web("two", 1, check_definition=unready), {"X-Budget-Ms": "4000"})
+    document = well_formed(answer)
+    assert (document["code"], document["subject"]["old"]) == ("bbs.never_routable", 1)
+    (row,) = await rows(one_cell)
+    assert (row["presence"], row["routable"]) == ("ORDINARY", True)
+    assert (row.get("crash_count", 0), row.get("revision", 0)) == (0, 0)
+    assert await said(one_cell) == ["one"]
+    assert containers(one_cell) == 1
+    ready = {"checks": HTTP["checks"], "readiness_checks": [{"tcp": {"port": 8080}}]}
+    good = await one_cell.request("PUT", WEB, web("three", 1, check_definition=ready))
+    assert good.status == 200, good.body
+    assert good.json["actual_lrps"][0]["routable"]
+    assert await said(one_cell) == ["three"]
 
 
 async def test_egress_rules_change_where_they_run(two_cells: Installation) -> None:

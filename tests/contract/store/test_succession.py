@@ -145,6 +145,29 @@ async def test_the_end_of_one_beside_is_no_crash(scene: Scene, how: str) -> None
     assert (row.instance_guid, row.state, row.crash_count) == (pair.new.instance_guid, UNCLAIMED, 0)
 
 
+async def test_one_beside_that_is_not_ready_is_not_routable(scene: Scene) -> None:
+    pair = await displaced(scene)
+    both = [reported(pair.old, routable=False)]
+    await scene.lifecycle.report(scene.call, report(sequence=8, instances=both))
+    old, new = await rows(scene)
+    assert (old.routable, old.state, old.presence, old.since) == (False, RUNNING, EVACUATING, pair.old.since)
+    assert new == pair.new
+    await scene.lifecycle.report(scene.call, report(sequence=9, instances=[reported(pair.old)]))
+    assert (await rows(scene))[0].routable
+
+
+async def test_why_it_was_not_replaced_stays_while_it_runs(scene: Scene) -> None:
+    pair = await displaced(scene)
+    await succession(scene).recall(scene.call, pair.old, pair.new.instance_guid, problem(scene.call, "why"))
+    for sequence, ready in ((8, False), (9, True)):
+        told = [reported(pair.old, routable=ready)]
+        await scene.lifecycle.report(scene.call, report(sequence=sequence, instances=told))
+        (row,) = await rows(scene)
+        assert row.routable is ready
+        assert row.failure is not None
+        assert row.failure["instance"] == "/v1/failures/why"
+
+
 async def test_both_rows_of_an_index_on_one_cell(scene: Scene) -> None:
     """A report finds each under its own name."""
     pair = await displaced(scene)

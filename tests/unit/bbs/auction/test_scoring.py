@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bbs.auction.auction import choose
 from bbs.auction.cell_view import Room
 from bbs.auction.scoring import load, score, used_fraction
 from tests.unit.bbs.auction.cells import cell, demand
@@ -15,7 +16,17 @@ def test_the_terms_are_named() -> None:
         "load": pytest.approx((0.5 + 0.5 + 0.1) / 3),
         "starting": 0.5,
         "same_process": 3_000.0,
+        "unasked_tags": 0.0,
     }
+
+
+def test_cells_with_optional_tags_are_kept_for_who_asks_for_them() -> None:
+    plain, special = cell("plain", memory_mb=200), cell("special", optional_placement_tags=frozenset({"ssd"}))
+    assert choose(demand(), [special, plain]).cell_id == "plain", "however full it gets"
+    assert choose(demand(placement_tags=frozenset({"ssd"})), [special, plain]).cell_id == "special"
+    assert choose(demand(memory_mb=300), [special, plain]).cell_id == "special", "better than none"
+    crowded = cell("crowded", instances={"web": 1})
+    assert choose(demand(), [special, crowded]).cell_id == "special", "spread counts more"
 
 
 @given(st.integers(0, 100), st.integers(0, 100))
