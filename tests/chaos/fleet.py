@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -273,6 +274,15 @@ class Fleet:
     def containers_on_host(self) -> dict[str, set[str]]:
         """Handles of the containers that each cell's machine really has, whether the cell answers or not."""
         return {cell_id: _handles(layout) for cell_id, layout in self.layouts.items()}
+
+    def witnesses(self, mark: str) -> Counter[str]:
+        """How often each word behind `mark` was written by a process of a container, on whichever cell."""
+        found: Counter[str] = Counter()
+        for layout in self.layouts.values():
+            for log in (layout.state_dir / "logs").glob("*.log*"):
+                words = (line.partition(f"{mark} ") for line in log.read_text(errors="replace").splitlines())
+                found.update(rest.split()[0] for _, seen, rest in words if seen)
+        return found
 
     def log_lines(self) -> list[tuple[str, dict[str, Any]]]:
         """What every BBS and cell has logged, with its name."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from attrs import frozen
@@ -10,6 +10,7 @@ from attrs import frozen
 from tests.chain.awaited import until
 from tests.chaos import audit
 from tests.chaos.fleet import Fleet
+from tests.chaos.load import WITNESS
 
 
 @frozen
@@ -18,6 +19,8 @@ class State:
 
     desired: Mapping[str, int]
     rows: tuple[Mapping[str, Any], ...]
+    tasks: tuple[Mapping[str, Any], ...]
+    """Those that are not over."""
     containers: Mapping[str, set[str]]
 
 
@@ -29,9 +32,13 @@ async def look(fleet: Fleet) -> State:
             "SELECT process_guid, index, presence, state, instance_guid, cell_id, placement_error, crash_reason"
             " FROM actual_lrps ORDER BY process_guid, index, presence"
         )
+        tasks = await connection.fetch(
+            "SELECT task_guid, state, cell_id, rejection_reason FROM tasks WHERE state IN ('PENDING', 'RUNNING')"
+        )
     return State(
         {record["process_guid"]: record["instances"] for record in desired},
         tuple(dict(row) for row in rows),
+        tuple(dict(row) for row in tasks),
         fleet.containers_on_host(),
     )
 
@@ -51,6 +58,7 @@ def unquiet(state: State, expected: Mapping[str, set[int]]) -> list[str]:
         if (row["state"], row["presence"]) != ("RUNNING", "ORDINARY"):
             why = row["placement_error"] or row["crash_reason"]
             wrong.append(f"{row['process_guid']}/{row['index']} is {row['state']} ({row['presence']}): {why}")
+    wrong += [f"task {row['task_guid']} is {row['state']}: {row['rejection_reason']}" for row in state.tasks]
     wrong += _containers(state)
     return wrong
 
@@ -75,6 +83,13 @@ async def quiet(fleet: Fleet, expected: Mapping[str, set[int]], limit_s: float) 
         await until("all is repaired", is_quiet, limit_s)
     except AssertionError:
         raise AssertionError(f"not repaired within {limit_s:g} s:\n" + "\n".join(wrong)) from None
+
+
+def run_twice_or_never(fleet: Fleet, begun: Set[str]) -> list[str]:
+    """Tasks whose process was there more than once, and those that were acknowledged and never there."""
+    witnesses = fleet.witnesses(WITNESS)
+    twice = [f"task {guid} was run {count} times" for guid, count in witnesses.items() if count > 1]
+    return twice + [f"task {guid} was acknowledged and never run" for guid in sorted(begun - set(witnesses))]
 
 
 async def violated(fleet: Fleet) -> list[str]:

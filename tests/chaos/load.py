@@ -17,7 +17,7 @@ import aiohttp
 from attrs import define, field
 
 from tests.chain.answers import Answer, well_formed
-from tests.chain.definitions import lrp
+from tests.chain.definitions import lrp, task
 from tests.chaos.fleet import Fleet
 
 CLIENTS = 3
@@ -28,6 +28,10 @@ PATIENCE_S = 60.0
 """How long a client asks again for one thing before it counts as unknown."""
 PAUSE_S = (0.05, 0.4)
 """Between two requests of a client, at random."""
+TASKS_SHARE = 0.35
+TASK_S_MAX = 0.5
+WITNESS = "witness"
+"""What the process of a task writes to its log first, with the task's name: it was there."""
 GONE = 0
 
 
@@ -41,6 +45,8 @@ class Client:
     answers: Counter[str]
     expected: dict[str, set[int]] = field(factory=dict, init=False)
     """LRP to the numbers of instances that may be desired now; more than one while an outcome is unknown."""
+    begun: set[str] = field(factory=set, init=False)
+    """Tasks of which it was told that they run or have run."""
     _asked: int = field(default=0, init=False)
 
     async def work(self, stopped: asyncio.Event) -> None:
@@ -50,6 +56,9 @@ class Client:
             await asyncio.sleep(self.random.uniform(*PAUSE_S))
 
     async def ask_for_something(self) -> None:
+        if self.random.random() < TASKS_SHARE:
+            await self._run_task()
+            return
         guid = f"{self.name}-{self.random.randrange(LRPS_EACH)}"
         now = self.expected.get(guid, {GONE})
         if now == {GONE}:
@@ -77,27 +86,37 @@ class Client:
         path = f"/v1/actual_lrps/{guid}/{self.random.randrange(now)}/restart"
         await self._ask(guid, now, "POST", path, None, 200)
 
+    async def _run_task(self) -> None:
+        """A new task each time; some are waited for to their end."""
+        guid = f"{self.name}-task-{self._asked}"
+        script = f"echo {WITNESS} {guid}; sleep {self.random.uniform(0, TASK_S_MAX):.2f}"
+        until = self.random.choice(("", "?until=completed"))
+        answer = await self._answer("POST", "/v1/tasks" + until, task(guid, script, memory_mb=16))
+        if answer is not None and answer.status == 201:
+            self.begun.add(guid)
+
     async def _ask(self, guid: str, becomes: int, method: str, path: str, body: Any, good: int) -> None:
         """Ask until it is done, or nobody can say."""
-        before = self.expected.get(guid, {GONE})
-        self.expected[guid] = before | {becomes}
+        self.expected[guid] = self.expected.get(guid, {GONE}) | {becomes}
+        answer = await self._answer(method, path, body)
+        gone = answer is not None and answer.status == 404 and becomes == GONE
+        if gone or (answer is not None and answer.status == good):
+            self.expected[guid] = {becomes}
+
+    async def _answer(self, method: str, path: str, body: Any) -> Answer | None:
+        """The answer that stays, asked for with one key; None when there was none in time."""
         self._asked += 1
         key = f"{self.name}-{self._asked}"
         try:
             async with asyncio.timeout(PATIENCE_S):
                 while True:
                     answer = await self._once(method, path, body, key)
-                    if answer is not None and answer.status == good:
-                        self.expected[guid] = {becomes}
-                        return
-                    if answer is not None and answer.status == 404 and becomes == GONE:
-                        self.expected[guid] = {GONE}
-                        return
                     if answer is not None and _is_final(answer):
-                        return
+                        return answer
                     await asyncio.sleep(self.random.uniform(*PAUSE_S))
         except TimeoutError:
             self.answers["no answer in time"] += 1
+            return None
 
     async def _once(self, method: str, path: str, body: Any, key: str) -> Answer | None:
         member = self.random.choice([*self.fleet.bbses])
@@ -149,3 +168,7 @@ class Load:
     def expected(self) -> dict[str, set[int]]:
         """What may be desired now, of all clients."""
         return {guid: numbers for client in self.clients for guid, numbers in client.expected.items()}
+
+    def begun(self) -> set[str]:
+        """Tasks of which a client was told that they run or have run."""
+        return {guid for client in self.clients for guid in client.begun}

@@ -44,6 +44,7 @@ async def endure(fleet: Fleet, fault: Fault, seed: int) -> Trial:
     await invariants.quiet(fleet, load.expected(), fleet.timing.presence_ttl_s * 2 + REPAIR_S)
     repaired_s = time.monotonic() - ended_s
     violated = [told for told in await invariants.violated(fleet) if told not in before]
+    violated += invariants.run_twice_or_never(fleet, load.begun())
     await _delete_all(fleet, load)
     return Trial(fault, tuple(scene.measured), tuple(violated), repaired_s, load.answers)
 
