@@ -33,6 +33,7 @@ from diego_py.models.desired_lrp import DesiredLRPDefinition, DesiredLRPUpdate
 from diego_py.models.identifiers import CellId, InstanceGuid
 from diego_py.models.task import Task
 from diego_py.models.work import CellReport, ClaimRequest
+from diego_py.models.workload import ModificationTag
 from diego_py.service.clock import Clock
 
 T = TypeVar("T")
@@ -99,12 +100,21 @@ class Lifecycle:
 
         return await self.store.run(call, "update_lrp", work)
 
-    async def undesire(self, call: Call, process_guid: str, key: IdempotencyKey | None = None) -> Removed:
-        """Remove an LRP and the rows that no cell has. Raises DesiredLRPNotFound and what keys raise."""
+    async def undesire(
+        self,
+        call: Call,
+        process_guid: str,
+        key: IdempotencyKey | None = None,
+        only: ModificationTag | None = None,
+    ) -> Removed:
+        """Remove an LRP, or just this revision of it, and the rows that no cell has.
+
+        Raises DesiredLRPNotFound, PreconditionFailed if it is another revision, and what keys raise.
+        """
 
         async def work(tx: Transaction) -> Removed:
             await self.keep(call, tx, key)
-            return await desires.undesire(tx, process_guid)
+            return await desires.undesire(tx, process_guid, only)
 
         return await self.store.run(call, "undesire_lrp", work)
 

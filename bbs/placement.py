@@ -27,12 +27,14 @@ from diego_py.call import Call
 from diego_py.chain import Problem
 from diego_py.errors import (
     DeleteFailed,
+    DesiredLRPNotFound,
     DesireFailed,
     DiegoError,
     NoCellFits,
     NoCells,
     Outcome,
     PlacementFailed,
+    PreconditionFailed,
     RepairFailed,
     RestartFailed,
     StopFailed,
@@ -303,10 +305,19 @@ class Placement:
         return document
 
     async def _rolled_back(self, call: Call, desired: DesiredLRP, told: Told) -> DiegoError:
-        """Undo everything of a new LRP, and keep only the story."""
+        """Undo everything of a new LRP, and keep only the story.
+
+        What somebody else has changed since, or made anew, is no longer ours to undo: then it stays desired.
+        """
         guid: ProcessGuid = desired.definition.process_guid
         call = call.with_budget(ROLLBACK_BUDGET_MS)
-        leftovers = await self.removal.delete(call, guid)
+        leftovers: Sequence[InstanceOutcome] = ()
+        try:
+            leftovers = await self.removal.delete(call, guid, desired.modification_tag)
+        except PreconditionFailed:
+            return await self._stored(call, told)
+        except DesiredLRPNotFound:
+            pass  # somebody else has deleted it
         outcome = Outcome.PARTIAL if any(left.error for left in leftovers) else Outcome.ROLLED_BACK
         for failure in told.failures:
             document = evolve(self.numbered(failure.document), outcome=str(outcome))

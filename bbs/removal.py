@@ -15,6 +15,7 @@ from diego_py.call import Call
 from diego_py.errors import DesiredLRPNotFound, DiegoError, HopUnreachable, Outcome
 from diego_py.models.actual_lrp import ActualLRP, Presence
 from diego_py.models.identifiers import ProcessGuid
+from diego_py.models.workload import ModificationTag
 
 MOVES_MAX = 3
 """How often a delete looks for rows that moved on while it stopped them: crashed, or offered to another cell."""
@@ -28,14 +29,16 @@ class Removal:
     lifecycle: Lifecycle
     pool: CellPool
 
-    async def delete(self, call: Call, process_guid: ProcessGuid) -> list[InstanceOutcome]:
-        """Remove a desired LRP and all its instances.
+    async def delete(
+        self, call: Call, process_guid: ProcessGuid, only: ModificationTag | None = None
+    ) -> list[InstanceOutcome]:
+        """Remove a desired LRP and all its instances; with `only`, if it is still that revision.
 
         Also finishes a delete that was cut short: then the desired row is gone and instances are still there. Raises
-        DesiredLRPNotFound when there is neither.
+        DesiredLRPNotFound when there is neither, PreconditionFailed when it is another revision.
         """
         try:
-            rows: Sequence[ActualLRP] = (await self.lifecycle.undesire(call, process_guid, None)).actuals
+            rows: Sequence[ActualLRP] = (await self.lifecycle.undesire(call, process_guid, None, only)).actuals
         except DesiredLRPNotFound:
             rows = await self._undesired(call, process_guid)
             if not rows:

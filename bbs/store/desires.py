@@ -147,8 +147,15 @@ async def _updated(tx: Transaction, definition: DesiredLRPDefinition, revision: 
     return after
 
 
-async def undesire(tx: Transaction, process_guid: str) -> Removed:
-    """Remove it, and the rows that no cell has: a claim of such a row comes too late. Raises DesiredLRPNotFound."""
+async def undesire(tx: Transaction, process_guid: str, only: ModificationTag | None = None) -> Removed:
+    """Remove it, and the rows that no cell has: a claim of such a row comes too late. Raises DesiredLRPNotFound.
+
+    With `only`, just that revision of it: another one is somebody else's wish. Raises PreconditionFailed.
+    """
+    if only is not None:
+        present = await tx.desired_lrps.get(process_guid, for_update=True)
+        if present is not None and present.modification_tag != only:
+            raise PreconditionFailed(f"desired LRP {process_guid} is now {etag(present.modification_tag)}")
     desired = await tx.desired_lrps.delete(process_guid)
     if desired is None:
         raise DesiredLRPNotFound(f"no desired LRP {process_guid}")

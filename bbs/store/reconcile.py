@@ -63,7 +63,8 @@ def compare(report: CellReport, known: Sequence[ActualLRP], now: datetime) -> Di
     stop: list[InstanceGuid] = []
     for instance in report.instances:
         row = by_guid.get(instance.instance_guid)
-        if row is None or not _is_of(row, instance, cell_id):
+        ends = instance.state is InstanceState.STOPPING  # asked for again: an end that failed half-way is finished so
+        if row is None or ends or not _is_of(row, instance, cell_id):
             stop.append(instance.instance_guid)
         elif _has_started(row, instance):
             started.append(instance)

@@ -79,7 +79,7 @@ class HopServer:
         app = web.Application(middlewares=[self.middleware], client_max_size=self.body_bytes_max)
         app[HOP_SERVER] = self
         for route in routes:
-            app.router.add_route(route.method, route.path, self._serve(route))
+            app.router.add_route(route.method, route.path, self.serve(route))
         return app
 
     @web.middleware
@@ -115,7 +115,9 @@ class HopServer:
         self._record("read_request", request, call, failure.status, failure, began_s)
         return document(failure, call)
 
-    def _serve(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    def serve(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """What answers the requests of one route; it never raises."""
+
         async def serve(request: web.Request) -> web.StreamResponse:
             call = headers.call_from(request.headers, self.clock, self.default_budget_ms)
             return await self._answer(route, request, call)

@@ -116,6 +116,18 @@ async def test_undesire_leaves_what_a_cell_has_and_deletes_the_rest(scene: Scene
         await scene.lifecycle.undesire(scene.call, "app")
 
 
+async def test_undesire_of_one_revision_leaves_every_other(scene: Scene) -> None:
+    """Who undoes his own wish must not undo what somebody else has asked for since."""
+    before = (await scene.lifecycle.desire(scene.call, definition())).desired
+    after = (await scene.lifecycle.update(scene.call, "app", DesiredLRPUpdate(instances=2))).desired
+    with pytest.raises(PreconditionFailed):
+        await scene.lifecycle.undesire(scene.call, "app", only=before.modification_tag)
+    assert len(await scene.store.read(scene.call, "list", lambda tx: tx.actual_lrps.list_of("app"))) == 2
+    await scene.lifecycle.undesire(scene.call, "app", only=after.modification_tag)
+    with pytest.raises(DesiredLRPNotFound):
+        await scene.lifecycle.undesire(scene.call, "app", only=after.modification_tag)
+
+
 async def test_add_missing_fills_only_the_holes(scene: Scene) -> None:
     rows = await scene.unclaimed(instances=3)
     await scene.lifecycle.remove(scene.call, "app", 1, None)

@@ -100,6 +100,17 @@ async def test_what_is_on_its_way_is_left_alone(scene: Scene, state: InstanceSta
     assert await scene.row() == row
 
 
+async def test_an_end_that_is_not_over_is_asked_for_again(scene: Scene) -> None:
+    """A stop may have failed half-way: nobody else would ever finish it, and the row would stay RUNNING."""
+    running = await scene.running()
+    outcome = await scene.lifecycle.report(scene.call, report(instances=[reported(running, InstanceState.STOPPING)]))
+    assert outcome.stop == (running.instance_guid,)
+    assert await scene.row() == running
+    await scene.age(6)
+    gone = await scene.lifecycle.report(scene.call, report(sequence=2))
+    assert [row.state for row in gone.vanished] == [UNCLAIMED]
+
+
 async def test_what_has_no_row_is_stopped(scene: Scene) -> None:
     (row,) = await scene.unclaimed()
     offered = await scene.lifecycle.offer(scene.call, row)

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from attrs import define, field
 
-from diego_py.errors import CallerError
+from bbs.store.postgres_errors import RETRY_AFTER_S
+from diego_py.errors import CallerError, DatabaseUnavailable
 from diego_py.service.clock import Clock
 from tests.simulation.memory_store.locks import Holder, Locks
 
@@ -49,6 +50,8 @@ class MemoryTransactionCore:
     """The state that a snapshot reads."""
     holds_locks: bool = True
     """A statement outside of any transaction keeps no lock beyond its own end."""
+    epoch: int | None = field(default=None, init=False)
+    """As leader of which epoch it acts; only a witness looks at it."""
     began_at: datetime = field(init=False)
     changes: dict[str, Rows] = field(factory=dict, init=False)
     failed: bool = field(default=False, init=False)
@@ -65,6 +68,8 @@ class MemoryTransactionCore:
     async def statement(self, *texts: str | None) -> None:
         """Begin a statement. Raises CallerError for text that no column can hold."""
         await self.pause()
+        if self.over:
+            raise DatabaseUnavailable(f"{self.op}: the connection to Postgres was lost", retry_after_s=RETRY_AFTER_S)
         for text in texts:
             if text is not None and not _storable(text):
                 raise CallerError("a value in the request cannot be stored or looked for")

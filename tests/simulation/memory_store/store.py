@@ -164,7 +164,7 @@ class MemoryStore:
                             if isinstance(error, DatabaseUnavailable | DatabaseConflict) and error.frame is None:
                                 raise
                             refusal = error
-                        if refusal is None:
+                        if refusal is None and core.holds_locks:
                             if core.failed:
                                 raise InternalError(f"{core.op}: an error was swallowed inside the transaction")
                             await self.travel()

@@ -1,0 +1,84 @@
+"""A host: its containers and its disk, which outlive the cell process, and a runtime that fails as the seed says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from attrs import define, field
+
+from cells.garden.spec import ContainerSpec
+from diego_py.call import Call
+from diego_py.errors import DestroyFailed, DiegoError, GardenFailed, RuntimeFailed, SandboxFailed
+from tests.fakes.garden import FakeGarden
+from tests.simulation.faults import Faults
+
+ERRORS: dict[str, type[DiegoError]] = {
+    "create": SandboxFailed,
+    "run": RuntimeFailed,
+    "stop": RuntimeFailed,
+    "destroy": DestroyFailed,
+}
+
+
+@define
+class SimulatedGarden(FakeGarden):
+    """The fake garden, with time and faults. `happened` is told what became true on the host."""
+
+    chance: Faults = field(kw_only=True)
+    happened: Callable[[str, str, str], None] = field(kw_only=True)
+
+    def specs(self) -> dict[str, ContainerSpec]:
+        """Every container of the host."""
+        return {handle: box.spec for handle, box in self._boxes.items()}
+
+    def running(self) -> list[str]:
+        """The containers whose user process runs."""
+        return [handle for handle, box in self._boxes.items() if box.container.state == "running"]
+
+    async def create(self, call: Call, spec: ContainerSpec) -> object:  # type: ignore[override]
+        container = await super().create(call, spec)
+        self.happened(self.cell_id, "create", spec.handle)
+        return container
+
+    async def run(self, call: Call, handle: str) -> None:
+        await super().run(call, handle)
+        self.happened(self.cell_id, "run", handle)
+        self._fail_after(call, "run_after", RuntimeFailed)
+
+    async def destroy(self, call: Call, handle: str) -> None:
+        await super().destroy(call, handle)
+        self.happened(self.cell_id, "destroy", handle)
+        self._fail_after(call, "destroy_after", DestroyFailed)
+
+    async def _scripted(self, op: str, handle: str) -> None:
+        await self.clock.sleep(self.chance.random.random() * 0.05)
+        if self.chance.strikes(op):
+            raise ERRORS[op](f"{op} {handle}: the runtime said no")
+
+    def _fail_after(self, call: Call, name: str, error: type[DiegoError]) -> None:
+        if self.chance.strikes(name):
+            with call.hop("garden", self.cell_id, name, GardenFailed):
+                raise error("it was done, and the runtime said no")
+
+
+@define
+class MemoryDisk:
+    """What `cells.rep.disk.Disk` promises."""
+
+    files: dict[str, bytes] = field(factory=dict)
+
+    def names(self) -> Sequence[str]:
+        return list(self.files)
+
+    def read(self, name: str) -> bytes | None:
+        return self.files.get(name)
+
+    def write(self, name: str, content: bytes) -> None:
+        self.files.pop(name, None)
+        self.files[name] = content
+
+    def rename(self, name: str, other: str) -> None:
+        self.files[other] = self.files.pop(name)
+
+    def remove(self, name: str) -> None:
+        self.files.pop(name, None)

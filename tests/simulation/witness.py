@@ -1,0 +1,167 @@
+"""Sees every commit and everything that happens on hosts, and knows what must never be (reliability: I1 to I22)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final
+
+from attrs import define, evolve, field
+
+from diego_py.models.actual_lrp import ActualLRP, ActualLRPState
+from tests.contract.store.test_transitions import MOVES
+from tests.simulation.garden import SimulatedGarden
+from tests.simulation.loop import SimulatedLoop
+from tests.simulation.memory_store.engine import Change, MemoryDatabase, MemoryTransactionCore
+from tests.simulation.memory_store.small_tables import LEADER
+
+DEFECTS: Final = ("defect", "loop_defect", "owned_task_defect")
+"""Log events that mean a mistake of ours, whatever the world does."""
+MEBIBYTE: Final = 1024 * 1024
+
+
+class InvariantBroken(AssertionError):
+    """What must never be, was."""
+
+
+@define
+class Witness:
+    """Checks each change as it happens. The first thing that is wrong ends the run."""
+
+    loop: SimulatedLoop
+    database: MemoryDatabase
+    hosts: dict[str, SimulatedGarden] = field(factory=dict)
+    memory_mb: dict[str, int] = field(factory=dict)
+    broken: asyncio.Future[None] = field(init=False)
+    story: list[str] | None = None
+    """Everything that happened, if somebody wants to read it."""
+    claims: set[tuple[str, str]] = field(factory=set, init=False)
+    """Instance and cell of every claim that was ever committed."""
+    ran: set[str] = field(factory=set, init=False)
+    """Instances that were RUNNING in the database at some time."""
+    _key_of: dict[str, tuple[str, int]] = field(factory=dict, init=False)
+    _cell_of: dict[str, str] = field(factory=dict, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.broken = self.loop.create_future()
+        self.database.witness = self.committed
+
+    def fail(self, what: str) -> None:
+        """Something is wrong."""
+        self.tell(f"BROKEN {what}")
+        if not self.broken.done():
+            self.broken.set_exception(InvariantBroken(what))
+
+    def tell(self, event: str) -> None:
+        """Make an event part of the trace, and of the story."""
+        self.loop.note(event)
+        if self.story is not None:
+            self.story.append(f"{self.loop.time() - 1_000:9.4f} {event}")
+
+    def committed(self, transaction: MemoryTransactionCore, changes: list[Change]) -> None:
+        """A transaction became everybody's."""
+        epoch = transaction.epoch
+        present = self.database.tables["leader"][LEADER].epoch
+        if epoch is not None and epoch != present:
+            self.fail(f"I8: {transaction.op} took effect for epoch {epoch}, and {present} leads")
+        for table, key, before, after in changes:
+            if table == "actual_lrps":
+                self._row_changed(transaction, key, before and before.lrp, after and after.lrp)
+            elif table == "desired_lrps":
+                self.tell(f"commit {transaction.op} desired {key} {after and after.definition.instances}")
+            elif table == "leader" and before is not None and before.epoch != after.epoch:
+                self.tell(f"commit {transaction.op} leader {after.owner} epoch {after.epoch}")
+
+    def _row_changed(
+        self, transaction: MemoryTransactionCore, key: Any, before: ActualLRP | None, after: ActualLRP | None
+    ) -> None:
+        name = f"{key[0]}/{key[1]}"
+        if after is None:
+            gone = before and f"{before.state} {before.instance_guid}"
+            self.tell(f"commit {transaction.op} {name} removed {gone}")
+            return
+        self.tell(f"commit {transaction.op} {name} {after.state} {after.instance_guid} on {after.cell_id}")
+        if before is None:
+            if after.state is not ActualLRPState.UNCLAIMED:
+                self.fail(f"I3: {name} began as {after.state}")
+        elif before.modification_tag.epoch == after.modification_tag.epoch:
+            self._moved(name, before, after)
+        self._guid_used(name, key, after)
+
+    def _moved(self, name: str, before: ActualLRP, after: ActualLRP) -> None:
+        if before.modification_tag == after.modification_tag:
+            if evolve(after, failure=None) != evolve(before, failure=None):
+                self.fail(f"I4: {name} changed without a new revision")
+            return
+        marked = before.state is after.state and before.stop_asked_at != after.stop_asked_at
+        if (before.state, after.state) not in MOVES and not marked:
+            self.fail(f"I3: {name} went from {before.state} to {after.state}")
+        if not before.modification_tag.succeeded_by(after.modification_tag):
+            self.fail(f"I4: revision of {name} did not rise")
+        if after.crash_count - before.crash_count not in (0, 1, 1 - before.crash_count, -before.crash_count):
+            self.fail(f"I12: crashes of {name} went from {before.crash_count} to {after.crash_count}")
+
+    def _guid_used(self, name: str, key: Any, after: ActualLRP) -> None:
+        guid = after.instance_guid
+        if guid is None:
+            return
+        if self._key_of.setdefault(guid, (key[0], key[1])) != (key[0], key[1]):
+            self.fail(f"I10: {guid} names {name} and {self._key_of[guid]}")
+        if after.cell_id is not None:
+            self.claims.add((guid, after.cell_id))
+            if self._cell_of.setdefault(guid, after.cell_id) != after.cell_id:
+                self.fail(f"I10: {guid} was on {self._cell_of[guid]} and is on {after.cell_id}")
+        if after.state is ActualLRPState.RUNNING:
+            self.ran.add(guid)
+
+    def happened(self, cell_id: str, what: str, handle: str) -> None:
+        """Something happened on a host."""
+        self.tell(f"host {cell_id} {what} {handle}")
+        if what == "run" and (handle, cell_id) not in self.claims:
+            self.fail(f"R4: {handle} runs on {cell_id}, which never had a claim of it")
+        if what == "create":
+            specs = self.hosts[cell_id].specs().values()
+            taken_mb = sum(spec.limits.memory_bytes or 0 for spec in specs) / MEBIBYTE
+            if taken_mb > self.memory_mb[cell_id]:
+                self.fail(f"I9: {cell_id} has {self.memory_mb[cell_id]} MB and gave {taken_mb:.0f}")
+            elsewhere = [cell for cell, host in self.hosts.items() if cell != cell_id and handle in host.specs()]
+            if elsewhere:
+                self.fail(f"I10: container {handle} on {cell_id} and {elsewhere}")
+
+    def containers_of(self, process_guid: str) -> list[str]:
+        """Containers of an LRP in which a user process runs, on any host."""
+        return [
+            handle
+            for host in self.hosts.values()
+            for handle in host.running()
+            if self._key_of.get(handle, ("", 0))[0] == process_guid
+        ]
+
+
+@define
+class SimulatedLog:
+    """As much of a structlog logger as the product uses; what tells of a defect ends the run."""
+
+    name: str
+    witness: Witness
+
+    def info(self, event: str, **fields: Any) -> None:
+        if self.witness.story is not None:
+            self._tell(event, fields)
+
+    def warning(self, event: str, **fields: Any) -> None:
+        if self.witness.story is not None:
+            self._tell(event, fields)
+
+    def error(self, event: str, **fields: Any) -> None:
+        self._tell(event, fields)
+        if event in DEFECTS:
+            self.witness.fail(f"{self.name}: {event} {_plain(fields)}")
+
+    def _tell(self, event: str, fields: Mapping[str, Any]) -> None:
+        if self.witness.story is not None:
+            self.witness.story.append(f"{self.witness.loop.time() - 1_000:9.4f}   {self.name} {event} {_plain(fields)}")
+
+
+def _plain(fields: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={value!r}" for name, value in fields.items() if name not in ("request_id", "trace_id"))

@@ -1,0 +1,186 @@
+"""What clients ask for, and what they were told: a history to be checked against what is true in the end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from attrs import define, evolve, field
+
+from diego_py import wire
+from diego_py.call import Call, Hop
+from diego_py.errors import DiegoError
+from diego_py.http import headers
+from diego_py.http.client import Peer
+from diego_py.models.actions import Action, RunAction
+from diego_py.models.desired_lrp import DesiredLRPDefinition, DesiredLRPUpdate
+from diego_py.models.identifiers import Domain, ProcessGuid
+from tests.simulation.clock import SimulatedClock
+from tests.simulation.network import CLIENT, SimulatedHopClient
+from tests.simulation.processes import World
+
+DOMAIN = Domain("apps")
+GUIDS = ("app-a", "app-b", "app-c")
+BUDGETS_MS = (1_500.0, 5_000.0, 20_000.0)
+ACTION = Action(run=RunAction(path="/bin/sh", args=("-c", "sleep 1000"), user="root"))
+UNSURE = "unsure"
+
+
+def definition(guid: str, instances: int, memory_mb: int) -> DesiredLRPDefinition:
+    return DesiredLRPDefinition(
+        process_guid=ProcessGuid(guid),
+        domain=DOMAIN,
+        rootfs="preloaded:base",
+        instances=instances,
+        action=ACTION,
+        memory_mb=memory_mb,
+        disk_mb=64,
+        start_timeout_ms=3_000,
+    )
+
+
+@define(eq=False)
+class Request:
+    """One wish of a client, and how it went."""
+
+    op: str
+    guid: str
+    method: str
+    path: str
+    body: bytes
+    key: str | None = None
+    instances: int = 0
+    invoked_s: float = 0.0
+    ended_s: float = float("inf")
+    status: int = 0
+    """Of the last answer; 0 as long as there is none."""
+    certain: bool = False
+    """Whether the answer says what is true; else the request may still be worked on."""
+    answers: list[tuple[int, bytes]] = field(factory=list)
+    """Of every answer under the same key that came from the request itself."""
+
+    @property
+    def done(self) -> bool:
+        return 200 <= self.status < 300
+
+
+def draw(world: World, number: int) -> Request:
+    """Some request about some LRP."""
+    random = world.random
+    guid = random.choice(GUIDS[: world.guids])
+    op = random.choices(("desire", "scale", "restart", "stop", "delete"), (5, 3, 1, 1, 2))[0]
+    lrp, instance = f"/v1/desired_lrps/{guid}", f"/v1/actual_lrps/{guid}/{random.randrange(2)}"
+    key = f"key-{number}" if random.random() < 0.8 else None
+    instances = random.randint(0, 3)
+    match op:
+        case "desire":
+            policy = random.choice(("keep", "rollback"))
+            body = wire.encode_revealed(definition(guid, max(1, instances), random.choice((64, 128, 300))))
+            return Request(op, guid, "POST", f"/v1/desired_lrps?on_failure={policy}", body, key, max(1, instances))
+        case "scale":
+            body = wire.encode_revealed(DesiredLRPUpdate(instances=instances))
+            return Request(op, guid, "PATCH", lrp, body, key, instances)
+        case "restart":
+            return Request(op, guid, "POST", f"{instance}/restart", b"{}")
+        case "stop":
+            return Request(op, guid, "DELETE", instance, b"{}")
+        case _:
+            return Request(op, guid, "DELETE", lrp, b"{}")
+
+
+def world_has(world: World, *names: str) -> bool:
+    """Whether messages of such a kind are about: what was refused once may then come again, and be done."""
+    return any(name in world.faults.rates for name in names)
+
+
+@define
+class Clients:
+    """Send requests to any BBS, and again with the same key when they cannot know what became of them."""
+
+    world: World
+    bbs_urls: tuple[str, ...]
+    history: list[Request] = field(factory=list, init=False)
+
+    async def send(self, request: Request) -> None:
+        """Until an answer says what is true, or three times."""
+        world = self.world
+        self.history.append(request)
+        request.invoked_s = world.loop.time()
+        tries = 3 if request.key is not None else 1
+        for _ in range(tries):
+            await self.ask(request)
+            if request.certain:
+                break
+            await SimulatedClock(world.loop).sleep(world.random.random() * 2)
+        request.ended_s = world.loop.time()
+        self.world.witness.tell(f"client {request.op} {request.guid} {request.status} certain={request.certain}")
+        self._check(request)
+
+    async def ask(self, request: Request) -> None:
+        """Once."""
+        world = self.world
+        clock = SimulatedClock(world.loop)
+        here = Hop("client", "client", request.op, clock.monotonic(), clock.now())
+        call = evolve(Call.begin(clock, world.random.choice(BUDGETS_MS)), here=here)
+        url = world.random.choice(self.bbs_urls)
+        extra = {headers.IDEMPOTENCY_KEY: request.key} if request.key else {}
+        http = SimulatedHopClient(world.network, CLIENT)
+        try:
+            answer = await http.request(
+                call, Peer("bbs", url, url), request.method, request.path, request.body, request.op, extra
+            )
+        except DiegoError as error:
+            self._refused(request, error)
+            return
+        request.status, request.certain = answer.status, True
+        request.answers.append((answer.status, answer.body))
+
+    def _refused(self, request: Request, error: DiegoError) -> None:
+        root = error.root
+        self.world.witness.tell(f"client {request.op} {request.guid}: {root.code} ({error.outcome}) {root.message}")
+        if root.code == "internal":
+            self.world.witness.fail(f"{request.op} {request.guid}: {root.message}")
+        request.status = error.problem["status"] if error.problem else root.status
+        known = error.problem is not None and root.code not in ("budget_spent", "idempotency_in_flight")
+        lost = any(link.code in ("connection_lost", "hop_unreachable", "budget_spent") for link in error.links())
+        unsure = any(str(link.outcome) in ("unknown", "partial") for link in error.links())
+        stray = world_has(self.world, "late", "duplicated") and request.key is not None
+        request.certain = known and not lost and not unsure and not stray
+
+    def _check(self, request: Request) -> None:
+        """What an answer promised, now that the client has it."""
+        if not request.done:
+            return
+        witness = self.world.witness
+        if request.op in ("desire", "scale"):
+            for row in msgspec.json.decode(request.answers[-1][1])["actual_lrps"]:
+                if row["instance_guid"] not in witness.ran:
+                    witness.fail(f"I5: {request.op} {request.guid} was answered, and {row} never ran")
+        if request.op == "delete" and not self._others(request):
+            left = witness.containers_of(request.guid)
+            if left:
+                witness.fail(f"delete {request.guid} was answered, and {left} still run")
+
+    def _others(self, request: Request) -> list[Request]:
+        """Requests about the same LRP that may have had an effect since this one was sent."""
+        return [
+            other
+            for other in self.history
+            if other is not request
+            and other.guid == request.guid
+            and (other.ended_s > request.invoked_s or not other.certain)
+        ]
+
+    def check_in_the_end(self, desired: dict[str, Any]) -> None:
+        """Nothing that was acknowledged is lost, unless somebody asked for that later."""
+        for request in self.history:
+            others = [other for other in self._others(request) if not (other.certain and 400 <= other.status < 500)]
+            if not request.done or any(other.op in ("desire", "scale", "delete") for other in others):
+                continue
+            stored = desired.get(request.guid)
+            if request.op in ("desire", "scale") and (
+                stored is None or stored.definition.instances != request.instances
+            ):
+                self.world.witness.fail(f"I5: {request.op} {request.guid} was acknowledged and is lost: {stored}")
+            if request.op == "delete" and stored is not None:
+                self.world.witness.fail(f"I5: delete {request.guid} was acknowledged and it is desired")
