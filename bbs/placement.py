@@ -315,7 +315,7 @@ class Placement:
         try:
             leftovers = await self.removal.delete(call, guid, desired.modification_tag)
         except PreconditionFailed:
-            return await self._stored(call, told)
+            return await self.stored(call, told)
         except DesiredLRPNotFound:
             pass  # somebody else has deleted it
         outcome = Outcome.PARTIAL if any(left.error for left in leftovers) else Outcome.ROLLED_BACK
