@@ -10,6 +10,7 @@ from typing import Any
 from attrs import define, field
 
 from bbs import app as bbs_app
+from bbs.callback_client import Delivery
 from bbs.config import BbsConfig
 from bbs.store.connections import DatabaseSettings
 from cells import app as cells_app
@@ -36,6 +37,13 @@ class NoMetrics:
 
     def observe(self, *_: object) -> None:
         """Not counted."""
+
+
+class NoCallbacks:
+    """No task asks for one."""
+
+    async def post(self, url: str, body: bytes) -> Delivery:
+        raise AssertionError(f"nobody asked for a callback to {url}")
 
 
 @define
@@ -133,6 +141,7 @@ class BbsHost(Host):
         outside = bbs_app.Outside(
             store=store,
             http=SimulatedHopClient(world.network, self.url),
+            callbacks=NoCallbacks(),
             clock=clock,
             log=log,
             random=world.random,
@@ -156,6 +165,7 @@ class CellHost(Host):
     garden: SimulatedGarden = field(init=False)
     state: MemoryDisk = field(factory=MemoryDisk, init=False)
     ended: MemoryDisk = field(factory=MemoryDisk, init=False)
+    task_ends: MemoryDisk = field(factory=MemoryDisk, init=False)
 
     def __attrs_post_init__(self) -> None:
         Host.__attrs_post_init__(self)
@@ -191,6 +201,7 @@ class CellHost(Host):
             new_guid=world.new_guid,
             state=self.state,
             ended=self.ended,
+            task_ends=self.task_ends,
             listen=lambda api, lease: self.listener(server, api.routes()),
         )
         return cells_app.wire(config, outside, self.defect()).parts

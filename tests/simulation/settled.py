@@ -7,7 +7,7 @@ from datetime import datetime
 
 from attrs import frozen
 
-from diego_py.models.actual_lrp import ActualLRP, ActualLRPState
+from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, Presence
 
 
 @frozen
@@ -17,7 +17,7 @@ class Picture:
     now: datetime
     desired: Mapping[str, int]
     """Instances by process_guid."""
-    rows: Mapping[tuple[str, int], ActualLRP]
+    rows: Mapping[tuple[str, int, str], ActualLRP]
     containers: frozenset[tuple[str, str]]
     """Cell and handle of every container there is."""
     running: frozenset[tuple[str, str]]
@@ -30,7 +30,7 @@ class Picture:
                 return f"row {key[0]}/{key[1]} {why}"
         for guid, instances in self.desired.items():
             for index in range(instances):
-                if (guid, index) not in self.rows:
+                if (guid, index, Presence.ORDINARY.value) not in self.rows:
                     return f"row {guid}/{index} is missing"
         placed = {(row.cell_id, row.instance_guid) for row in self.rows.values() if row.state is ActualLRPState.RUNNING}
         if self.containers - placed:
@@ -39,10 +39,12 @@ class Picture:
             return f"rows without a container: {sorted(placed - self.running, key=repr)}"
         return ""
 
-    def _stuck(self, key: tuple[str, int], row: ActualLRP) -> str:
+    def _stuck(self, key: tuple[str, int, str], row: ActualLRP) -> str:
         """Why a row cannot stay as it is: each that does not run says why not and when it is tried again."""
         if key[1] >= self.desired.get(key[0], 0):
             return "is not desired"
+        if row.presence is not Presence.ORDINARY:
+            return f"is {row.presence} still"
         if row.state is ActualLRPState.RUNNING:
             return ""
         if row.state is ActualLRPState.CLAIMED:

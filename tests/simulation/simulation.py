@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -140,7 +141,7 @@ class Simulation:
         return Picture(
             now=self.world.database.clock.now(),
             desired={guid: lrp.definition.instances for guid, lrp in tables["desired_lrps"].items()},
-            rows={key[:2]: row.lrp for key, row in tables["actual_lrps"].items()},
+            rows={key: row.lrp for key, row in tables["actual_lrps"].items()},
             containers=frozenset((cell.name, handle) for cell in self.cells for handle in cell.garden.specs()),
             running=frozenset((cell.name, handle) for cell in self.cells for handle in cell.garden.running()),
         )
@@ -180,7 +181,11 @@ def _failpoints(faults: Faults) -> Iterator[None]:
         await apply(repairs, *arguments)
 
     with ExitStack() as patches:
-        patches.enter_context(patch("bbs.lifecycle.run_fenced", told))
+        for module in [
+            module for name, module in sys.modules.items() if name.startswith("bbs.") and module is not fence
+        ]:
+            if getattr(module, "run_fenced", None) is real:
+                patches.enter_context(patch.object(module, "run_fenced", told))
         patches.enter_context(patch.object(Repairs, "apply", apply_late))
         yield
 

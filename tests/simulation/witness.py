@@ -64,9 +64,15 @@ class Witness:
         present = self.database.tables["leader"][LEADER].epoch
         if epoch is not None and epoch != present:
             self.fail(f"I8: {transaction.op} took effect for epoch {epoch}, and {present} leads")
+        rows = {
+            before.lrp.modification_tag.epoch: before.lrp
+            for table, _, before, _ in changes
+            if table == "actual_lrps" and before is not None
+        }
         for table, key, before, after in changes:
             if table == "actual_lrps":
-                self._row_changed(transaction, key, before and before.lrp, after and after.lrp)
+                was = before.lrp if after is None else rows.get(after.lrp.modification_tag.epoch)
+                self._row_changed(transaction, key, was, after and after.lrp)
             elif table == "desired_lrps":
                 self.tell(f"commit {transaction.op} desired {key} {after and after.definition.instances}")
             elif table == "leader" and before is not None and before.epoch != after.epoch:
@@ -84,7 +90,7 @@ class Witness:
         if before is None:
             if after.state is not ActualLRPState.UNCLAIMED:
                 self.fail(f"I3: {name} began as {after.state}")
-        elif before.modification_tag.epoch == after.modification_tag.epoch:
+        else:
             self._moved(name, before, after)
         self._guid_used(name, key, after)
 
@@ -93,7 +99,7 @@ class Witness:
             if evolve(after, failure=None) != evolve(before, failure=None):
                 self.fail(f"I4: {name} changed without a new revision")
             return
-        marked = before.state is after.state and before.stop_asked_at != after.stop_asked_at
+        marked = before.state is after.state  # asked to end, routable or not, put aside as another presence
         if (before.state, after.state) not in MOVES and not marked:
             self.fail(f"I3: {name} went from {before.state} to {after.state}")
         if not before.modification_tag.succeeded_by(after.modification_tag):
