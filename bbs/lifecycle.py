@@ -101,16 +101,9 @@ class Lifecycle:
         return await self.store.run(call, "update_lrp", work)
 
     async def undesire(
-        self,
-        call: Call,
-        process_guid: str,
-        key: IdempotencyKey | None = None,
-        only: ModificationTag | None = None,
+        self, call: Call, process_guid: str, key: IdempotencyKey | None = None, only: ModificationTag | None = None
     ) -> Removed:
-        """Remove an LRP, or just this revision of it, and the rows that no cell has.
-
-        Raises DesiredLRPNotFound, PreconditionFailed if it is another revision, and what keys raise.
-        """
+        """Remove an LRP and the rows that no cell has. Raises DesiredLRPNotFound, PreconditionFailed, as keys do."""
 
         async def work(tx: Transaction) -> Removed:
             await self.keep(call, tx, key)
