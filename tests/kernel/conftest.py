@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 
-from cells.garden import children
+from cells.garden import children, demolition, session
 from cells.garden.config import GardenConfig, ImageSettings
 from cells.garden.garden import Garden
+from cells.garden.network import firewall
 from cells.garden.network.events import Tell, unheard
 from cells.garden.processes import stat
+from cells.garden.sandboxes import maker
 from diego_py.service.clock import SystemClock
 from tests.kernel.containers import CRUN_ON_HYBRID, call, cgroup_trees, make_busybox
 from tests.kernel.outside import Outside, machine
@@ -46,6 +48,16 @@ SETTLING_LOOK_S = 0.05
 @pytest.fixture(scope="session", autouse=True)
 def subreaper() -> None:
     children.become_subreaper()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patience() -> Iterator[None]:
+    """The limits that no configuration sets, for a slow machine."""
+    limits = {demolition: "KILL_TIMEOUT_S", firewall: "TIMEOUT_S", maker: "TIMEOUT_S", session: "KILL_TIMEOUT_S"}
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in limits.items():
+            patch.setattr(module, name, patient(getattr(module, name)))
+        yield
 
 
 @pytest.fixture(scope="session")

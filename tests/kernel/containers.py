@@ -26,6 +26,8 @@ every_runtime = pytest.mark.parametrize("runtime_path", INSTALLED, indirect=True
 """Run the test once with each OCI runtime that this machine has."""
 
 BUDGET_MS = patient(60) * 1000
+SOON_S = patient(20)
+"""What an extra process, or a stop that is heeded, takes at most."""
 
 
 def call(budget_ms: float = BUDGET_MS) -> Call:

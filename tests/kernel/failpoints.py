@@ -33,7 +33,7 @@ from cells.garden.oci import Runtime
 from cells.garden.quota import kernel as quota_kernel
 from cells.garden.spec import EgressRule, Limits, ProcessSpec, Window
 from diego_py.service.clock import SystemClock
-from tests.kernel.containers import call, shell, start
+from tests.kernel.containers import SOON_S, call, shell, start
 from tests.kernel.images import member, tar, until
 from tests.orphans import reap_dead
 
@@ -120,7 +120,7 @@ async def live(garden: Garden, points: Failpoints) -> None:
     points.phase = "run"
     await garden.run(call(), HANDLE)
     points.phase = "exec"
-    await garden.exec(call(), HANDLE, ProcessSpec("/bin/true", cwd="/tmp/new/directory"), 20)
+    await garden.exec(call(), HANDLE, ProcessSpec("/bin/true", cwd="/tmp/new/directory"), SOON_S)
     points.phase = "session"
     for terminal in (None, Window()):
         async with await garden.open(call(), HANDLE, ProcessSpec("/bin/cat", terminal=terminal)) as session:
@@ -145,7 +145,7 @@ async def live(garden: Garden, points: Failpoints) -> None:
     await garden.create(call(), shell(SIDECAR, SIDECAR_SCRIPT, sandbox_of=HANDLE))
     await garden.run(call(), SIDECAR)
     points.phase = "stop"
-    await garden.stop(call(), HANDLE, grace_s=20)
+    await garden.stop(call(), HANDLE, grace_s=SOON_S)
     points.phase = "destroy"
     await garden.destroy(call(), HANDLE)
     points.phase = "close"

@@ -11,7 +11,7 @@ import pytest
 from cells.garden.garden import Garden
 from cells.garden.spec import ProcessSpec
 from diego_py.errors import ContainerNotFound, IllegalTransition
-from tests.kernel.containers import call, output, shell, spec, start, until_printed
+from tests.kernel.containers import SOON_S, call, output, shell, spec, start, until_printed
 
 pytestmark = pytest.mark.kernel
 
@@ -52,7 +52,7 @@ async def test_input_that_nobody_reads_holds_up_only_its_writer(garden: Garden) 
     async with garden.attach("a") as client:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(client.write(bytes(32 << 20)), 1)
-        await garden.exec(call(), "a", ProcessSpec("/bin/touch", ("/tmp/go",)), 20)
+        await garden.exec(call(), "a", ProcessSpec("/bin/touch", ("/tmp/go",)), SOON_S)
         assert (await garden.wait("a")).status == 0
     assert [line.text async for line in garden.logs("a", tail=1)] == ["done"]
 

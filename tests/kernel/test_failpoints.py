@@ -26,7 +26,7 @@ from cells.garden.processes import strangers
 from cells.garden.spec import ProcessSpec
 from diego_py.embedded import host_sweep
 from diego_py.service.clock import SystemClock
-from tests.kernel.containers import call, cgroup_trees, every_runtime, shell, start
+from tests.kernel.containers import SOON_S, call, cgroup_trees, every_runtime, shell, start
 from tests.kernel.failpoints import HANDLE, SIDECAR, SIDECAR_SCRIPT, WAITS
 from tests.orphans import reap_dead
 from tests.slowness import patient
@@ -226,10 +226,10 @@ async def _go_on(config: GardenConfig) -> None:
             if found[HANDLE].state == "created":
                 await garden.run(call(), HANDLE)
             if await _answers(garden, found[HANDLE].network.ports[0].host_port):
-                assert (await garden.exec(call(), HANDLE, ProcessSpec("/bin/true"), 20)).status == 0
+                assert (await garden.exec(call(), HANDLE, ProcessSpec("/bin/true"), SOON_S)).status == 0
                 await _go_on_beside(garden, found[SIDECAR].state if SIDECAR in found else None)
                 assert _foreign(garden) == []
-            assert (await garden.stop(call(), HANDLE, grace_s=20)).status == 3
+            assert (await garden.stop(call(), HANDLE, grace_s=SOON_S)).status == 3
         await garden.destroy(call(), HANDLE)
         assert _left(config) == []
     finally:
@@ -248,7 +248,7 @@ async def _go_on_beside(garden: Garden, state: str | None) -> None:
         await garden.create(call(), shell(SIDECAR, SIDECAR_SCRIPT, sandbox_of=HANDLE))
     if state != "running":
         await garden.run(call(), SIDECAR)
-    assert (await garden.exec(call(), SIDECAR, ProcessSpec("/bin/true"), 20)).status == 0
+    assert (await garden.exec(call(), SIDECAR, ProcessSpec("/bin/true"), SOON_S)).status == 0
 
 
 async def _answers(garden: Garden, port: int) -> bool:

@@ -17,7 +17,7 @@ from cells.garden.files.copying import COPIES_MAX
 from cells.garden.garden import Garden
 from cells.garden.spec import ProcessSpec
 from diego_py.errors import DiegoError
-from tests.kernel.containers import call, shell, spec, start, until_printed
+from tests.kernel.containers import SOON_S, call, shell, spec, start, until_printed
 from tests.kernel.images import tar as packed
 
 pytestmark = pytest.mark.kernel
@@ -59,7 +59,7 @@ async def content(garden: Garden, path: str, **how: Any) -> bytes:
 
 
 async def said(garden: Garden, script: str) -> str:
-    told = await garden.exec(call(), "a", ProcessSpec("/bin/sh", ("-c", script)), 20)
+    told = await garden.exec(call(), "a", ProcessSpec("/bin/sh", ("-c", script)), SOON_S)
     return told.output
 
 

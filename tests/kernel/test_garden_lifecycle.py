@@ -14,7 +14,7 @@ import pytest
 from cells.garden.garden import Garden
 from cells.garden.spec import Limits, ProcessSpec
 from diego_py.errors import ContainerNotFound, GardenFailed, HandleTaken, IllegalTransition
-from tests.kernel.containers import call, every_runtime, move_below, output, shell, spec, start, until_printed
+from tests.kernel.containers import SOON_S, call, every_runtime, move_below, output, shell, spec, start, until_printed
 from tests.kernel.slot import NETWORK_PREFIX
 from tests.slowness import patient
 
@@ -72,7 +72,7 @@ async def test_many_waiters(garden: Garden) -> None:
 async def test_stop_of_one_that_catches_term_waits_for_it(garden: Garden) -> None:
     await start(garden, shell("a", TRAPS))
     await until_printed(garden, "a", "ready")
-    ended = await garden.stop(call(), "a", grace_s=20)
+    ended = await garden.stop(call(), "a", grace_s=SOON_S)
     assert ended.status == 7
     assert "got TERM" in ended.log_tail
 
@@ -145,8 +145,8 @@ async def test_processes_in_cgroups_below_its_own_are_its_own(garden: Garden) ->
     move_below(garden, "a", init)
     assert init in garden._host.cgroups.processes("a")
     assert garden.activity("a") != "ended"
-    assert (await garden.exec(call(), "a", ProcessSpec("/bin/true"), 20)).status == 0
-    assert (await garden.stop(call(), "a", grace_s=20)).status == 7
+    assert (await garden.exec(call(), "a", ProcessSpec("/bin/true"), SOON_S)).status == 0
+    assert (await garden.stop(call(), "a", grace_s=SOON_S)).status == 7
 
 
 @every_runtime
@@ -204,14 +204,14 @@ async def test_environment_user_and_directory(garden: Garden) -> None:
 @every_runtime
 async def test_exec(garden: Garden) -> None:
     await start(garden, spec("a", "/bin/sleep", "60"))
-    ok = await garden.exec(call(), "a", ProcessSpec("/bin/sh", ("-c", "echo yes; id -u"), user="vcap"), 20)
+    ok = await garden.exec(call(), "a", ProcessSpec("/bin/sh", ("-c", "echo yes; id -u"), user="vcap"), SOON_S)
     assert (ok.status, ok.output, ok.timed_out) == (0, "yes\n1000\n", False)
-    bad = await garden.exec(call(), "a", ProcessSpec("/bin/sh", ("-c", "echo no >&2; exit 9")), 20)
+    bad = await garden.exec(call(), "a", ProcessSpec("/bin/sh", ("-c", "echo no >&2; exit 9")), SOON_S)
     assert (bad.status, bad.output) == (9, "no\n")
-    much = await garden.exec(call(), "a", ProcessSpec("/bin/sh", ("-c", "yes | head -c 1000000")), 20)
+    much = await garden.exec(call(), "a", ProcessSpec("/bin/sh", ("-c", "yes | head -c 1000000")), SOON_S)
     assert len(much.output) == 64 * 1024
     with pytest.raises(GardenFailed) as failed:
-        await garden.exec(call(), "a", ProcessSpec("/nope"), 20)
+        await garden.exec(call(), "a", ProcessSpec("/nope"), SOON_S)
     assert failed.value.root.code == "runtime.exec_not_found"
 
 
@@ -223,7 +223,7 @@ async def test_exec_has_the_environment_of_the_container(garden: Garden) -> None
     container = await garden.create(call(), wanted)
     await garden.run(call(), "a")
     process = ProcessSpec("/bin/sh", ("-c", "echo $GREETING $ADDRESS $OWN $USER"), env=(("OWN", "x"),), user="vcap")
-    told = await garden.exec(call(), "a", process, 20)
+    told = await garden.exec(call(), "a", process, SOON_S)
     assert told.output == f"hi {container.network.address} x vcap\n"
 
 
@@ -233,7 +233,7 @@ async def test_exec_that_times_out_is_killed_with_its_children(garden: Garden) -
     process = ProcessSpec("/bin/sh", ("-c", "echo begun; sleep 77 & sleep 78"))
     late = await garden.exec(call(), "a", process, patient(0.5))
     assert (late.status, late.output, late.timed_out) == (None, "begun\n", True)
-    left = await garden.exec(call(), "a", ProcessSpec("/bin/ps", ("-o", "args")), 20)
+    left = await garden.exec(call(), "a", ProcessSpec("/bin/ps", ("-o", "args")), SOON_S)
     assert "sleep 77" not in left.output
     assert "sleep 78" not in left.output
 
@@ -244,7 +244,7 @@ async def test_exec_that_times_out_before_it_began_is_killed(garden: Garden) -> 
     for timeout_s in (0.0, 0.005, 0.01, 0.02):
         late = await garden.exec(call(), "a", ProcessSpec("/bin/sleep", ("77",)), timeout_s)
         assert late.timed_out
-    left = await garden.exec(call(), "a", ProcessSpec("/bin/ps", ("-o", "args")), 20)
+    left = await garden.exec(call(), "a", ProcessSpec("/bin/ps", ("-o", "args")), SOON_S)
     assert "sleep 77" not in left.output
 
 

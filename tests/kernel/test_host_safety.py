@@ -12,7 +12,7 @@ import pytest
 from cells.garden.apparmor import MODULE
 from cells.garden.spec import ProcessSpec
 from diego_py.errors import AppArmorProfileMissing
-from tests.kernel.containers import call, every_runtime, runtime_of_version, shell, start, until_printed
+from tests.kernel.containers import SOON_S, call, every_runtime, runtime_of_version, shell, start, until_printed
 
 pytestmark = pytest.mark.kernel
 
@@ -71,7 +71,7 @@ async def test_the_profile_holds_for_the_container_and_for_what_is_executed_in_i
     lines = [line.text async for line in garden.logs("a")]
     assert f"{profile} (enforce)" in lines
     assert "no" in lines
-    told = await garden.exec(call(), "a", ProcessSpec("/bin/cat", ("/proc/self/attr/current",)), 20)
+    told = await garden.exec(call(), "a", ProcessSpec("/bin/cat", ("/proc/self/attr/current",)), SOON_S)
     assert told.output == f"{profile} (enforce)\n"
 
 

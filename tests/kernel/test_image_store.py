@@ -26,7 +26,7 @@ from cells.garden.spec import ContainerSpec, MainProcess, ProcessSpec
 from diego_py.chain import problem
 from diego_py.errors import DiegoError, RegistryUnreachable
 from tests.fakes import zstd
-from tests.kernel.containers import call, output, shell, start
+from tests.kernel.containers import SOON_S, call, output, shell, start
 from tests.kernel.images import MemorySource, busybox, link, member, tar, until
 
 pytestmark = pytest.mark.kernel
@@ -376,7 +376,7 @@ async def test_room_is_made_of_what_nobody_uses(new_garden: Callable[..., Any], 
     assert len(again._store.layers) == 2
     lines = (images(again) / "removals.jsonl").read_text().splitlines()
     assert ["not in use" in json.loads(line)["reason"] for line in lines] == [True]
-    seen = await again.exec(call(), "runs", ProcessSpec("/bin/cat", ("/one",)), 20)
+    seen = await again.exec(call(), "runs", ProcessSpec("/bin/cat", ("/one",)), SOON_S)
     assert seen.status == 0
     await again.destroy(call(), "runs")
     assert len(await again._store.collect()) == 1

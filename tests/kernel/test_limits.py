@@ -15,7 +15,7 @@ from cells.executor import failures
 from cells.garden.garden import Garden
 from cells.garden.spec import Limits
 from diego_py.errors import OutOfMemory, PidsExceeded, ProcessExited
-from tests.kernel.containers import call, output, shell, start, until_printed
+from tests.kernel.containers import SOON_S, call, output, shell, start, until_printed
 
 pytestmark = pytest.mark.kernel
 
@@ -36,7 +36,7 @@ async def all_well(garden: Garden, *handles: str) -> None:
     for handle in handles:
         counted = len([line async for line in garden.logs(handle)])
         await until_printed(garden, handle, str(counted + 2))
-        ended = await garden.stop(call(), handle, grace_s=20)
+        ended = await garden.stop(call(), handle, grace_s=SOON_S)
         assert (ended.status, ended.oom_killed, ended.cgroup.get("pids_refused")) == (0, False, 0)
 
 

@@ -12,7 +12,7 @@ import pytest
 from cells.garden.garden import Garden
 from cells.garden.spec import BindMount, Limits, ProcessSpec, TmpfsMount, Window
 from diego_py.errors import DiegoError, InvalidSpec
-from tests.kernel.containers import call, output, shell, spec, start
+from tests.kernel.containers import SOON_S, call, output, shell, spec, start
 
 pytestmark = pytest.mark.kernel
 
@@ -133,7 +133,7 @@ async def test_binds_stay_after_a_restart_and_go_with_the_container(
     await start(garden, spec("a", "/bin/sleep", "600", mounts=mounts))
     await garden.close()
     second = await new_garden(garden.config)
-    told = await second.exec(call(), "a", ProcessSpec("/bin/ls", ("/d",)), 20)
+    told = await second.exec(call(), "a", ProcessSpec("/bin/ls", ("/d",)), SOON_S)
     assert told.output == "root\nvcap\n"
     await second.destroy(call(), "a")
     garden._boxes.clear()
@@ -146,7 +146,7 @@ async def test_missing_working_directory_is_the_users(garden: Garden) -> None:
     await start(garden, spec("a", "/bin/sleep", "600", mounts=(TmpfsMount("/t", 1 << 20),)))
     for cwd in ("/root/only/roots", "/t/in/memory"):
         process = ProcessSpec("/bin/sh", ("-c", script), user="vcap", cwd=cwd)
-        told = await garden.exec(call(), "a", process, 20)
+        told = await garden.exec(call(), "a", process, SOON_S)
         assert told.output.splitlines()[:2] == [cwd, "1000:1000:755"] or "ermission" in told.output
     process = ProcessSpec("/bin/pwd", cwd="/srv/session", terminal=Window())
     async with await garden.open(call(), "a", process) as session:
@@ -156,9 +156,9 @@ async def test_missing_working_directory_is_the_users(garden: Garden) -> None:
 @pytest.mark.parametrize("cwd", ["/etc/passwd/x", "/etc/passwd", "/dangling", "/bin/../../etc/passwd"])
 async def test_working_directories_that_cannot_be(garden: Garden, cwd: str) -> None:
     await start(garden, spec("a", "/bin/sleep", "600"))
-    await garden.exec(call(), "a", ProcessSpec("/bin/ln", ("-s", "/nowhere/at/all", "/dangling")), 20)
+    await garden.exec(call(), "a", ProcessSpec("/bin/ln", ("-s", "/nowhere/at/all", "/dangling")), SOON_S)
     with pytest.raises(DiegoError) as failed:
-        await garden.exec(call(), "a", ProcessSpec("/bin/true", cwd=cwd), 20)
+        await garden.exec(call(), "a", ProcessSpec("/bin/true", cwd=cwd), SOON_S)
     assert failed.value.root.code in ("runtime.working_directory", "files.kind_wrong", "files.missing")
 
 
@@ -181,7 +181,7 @@ async def test_root_needs_no_file_of_users(garden: Garden) -> None:
 async def test_users_by_name_and_number(garden: Garden, user: str, told: str) -> None:
     script = "echo $(id -u) $(id -g) $(id -G) $USER $HOME $PATH"
     await start(garden, spec("a", "/bin/sleep", "600"))
-    seen = await garden.exec(call(), "a", ProcessSpec("/bin/sh", ("-c", script), user=user), 20)
+    seen = await garden.exec(call(), "a", ProcessSpec("/bin/sh", ("-c", script), user=user), SOON_S)
     assert seen.output.strip() == told
 
 
@@ -189,5 +189,5 @@ async def test_users_by_name_and_number(garden: Garden, user: str, told: str) ->
 async def test_users_that_are_not(garden: Garden, user: str) -> None:
     await start(garden, spec("a", "/bin/sleep", "600"))
     with pytest.raises(DiegoError) as failed:
-        await garden.exec(call(), "a", ProcessSpec("/bin/true", user=user), 20)
+        await garden.exec(call(), "a", ProcessSpec("/bin/true", user=user), SOON_S)
     assert failed.value.root.code == "garden.user_not_found"

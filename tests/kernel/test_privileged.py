@@ -14,7 +14,7 @@ from cells.garden import runtimes
 from cells.garden.garden import Garden
 from cells.garden.spec import BindMount, ContainerSpec, Limits, ProcessSpec
 from diego_py.errors import DiegoError, Outcome, PrivilegedRefused
-from tests.kernel.containers import call, output, runtime_of_version, shell, start, until_printed
+from tests.kernel.containers import SOON_S, call, output, runtime_of_version, shell, start, until_printed
 from tests.kernel.images import until
 from tests.kernel.places import PLACES, place
 
@@ -139,7 +139,7 @@ async def test_the_network_is_as_closed_as_others(garden: Garden, host_address: 
 async def test_exec_and_files_in_and_out(garden: Garden) -> None:
     await start(garden, privileged("a", "echo up; exec sleep 600"))
     await until_printed(garden, "a", "up")
-    result = await garden.exec(call(), "a", ProcessSpec("/bin/sh", ("-c", SEEN)), 10.0)
+    result = await garden.exec(call(), "a", ProcessSpec("/bin/sh", ("-c", SEEN)), SOON_S)
     seen = status(result.output.splitlines())
     assert (seen["CapEff"], seen["NoNewPrivs"]) == (OWN_CAPABILITIES.split()[1], "0")
 
@@ -153,7 +153,7 @@ async def test_exec_and_files_in_and_out(garden: Garden) -> None:
 
     for user, owner in (("root", "0"), ("vcap", "1000")):
         await garden.stream_in(call(), "a", f"/tmp/{user}", archive(), user)
-        found = await garden.exec(call(), "a", ProcessSpec("/bin/stat", ("-c", "%u", f"/tmp/{user}/hello")), 10.0)
+        found = await garden.exec(call(), "a", ProcessSpec("/bin/stat", ("-c", "%u", f"/tmp/{user}/hello")), SOON_S)
         assert found.output.strip() == owner
 
     async def fetched() -> bytes:
@@ -192,7 +192,7 @@ async def test_it_is_adopted_and_destroyed_wholly(
     await garden.close()
     later = await new_garden(config)
     assert [container.state for container in later.containers()] == ["running"]
-    result = await later.exec(call(), "a", ProcessSpec("/bin/sh", ("-c", SEEN)), 10.0)
+    result = await later.exec(call(), "a", ProcessSpec("/bin/sh", ("-c", SEEN)), SOON_S)
     assert status(result.output.splitlines())["CapEff"] == OWN_CAPABILITIES.split()[1]
     await later.destroy(call(), "a")
     assert later.containers() == []

@@ -32,7 +32,7 @@ from diego_py.models.actions import (
 )
 from diego_py.service.clock import SystemClock
 from tests.fakes.cell import executor_of
-from tests.kernel.containers import IMAGE, call, until_printed
+from tests.kernel.containers import IMAGE, SOON_S, call, until_printed
 from tests.unit.cells.executor.transfers.file_server import Answer, FileServer, tgz
 
 pytestmark = pytest.mark.kernel
@@ -58,7 +58,7 @@ def idle(handle: str = "a", **more: Any) -> ContainerSpec:
 
 
 async def running(garden: Garden, handle: str = "a") -> list[str]:
-    told = await garden.exec(call(), handle, ProcessSpec("/bin/ps", ("-o", "args")), 20)
+    told = await garden.exec(call(), handle, ProcessSpec("/bin/ps", ("-o", "args")), SOON_S)
     return [line for line in told.output.splitlines() if "sleep" in line]
 
 

@@ -20,7 +20,7 @@ from attrs import asdict, evolve
 from cells.garden import kernel, processes
 from cells.garden.config import GardenConfig
 from cells.garden.spec import ProcessSpec
-from tests.kernel.containers import call, every_runtime, runtime_of_version, shell, spec, start, until_printed
+from tests.kernel.containers import SOON_S, call, every_runtime, runtime_of_version, shell, spec, start, until_printed
 from tests.kernel.images import until
 from tests.orphans import reap_dead
 
@@ -112,7 +112,7 @@ async def test_adoption(new_garden: Callable[..., Any], new_config: Callable[...
     assert (await garden.wait("ended-before")).status == 6
     await garden.run(call(), "waits")
     assert (await garden.wait("waits")).status == 8
-    result = await garden.exec(call(), "goes-on", ProcessSpec("/bin/echo", ("alive",)), 20)
+    result = await garden.exec(call(), "goes-on", ProcessSpec("/bin/echo", ("alive",)), SOON_S)
     assert result.output == "alive\n"
     # A new container gets nothing that an adopted one has.
     fresh = await garden.create(call(), spec("fresh", "/bin/true", ports=(80,)))
@@ -120,7 +120,7 @@ async def test_adoption(new_garden: Callable[..., Any], new_config: Callable[...
     assert fresh.network.ports[0].host_port == config.port_first + 1
     before = len([line async for line in garden.logs("goes-on")])
     await until_printed(garden, "goes-on", str(before + 3))
-    ended = await garden.stop(call(), "goes-on", grace_s=20)
+    ended = await garden.stop(call(), "goes-on", grace_s=SOON_S)
     assert ended.status == 7
     assert "got TERM" in ended.log_tail
 
@@ -147,7 +147,7 @@ async def test_privileged_ones_are_adopted_or_removed(
         pass
     garden = await new_garden(evolve(config, allow_privileged=False))
     assert {container.handle: container.state for container in garden.containers()} == {"goes-on": "running"}
-    result = await garden.exec(call(), "goes-on", ProcessSpec("/bin/grep", ("CapEff", "/proc/self/status")), 20)
+    result = await garden.exec(call(), "goes-on", ProcessSpec("/bin/grep", ("CapEff", "/proc/self/status")), SOON_S)
     own = Path("/proc/self/status").read_text()
     assert result.output.split()[1] == next(line.split()[1] for line in own.splitlines() if line.startswith("CapBnd"))
 
@@ -231,7 +231,7 @@ async def scenario(garden, hang):
     async with owner(config, scenario):
         pass
     garden = await new_garden(config)
-    seen = await garden.exec(call(), "a", ProcessSpec("/bin/ps", ("-o", "args")), 20)
+    seen = await garden.exec(call(), "a", ProcessSpec("/bin/ps", ("-o", "args")), SOON_S)
     assert "sleep 60" in seen.output
     assert "sh -c sleep 77" not in seen.output
 

@@ -19,7 +19,7 @@ from cells.garden.spec import ProcessSpec
 from diego_py.embedded import host_sweep
 from diego_py.embedded.host_sweep import CellNames
 from diego_py.errors import ContainerNotFound, DiegoError
-from tests.kernel.containers import call, every_runtime, output, shell, spec, start, until_printed
+from tests.kernel.containers import SOON_S, call, every_runtime, output, shell, spec, start, until_printed
 from tests.kernel.test_restart import orphans, owner
 
 pytestmark = pytest.mark.kernel
@@ -149,9 +149,9 @@ async def test_a_killed_zygote_is_replaced_and_nobody_suffers(garden: Garden) ->
     await asyncio.gather(*(start(garden, spec(handle, "/bin/sleep", "60")) for handle in handles))
     # The holders are our children now. A runtime that fails has us look for what it left behind.
     with pytest.raises(DiegoError):
-        await garden.exec(call(), "b0", ProcessSpec("/nope"), 20)
+        await garden.exec(call(), "b0", ProcessSpec("/nope"), SOON_S)
     assert {container.state for container in garden.containers()} == {"running"}
-    assert (await garden.exec(call(), "a", ProcessSpec("/bin/true"), 20)).status == 0
+    assert (await garden.exec(call(), "a", ProcessSpec("/bin/true"), SOON_S)).status == 0
 
 
 IDLE = """

@@ -16,7 +16,7 @@ from cells.garden.garden import Garden
 from cells.garden.session import SESSIONS_MAX, Session
 from cells.garden.spec import ProcessSpec, Window
 from diego_py.errors import ContainerNotFound, DiegoError, GardenFailed, IllegalTransition, InvalidSpec
-from tests.kernel.containers import call, shell, spec, start, until_printed
+from tests.kernel.containers import SOON_S, call, shell, spec, start, until_printed
 
 pytestmark = pytest.mark.kernel
 
@@ -29,7 +29,7 @@ def script(text: str, **more: Any) -> ProcessSpec:
 
 async def running(garden: Garden, handle: str = "a") -> list[str]:
     """The command lines of all processes in the container."""
-    told = await garden.exec(call(), handle, ProcessSpec("/bin/ps", ("-o", "args")), 20)
+    told = await garden.exec(call(), handle, ProcessSpec("/bin/ps", ("-o", "args")), SOON_S)
     return told.output.splitlines()
 
 
@@ -244,7 +244,7 @@ async def test_the_end_of_the_container_is_the_end_of_its_sessions(garden: Garde
     sessions = [await garden.open(call(), "a", script("trap '' TERM; echo up; sleep 600")) for _ in range(3)]
     for session in sessions:
         await session.stdout.readline()
-    assert (await garden.stop(call(), "a", 20)).status == 4
+    assert (await garden.stop(call(), "a", SOON_S)).status == 4
     assert {await session.wait() for session in sessions} == {128 + signal.SIGKILL}
 
 

@@ -24,7 +24,16 @@ from diego_py.errors import (
     SandboxFailed,
     UserNotFound,
 )
-from tests.kernel.containers import call, every_runtime, move_below, runtime_of_version, shell, start, until_printed
+from tests.kernel.containers import (
+    SOON_S,
+    call,
+    every_runtime,
+    move_below,
+    runtime_of_version,
+    shell,
+    start,
+    until_printed,
+)
 from tests.kernel.images import until
 from tests.kernel.test_privileged import SAFE
 from tests.kernel.test_restart import orphans, owner
@@ -56,7 +65,7 @@ async def printed(garden: Garden, wanted: ContainerSpec) -> list[str]:
 
 
 async def said(garden: Garden, handle: str, script: str) -> str:
-    result = await garden.exec(call(), handle, ProcessSpec("/bin/busybox", ("sh", "-c", script)), 20)
+    result = await garden.exec(call(), handle, ProcessSpec("/bin/busybox", ("sh", "-c", script)), SOON_S)
     return result.output.strip()
 
 
@@ -102,7 +111,7 @@ async def test_what_is_shared_and_what_is_not(garden: Garden) -> None:
     assert not {*theirs[0].split()} & {*theirs[1].split()}
     # Seen from the other side, too.
     assert await said(garden, "main", "ps -o args | grep -c '^/bin/sh -c echo begun'") == "1"
-    assert (await garden.stop(call(), "main.side", grace_s=20)).status == 4
+    assert (await garden.stop(call(), "main.side", grace_s=SOON_S)).status == 4
     assert await works(garden)
 
 
@@ -116,7 +125,7 @@ async def test_its_own_out_of_memory_kills_no_other(garden: Garden) -> None:
     assert (ended.cgroup["memory_limit_bytes"], ended.cgroup["pids_limit"]) == (limits.memory_bytes, 7)
     assert await works(garden)
     assert await works(garden, "main.calm")
-    main = await garden.stop(call(), "main", grace_s=20)
+    main = await garden.stop(call(), "main", grace_s=SOON_S)
     assert (main.status, main.oom_killed) == (3, False)
 
 
@@ -144,7 +153,7 @@ async def test_own_log_and_status_and_the_end_of_one_is_not_the_end_of_others(ga
     await start(garden, sidecar(WAIT))
     assert [line.text async for line in garden.logs("main.short")] == ["to its own log"]
     assert [line.text async for line in garden.logs("main")] == ["serving"]
-    assert (await garden.stop(call(), "main", grace_s=20)).status == 3
+    assert (await garden.stop(call(), "main", grace_s=SOON_S)).status == 3
     assert await works(garden, "main.side")
     # Beside a container that has ended, too.
     assert await printed(garden, sidecar("echo late", "late")) == ["late"]

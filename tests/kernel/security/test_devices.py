@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.kernel.containers import call, every_runtime, start, until_printed
+from tests.kernel.containers import SOON_S, call, every_runtime, start, until_printed
 from tests.kernel.security.probing import Ways, inside, process, table
 
 pytestmark = pytest.mark.kernel
@@ -38,7 +38,7 @@ async def test_host_keeps_its_null_device(new_garden: Callable[..., Any], probed
     change = "chmod 666 /dev/null /proc/self/fd/0 2>&1; chown 0:0 /dev/null 2>&1; stat -c %u:%g /dev/null"
     await start(garden, inside("a", f"{change}; exec sleep 600"))
     await until_printed(garden, "a", "65534:65534")
-    result = await garden.exec(call(), "a", process(change), 20)
+    result = await garden.exec(call(), "a", process(change), SOON_S)
     assert result.output.splitlines()[-1] == "65534:65534"
     assert "chown: /dev/null: Operation not permitted" in result.output
     found = os.stat(os.devnull)

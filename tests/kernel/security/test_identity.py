@@ -8,7 +8,7 @@ import pytest
 
 from cells.garden.garden import Garden
 from diego_py.errors import DiegoError, UserNotFound
-from tests.kernel.containers import call, output, start, until_printed
+from tests.kernel.containers import SOON_S, call, output, start, until_printed
 from tests.kernel.security.probing import Ways, inside, process, status
 
 pytestmark = pytest.mark.kernel
@@ -85,7 +85,7 @@ async def test_users_come_from_the_container_only(garden: Garden, probed: Path, 
     await start(garden, inside("a", script))
     await until_printed(garden, "a", "swapped")
     with pytest.raises(DiegoError) as refused:
-        await garden.exec(call(), "a", process("true", "intruder"), 20)
+        await garden.exec(call(), "a", process("true", "intruder"), SOON_S)
     assert refused.value.find(UserNotFound) is not None
 
 
@@ -95,5 +95,5 @@ async def test_root_of_a_container_is_nobody_on_the_host(garden: Garden, probed:
     await until_printed(garden, "a", "0 0")
     made = (garden._boxes["a"].directory.upper / "made").stat()
     assert made.st_uid == made.st_gid >= garden.config.id_base
-    seen = await garden.exec(call(), "a", process("stat -c '%u %g' /dev/null"), 20)
+    seen = await garden.exec(call(), "a", process("stat -c '%u %g' /dev/null"), SOON_S)
     assert seen.output == "65534 65534\n"

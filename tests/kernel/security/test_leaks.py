@@ -14,7 +14,7 @@ import pytest
 from cells.garden.garden import Garden
 from cells.garden.spec import ProcessSpec
 from diego_py.errors import DiegoError
-from tests.kernel.containers import call, start, until_printed
+from tests.kernel.containers import SOON_S, call, start, until_printed
 from tests.kernel.security.probing import Ways, inside, process
 
 pytestmark = pytest.mark.kernel
@@ -48,7 +48,7 @@ async def test_working_directory_is_no_descriptor_of_the_runtime(garden: Garden,
     await garden.destroy(call(), "a")
     await start(garden, inside("a", "exec sleep 600"))
     with pytest.raises(DiegoError):
-        await garden.exec(call(), "a", ProcessSpec("/bin/ls", cwd=cwd), 20)
+        await garden.exec(call(), "a", ProcessSpec("/bin/ls", cwd=cwd), SOON_S)
 
 
 async def test_runtime_is_not_overwritten_by_those_it_enters(garden: Garden, probed: Path) -> None:
@@ -59,8 +59,8 @@ async def test_runtime_is_not_overwritten_by_those_it_enters(garden: Garden, pro
     await until_printed(garden, "a", "watching")
     for _ in range(ENTRIES):
         with contextlib.suppress(DiegoError):  # The runtime itself, without a runtime's arguments.
-            assert (await garden.exec(call(), "a", ProcessSpec("/bin/runtime-itself"), 20)).status != 0
-        await garden.exec(call(), "a", process("true"), 20)
+            assert (await garden.exec(call(), "a", ProcessSpec("/bin/runtime-itself"), SOON_S)).status != 0
+        await garden.exec(call(), "a", process("true"), SOON_S)
     ended = await garden.wait("a")
     found = re.fullmatch(r"seen (\d+) held (\d+) written (\d+)", ended.log_tail[-1])
     assert found is not None
@@ -72,7 +72,7 @@ async def test_exec_goes_to_a_container_only_while_it_runs(garden: Garden, probe
     await start(garden, inside("a", "exit 0"))
     await garden.wait("a")
     with pytest.raises(DiegoError):
-        await garden.exec(call(), "a", process("true"), 20)
+        await garden.exec(call(), "a", process("true"), SOON_S)
 
 
 async def test_secrets_of_a_container_are_in_no_command_line(garden: Garden, probed: Path) -> None:
@@ -81,7 +81,7 @@ async def test_secrets_of_a_container_are_in_no_command_line(garden: Garden, pro
     await start(garden, inside("a", "exec sleep 600", env=(("SECRET", secret),)))
     running = ProcessSpec("/bin/sh", ("-c", "sleep 0.2"), env=(("SECRET", secret),))
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(garden.exec(call(), "a", running, 20))
+        task = group.create_task(garden.exec(call(), "a", running, SOON_S))
         while not task.done():
             for path in Path("/proc").glob("[0-9]*/cmdline"):
                 try:

@@ -10,7 +10,7 @@ import pytest
 from cells.garden.garden import Garden
 from cells.garden.spec import PIDS_DEFAULT, Limits
 from diego_py.errors import DiegoError
-from tests.kernel.containers import call, output, start, until_printed
+from tests.kernel.containers import SOON_S, call, output, start, until_printed
 from tests.kernel.security.probing import inside, process
 
 pytestmark = pytest.mark.kernel
@@ -32,7 +32,7 @@ async def test_fork_bomb_is_its_containers_loss(garden: Garden, probed: Path) ->
     assert seen["pids_refused"] > 0
     assert PIDS - 2 <= seen["pids"] <= PIDS
     with contextlib.suppress(DiegoError):  # The runtime itself may be the one that finds no room.
-        more = await garden.exec(call(), "bomb", process("sleep 600 & sleep 600 & sleep 600 & echo forked"), 20)
+        more = await garden.exec(call(), "bomb", process("sleep 600 & sleep 600 & sleep 600 & echo forked"), SOON_S)
         assert "can't fork" in more.output
         assert "forked" not in more.output
     peer = inside("peer", "(sleep 0 & wait); echo forks", user="vcap", limits=Limits(pids=PIDS))
@@ -41,6 +41,6 @@ async def test_fork_bomb_is_its_containers_loss(garden: Garden, probed: Path) ->
 
 async def test_who_enters_counts_in_the_container(garden: Garden, probed: Path) -> None:
     await start(garden, inside("a", "exec sleep 600", limits=Limits(memory_bytes=32 << 20)))
-    result = await garden.exec(call(), "a", process("tail -c 100m /dev/zero >/tmp/x; echo $?"), 30)
+    result = await garden.exec(call(), "a", process("tail -c 100m /dev/zero >/tmp/x; echo $?"), SOON_S)
     assert "137" in result.output.split()
     assert garden._host.cgroups.usage("a")["oom_kill"] >= 1
