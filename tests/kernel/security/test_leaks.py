@@ -16,11 +16,13 @@ from cells.garden.spec import ProcessSpec
 from diego_py.errors import DiegoError
 from tests.kernel.containers import SOON_S, call, start, until_printed
 from tests.kernel.security.probing import Ways, inside, process
+from tests.slowness import patient
 
 pytestmark = pytest.mark.kernel
 
 ENTRIES = 5
-ROUNDS = 1000
+ROUNDS = round(patient(1000))
+"""Of looking at every process: longer than all entries take."""
 
 
 @pytest.mark.parametrize("user", ["root", "vcap"])
