@@ -45,8 +45,8 @@ class SimulatedGarden(FakeGarden):
         self.happened(self.cell_id, "run", handle)
         self._fail_after(call, "run_after", RuntimeFailed)
 
-    async def destroy(self, call: Call, handle: str) -> None:
-        await super().destroy(call, handle)
+    async def destroy(self, call: Call, handle: str, grace_s: float = 0.0) -> None:
+        await super().destroy(call, handle, grace_s)
         self.happened(self.cell_id, "destroy", handle)
         self._fail_after(call, "destroy_after", DestroyFailed)
 
