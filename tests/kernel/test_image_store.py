@@ -8,7 +8,8 @@ import json
 import lzma
 import tarfile
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,16 @@ from typing import Any
 import msgspec
 import pytest
 
+from cells.garden.config import GardenConfig
 from cells.garden.garden import Garden
 from cells.garden.images import provide
 from cells.garden.images.collection import StoredLayer
 from cells.garden.images.layer_files import LayerFiles
 from cells.garden.images.source import ImageConfig
-from cells.garden.images.store import LAYERS_MAX
+from cells.garden.images.store import FETCHED_AT_ONCE, LAYERS_MAX
 from cells.garden.spec import ContainerSpec, MainProcess, ProcessSpec
 from diego_py.chain import problem
-from diego_py.errors import DiegoError, RegistryUnreachable
+from diego_py.errors import DiegoError, NoSpace, RegistryUnreachable
 from tests.fakes import zstd
 from tests.kernel.containers import SOON_S, call, output, shell, start
 from tests.kernel.images import MemorySource, busybox, link, member, tar, until
@@ -342,22 +344,92 @@ async def test_bombs_and_lies(new_garden: Callable[..., Any], offer: Offer) -> N
     assert error.root.evidence["announced"] == "sha256:" + "0" * 64
 
 
-async def test_no_space(new_garden: Callable[..., Any], new_config: Callable[..., Any], offer: Offer) -> None:
-    config = new_config()
+@asynccontextmanager
+async def small_disk(config: GardenConfig, size: str) -> AsyncIterator[None]:
+    """The store of a garden that was not started yet, on a disk of its own."""
     store = Path(config.state_dir, "images")
     store.mkdir()
-    mounted = await asyncio.create_subprocess_exec("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", store)
+    mounted = await asyncio.create_subprocess_exec("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", store)
     assert await mounted.wait() == 0
     try:
+        yield
+    finally:
+        unmounted = await asyncio.create_subprocess_exec("umount", store)
+        assert await unmounted.wait() == 0
+
+
+async def test_no_space(new_garden: Callable[..., Any], new_config: Callable[..., Any], offer: Offer) -> None:
+    config = new_config()
+    async with small_disk(config, "1m"):
         garden = await new_garden(config)
         offer(MemorySource([_zeros(3 << 20)]))
         error = await fails(garden)
         assert error.root.code == "garden.no_space"
         assert error.root.evidence is not None
         assert {"entry", "free_bytes", "free_inodes"} <= set(error.root.evidence)
-    finally:
-        unmounted = await asyncio.create_subprocess_exec("umount", store)
-        assert await unmounted.wait() == 0
+
+
+async def test_a_disk_smaller_than_the_limit(
+    new_garden: Callable[..., Any], new_config: Callable[..., Any], offer: Offer
+) -> None:
+    """What nobody uses makes room for what somebody waits for; what a container has stays, and then it does not fit."""
+    config = new_config()
+    sizes = {name: 3 << 20 for name in ("one", "two", "three")}
+    layers = {name: tar(member(name, bytes(size))) for name, size in sizes.items()}
+    async with small_disk(config, "9m"):  # A shell has 2 MiB.
+        garden: Garden = await new_garden(config)
+        offer(MemorySource([base(), layers["one"]]))
+        assert await output(garden, from_image("a", "ls /one")) == ["/one"]
+        (images(garden) / "blobs/left.part").write_bytes(bytes(1 << 20))
+        offer(MemorySource([base(), layers["two"]]))
+        await start(garden, from_image("b", "sleep 60"))
+        assert len(garden._store.layers) == 3
+        offer(MemorySource([base(), layers["three"]]))
+        await start(garden, from_image("c", "sleep 60"))
+        assert len(garden._store.layers) == 3
+        line = (images(garden) / "removals.jsonl").read_text().splitlines()[-1]
+        assert "the disk is full" in json.loads(line)["reason"]
+        assert not (images(garden) / "blobs/left.part").exists()
+        offer(MemorySource([base(), layers["one"]]))
+        with pytest.raises(NoSpace):
+            await garden.create(call(), from_image("d", "true"))
+        assert half_made(garden) == []
+        for handle in ("b", "c"):
+            await garden.destroy(call(), handle)
+        await garden.close()
+
+
+async def test_a_slow_image_holds_up_no_other(garden: Garden, offer: Offer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor itself: the same layer may be in it twice."""
+    slow = MemorySource([base(), *(tar(member(f"slow{number}")) for number in range(4))], hold=asyncio.Event())
+    twice = tar(member("quick"))
+    quick = MemorySource([twice, base(), twice])
+    sources = {"slow": slow, "quick": quick}
+    monkeypatch.setattr(provide, "source_of", lambda spec, config: sources[spec.handle])
+    creating = asyncio.gather(garden.create(call(), from_image("slow", "true")))
+    await until(lambda: len(slow.fetched) == FETCHED_AT_ONCE)
+    await start(garden, from_image("quick", "true"))
+    assert (len(slow.fetched), slow.ended, len(quick.fetched)) == (FETCHED_AT_ONCE, [], 3)
+    assert slow.hold is not None
+    slow.hold.set()
+    await creating
+
+
+async def test_a_store_that_is_closed_begins_nothing(garden: Garden, offer: Offer) -> None:
+    """Two wait for one layer when the cell stops: both are told, and neither begins anew."""
+    source = offer(MemorySource([base()], hold=asyncio.Event()))
+    both = [asyncio.gather(garden.create(call(), from_image(handle, "true"))) for handle in ("a", "b")]
+    await until_waiting(garden, 2)
+    await until(lambda: source.fetched == [0])
+    await garden._store.close()
+    for creating in both:
+        with pytest.raises(DiegoError) as failed:
+            await creating
+        assert failed.value.root.code == "shutting_down"
+    with pytest.raises(DiegoError) as late:
+        await garden.create(call(), from_image("c", "true"))
+    assert late.value.root.code == "shutting_down"
+    assert (source.fetched, source.ended, half_made(garden), garden.containers()) == ([0], [0], [], [])
 
 
 async def test_room_is_made_of_what_nobody_uses(new_garden: Callable[..., Any], offer: Offer) -> None:

@@ -56,7 +56,7 @@ def with_parents(tops: Iterable[str], layers: Iterable[StoredLayer]) -> set[str]
     return found
 
 
-def plan_gc(layers: Sequence[StoredLayer], in_use: Set[str], limit_bytes: int) -> tuple[Removal, ...]:
+def plan_gc(layers: Sequence[StoredLayer], in_use: Set[str], limit_bytes: int, why: str = "") -> tuple[Removal, ...]:
     """Removals that bring the store to `limit_bytes`, or as near as what is in use allows.
 
     Least recently used first, and never one that another stays upon. `in_use` needs to name the top ones only.
@@ -71,7 +71,7 @@ def plan_gc(layers: Sequence[StoredLayer], in_use: Set[str], limit_bytes: int) -
     while total > limit_bytes and free:
         last_used_s, chain_id = heapq.heappop(free)
         layer = by_id[chain_id]
-        reason = f"store has {total} bytes of {limit_bytes}; not in use, last used at {last_used_s:.0f}"
+        reason = f"{why or f'store has {total} bytes of {limit_bytes}'}; not in use, last used at {last_used_s:.0f}"
         removals.append(Removal(chain_id, layer.disk_bytes, reason))
         total -= layer.disk_bytes
         children[layer.parent] -= 1

@@ -192,11 +192,11 @@ class LayerFiles:
         with log.open("a") as file:
             file.write(json.dumps({**line, "reason": removal.reason}) + "\n")
 
-    def prune_parts(self, busy: set[str]) -> None:
-        """Remove beginnings of blobs that nobody came back for."""
+    def prune_parts(self, busy: set[str], kept_s: float) -> None:
+        """Remove beginnings of blobs that nobody came back for in so many seconds."""
         for path in (self.root / "blobs").iterdir():
             with contextlib.suppress(FileNotFoundError):
-                if path.name.split(".")[0] not in busy and path.stat().st_mtime < time.time() - PARTS_KEPT_S:
+                if path.name.split(".")[0] not in busy and path.stat().st_mtime < time.time() - kept_s:
                     path.unlink()
 
 

@@ -20,7 +20,7 @@ from attrs import define, evolve, field
 
 from cells.garden.children import in_thread, uninterrupted
 from cells.garden.images.collection import Removal, StoredLayer, chain_ids, plan_gc
-from cells.garden.images.layer_files import LayerFiles
+from cells.garden.images.layer_files import PARTS_KEPT_S, LayerFiles
 from cells.garden.images.source import Image, Layer, Source
 from cells.garden.images.unpack import Unpacked, UnpackLimits, extract
 from diego_py.call import Call
@@ -34,12 +34,16 @@ from diego_py.errors import (
     ImageUnsupported,
     NoSpace,
     Outcome,
+    ShuttingDown,
 )
 from diego_py.service.clock import Clock
 
 LAYERS_MAX = 128
 """Of one image."""
 FETCHED_AT_ONCE = 3
+"""Layers of one image: a registry that is slow shall not hold up what comes from others."""
+FETCHES_MAX = 48
+"""Of all images; each has some megabytes in memory."""
 PULL_TIMEOUT_S = 1800.0
 """For the work on one layer; whoever waits for it has a budget of their own."""
 OF_THE_LAYER = (ArchiveCorrupt, ArchiveTooLarge, ArchiveUnsafe, ArchiveUnsupported)
@@ -69,11 +73,13 @@ class Store:
     _ending: dict[str, asyncio.Future[Any]] = field(factory=dict, init=False)
     _pins: Counter[str] = field(factory=Counter, init=False)
     """Layers of images that are just being put together: no container speaks for them yet."""
-    _fetching: asyncio.Semaphore = field(factory=lambda: asyncio.Semaphore(FETCHED_AT_ONCE), init=False)
+    _fetching: asyncio.Semaphore = field(factory=lambda: asyncio.Semaphore(FETCHES_MAX), init=False)
     _unpacking: asyncio.Semaphore = field(factory=lambda: asyncio.Semaphore(os.cpu_count() or 1), init=False)
+    _closed: bool = field(default=False, init=False)
 
     async def prepare(self) -> tuple[Removal, ...]:
         """Take up what is whole on disk, remove what is not, then make room. Raises OSError."""
+        self._closed = False
         self._stored = {layer.chain_id: layer for layer in await in_thread(self.files.prepare)}
         return await self.collect()
 
@@ -85,7 +91,7 @@ class Store:
         """Return when all layers of the image are here: their chain ids, the lowest first.
 
         They stay until the caller yields, so what uses them must be found by `in_use` by then. Raises what
-        `Source.fetch` and `extract` do, ImageUnsupported for too many layers, NoSpace.
+        `Source.fetch` and `extract` do, ImageUnsupported for too many layers, NoSpace, ShuttingDown.
         """
         if not 0 < len(image.layers) <= LAYERS_MAX:
             raise ImageUnsupported(f"use an image of {len(image.layers)} layers; there can be 1 to {LAYERS_MAX}")
@@ -95,6 +101,22 @@ class Store:
                 raise ArchiveTooLarge(told, evidence={"limit": "layer_bytes_max"})
         chain = chain_ids([layer.diff_id for layer in image.layers])
         self._pins.update(chain)
+        try:
+            try:
+                await self._bring(call, image, chain, source)
+            except NoSpace:
+                # The disk has less than our limit. What nobody uses is worth less than what somebody waits for.
+                if not await self.collect(full=True):
+                    raise
+                await self._bring(call, image, chain, source)
+        except OSError as refused:
+            raise self._translated(refused) from refused
+        finally:
+            self._pins.subtract(chain)
+            self._pins += Counter()  # Forgets those that nobody pins.
+        return chain
+
+    async def _bring(self, call: Call, image: Image, chain: tuple[str, ...], source: Source) -> None:
         try:
             missing = any(chain_id not in self._stored for chain_id in chain)
             if missing:
@@ -106,10 +128,6 @@ class Store:
                 await self.collect()
         except OSError as refused:
             raise self._translated(refused) from refused
-        finally:
-            self._pins.subtract(chain)
-            self._pins += Counter()  # Forgets those that nobody pins.
-        return chain
 
     def paths(self, chain: Sequence[str]) -> tuple[Path, ...]:
         """The unpacked layers, without those that a higher one hides altogether: overlayfs would show them."""
@@ -118,22 +136,27 @@ class Store:
             shown = [chain_id] if self.files.hides_all_below(chain_id) else [*shown, chain_id]
         return tuple(self.files.tree(chain_id) for chain_id in shown)
 
-    async def collect(self) -> tuple[Removal, ...]:
-        """Remove what the limit has no room for. Returns the decisions; they are also in `removals.jsonl`."""
+    async def collect(self, full: bool = False) -> tuple[Removal, ...]:
+        """Remove what the limit has no room for. Returns the decisions; they are also in `removals.jsonl`.
+
+        `full`: the disk has no room for anything; all goes that nobody uses.
+        """
         used = {*self.in_use(), *self._pins, *self._pulls}
         retired: list[Removal] = []
         try:
-            for removal in plan_gc(self.layers, used, self.bytes_max):  # No await: the plan is of this moment.
+            limit_bytes, why = (0, "the disk is full") if full else (self.bytes_max, "")
+            for removal in plan_gc(self.layers, used, limit_bytes, why):  # No await: the plan is of this moment.
                 self.files.retire(removal.chain_id)
                 del self._stored[removal.chain_id]
                 retired.append(removal)
         finally:
             await in_thread(self.files.remove, retired)
-        await in_thread(self.files.prune_parts, set(self._pulls))
+        await in_thread(self.files.prune_parts, {*self._pulls, *self._pins}, 0.0 if full else PARTS_KEPT_S)
         return tuple(retired)
 
     async def close(self) -> None:
-        """End all work."""
+        """End all work. Whoever waits for it is told so."""
+        self._closed = True
         for pull in list(self._pulls.values()):
             self._end(pull)
         while self._ending:
@@ -151,13 +174,14 @@ class Store:
         """Wait for what is missing; False when another asker's work failed and ours has to be tried."""
         joined: list[Pull] = []
         ours: set[str] = set()
+        slots = asyncio.Semaphore(FETCHED_AT_ONCE)
         try:
             for number, chain_id in enumerate(chain):
                 if chain_id in self._stored:
                     continue
                 if chain_id not in self._pulls:
                     ours.add(chain_id)
-                    self._begin(call, layers[number], chain[: number + 1], source)
+                    self._begin(call, layers[number], chain[: number + 1], source, slots)
                 pull = self._pulls[chain_id]
                 pull.waiting += 1
                 joined.append(pull)
@@ -165,6 +189,8 @@ class Store:
                 await asyncio.wait([pull.work for pull in joined], return_when=asyncio.FIRST_EXCEPTION)
             for pull in joined:
                 error = _failure(pull.work)
+                if isinstance(error, asyncio.CancelledError):
+                    raise self._stopping()  # Nobody else ends what we wait for.
                 if isinstance(error, OF_THE_LAYER) or (error is not None and pull.chain_id in ours):
                     raise _own(error)
                 if error is not None:
@@ -174,12 +200,18 @@ class Store:
             await uninterrupted(_ended([work for work in left if work is not None]))
         return True
 
-    def _begin(self, call: Call, layer: Layer, chain: tuple[str, ...], source: Source) -> None:
+    def _stopping(self) -> ShuttingDown:
+        return ShuttingDown("fetch an image: this cell is stopping", outcome=Outcome.ROLLED_BACK, retry_after_s=1.0)
+
+    def _begin(
+        self, call: Call, layer: Layer, chain: tuple[str, ...], source: Source, slots: asyncio.Semaphore
+    ) -> None:
+        if self._closed:
+            raise self._stopping()
         chain_id = chain[-1]
         below = self._pulls.get(chain[-2]) if len(chain) > 1 else None
-        work = self._pull(
-            call.with_budget(PULL_TIMEOUT_S * 1000), layer, chain, source, below.work if below is not None else None
-        )
+        call = call.with_budget(PULL_TIMEOUT_S * 1000)
+        work = self._pull(call, layer, chain, source, slots, below.work if below is not None else None)
         # Owned by the store: ended by the last one who leaves, or by `close`; its failure is told to all who wait.
         self._pulls[chain_id] = Pull(chain_id, asyncio.gather(work))
 
@@ -200,13 +232,19 @@ class Store:
         return pull.work
 
     async def _pull(
-        self, call: Call, layer: Layer, chain: tuple[str, ...], source: Source, below: asyncio.Future[Any] | None
+        self,
+        call: Call,
+        layer: Layer,
+        chain: tuple[str, ...],
+        source: Source,
+        slots: asyncio.Semaphore,
+        below: asyncio.Future[Any] | None,
     ) -> None:
         chain_id = chain[-1]
         while (earlier := self._ending.get(chain_id)) is not None:
             await asyncio.wait([earlier])
         try:
-            async with self._fetching:
+            async with slots, self._fetching:
                 await source.fetch(call, layer, self.files.blob(chain_id))
             tree = await in_thread(self.files.begin, chain_id)
             async with self._unpacking:
