@@ -59,7 +59,11 @@ class Sync:
         sent_s = self.clock.monotonic()
         report = self.snapshot()
         budget_ms = self.admission.lease.share_ms(REPORT_BUDGET_MS)
-        answer = await self.bbs.report(Call.begin(self.clock, budget_ms), report)
+        try:
+            answer = await self.bbs.report(Call.begin(self.clock, budget_ms), report)
+        except DiegoError as refused:
+            self.admission.lease.refused(refused.root.message)
+            raise
         self.admission.lease.renew(sent_s, answer.presence_ttl_ms)
         await self.books.ended.acknowledge(answer.acknowledged)
         if answer.acknowledged and len(self.books.ended) > 0:

@@ -11,6 +11,11 @@ from diego_py.models.desired_lrp import DesiredLRP
 
 TITLES = ("PROCESS_GUID", "INDEX", "STATE", "SINCE", "CELL", "ADDRESS", "REASON")
 REASON_CHARACTERS_MAX = 72
+BESIDE = {
+    Presence.EVACUATING: "serves until its replacement runs",
+    Presence.SUSPECT: "its cell does not answer; may serve until its replacement runs",
+}
+"""Why there is a second row of an index."""
 
 
 def lines(instances: Sequence[ActualLRP], now: datetime) -> list[str]:
@@ -37,6 +42,8 @@ def row(instance: ActualLRP, now: datetime) -> list[str]:
 
 def reason(instance: ActualLRP, now: datetime, characters: int = REASON_CHARACTERS_MAX) -> str:
     """Why it is not RUNNING and when it is tried again; where a reason is cut it says where the whole is."""
+    if instance.presence is not Presence.ORDINARY:
+        return BESIDE[instance.presence]
     if instance.state is ActualLRPState.RUNNING:
         return f"crashed {instance.crash_count} time(s) before" if instance.crash_count else ""
     told = " ".join((instance.placement_error or instance.crash_reason or "").split())
@@ -56,7 +63,7 @@ def outdated(instance: ActualLRP, desired: DesiredLRP) -> str:
         return ""
     told = f"runs revision {instance.revision} of the definition, {desired.revision} is desired"
     if instance.presence is not Presence.ORDINARY:
-        return f"{told}; serves until its replacement runs"
+        return told
     why = str((instance.failure or {}).get("detail") or "a replacement was not finished")
     return f"{told}: {why}; diego deploy it again"
 

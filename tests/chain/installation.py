@@ -189,9 +189,13 @@ class Installation:
         await self._expire_presence(cell_id, timedelta(hours=1))
 
     async def _expire_presence(self, cell_id: str, after: timedelta) -> None:
+        await self.sql("UPDATE cells SET expires_at = now() + $2 WHERE cell_id = $1", cell_id, after)
+
+    async def sql(self, statement: str, *arguments: object) -> None:
+        """Change what is stored behind everybody's back."""
         connection = await asyncpg.connect(self.dsn)
         try:
-            await connection.execute("UPDATE cells SET expires_at = now() + $2 WHERE cell_id = $1", cell_id, after)
+            await connection.execute(statement, *arguments)
         finally:
             await connection.close()
 

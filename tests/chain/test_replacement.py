@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from typing import Any
 
+import aiohttp
 import pytest
 
 from tests.chain.answers import well_formed
-from tests.chain.awaited import until
+from tests.chain.awaited import until, until_true
 from tests.chain.definitions import HTTP, lrp
 from tests.chain.expected import is_stored, nothing_in_books
 from tests.chain.installation import Installation
@@ -257,3 +259,58 @@ async def test_egress_rules_change_where_they_run(two_cells: Installation) -> No
     assert [line["state"] for line in document["instances"]].count("FAILED") == 1
     await two_cells.start_cell(2)
     assert (await two_cells.request("PATCH", WEB, {"egress_rules": [rule]})).status == 200
+
+
+DIED_BEFORE = """
+    WITH old AS (UPDATE actual_lrps SET presence = 'EVACUATING' RETURNING *)
+    INSERT INTO actual_lrps (process_guid, index, presence, domain, state, instance_guid, since, crash_count, attempts,
+                             routable, availability_zone, tag_epoch, tag_index, revision)
+    SELECT process_guid, index, 'ORDINARY', domain, 'UNCLAIMED', 'new', now() - interval '40 seconds', 0, 0, false, '',
+           'epoch', 0, 1 FROM old
+"""
+"""What is left of a BBS that died when the old instance had stepped aside and the new one was sent nowhere yet."""
+DIED_AFTER = "UPDATE actual_lrps SET since = since - interval '40 seconds'"
+
+
+async def _cut_off(installation: Installation, definition: dict[str, Any]) -> None:
+    """A replacement whose BBS dies before it answers, or answers with its last breath."""
+    with contextlib.suppress(aiohttp.ClientError):
+        answer = await installation.request("PUT", WEB, definition)
+        assert answer.status >= 500
+
+
+@pytest.mark.parametrize("runs", [True, False])
+async def test_a_bbs_that_died_half_way(one_cell: Installation, runs: bool) -> None:
+    """Convergence ends the old one where the new one runs; else it recalls it. The same request goes on from there."""
+    (first,) = (await one_cell.request("PUT", WEB, web(instances=1))).json["actual_lrps"]
+    port = one_cell.bbs.listener.port
+    await one_cell.stop_bbs()
+    await one_cell.start_bbs(listen_port=port, route_grace_s=3_600.0, stop_grace_s=0.1)
+    await one_cell.nodes["cell-1"].report()
+    if runs:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_cut_off(one_cell, web("two", 1)))
+
+            async def both_run() -> bool:
+                return [row["state"] for row in await rows(one_cell)] == ["RUNNING", "RUNNING"]
+
+            await until("both run", both_run)
+            await one_cell.stop_bbs()
+    else:
+        await one_cell.stop_bbs()
+    await one_cell.sql(DIED_AFTER if runs else DIED_BEFORE)
+    await one_cell.start_bbs(listen_port=port, convergence_interval_s=0.1)
+    await one_cell.nodes["cell-1"].report()
+
+    async def settled() -> bool:
+        return len(await rows(one_cell)) == 1
+
+    await until("one row is left", settled)
+    (row,) = await rows(one_cell)
+    assert (row["presence"], row["state"]) == ("ORDINARY", "RUNNING")
+    assert (row["instance_guid"] == first["instance_guid"]) is not runs
+    await until_true("one container is left", lambda: containers(one_cell) == 1)
+    assert await said(one_cell) == [("two" if runs else "one")]
+    again = await one_cell.request("PUT", WEB, web("two", 1))
+    assert again.status == 200, again.body
+    assert await said(one_cell) == ["two"]

@@ -153,3 +153,27 @@ async def test_a_process_that_ends_is_started_again(site: Site) -> None:
     assert row["crash_reason"] == "killed by signal 9"
     assert row["next_attempt_at"] is not None
     assert len(await site.failures("web")) == 3
+
+
+async def test_back_before_anything_replaced_it(new_site: NewSite) -> None:
+    """The only cell is away for longer than its presence lasts: it serves as SUSPECT, then is the instance again."""
+    site = await new_site(cells=1)
+    (before,) = await site.desired(WEB)
+    visitors = [Visitor(site.session, url) for url in addresses(before)]
+    async with asyncio.TaskGroup() as group:
+        for visitor in visitors:
+            group.create_task(visitor.visit())
+        await site.cluster.kill_cell("cell-1")
+        rows = await site.rows_when("it is suspect", lambda rows: len(rows) == 2)
+        await site.cluster.start_cell("cell-1")
+        (row,) = await site.rows_when("it is recalled", lambda rows: running(rows, 1))
+        for visitor in visitors:
+            visitor.stop()
+    waiting, suspect = rows
+    assert (waiting["presence"], waiting["state"]) == ("ORDINARY", "UNCLAIMED")
+    assert (suspect["presence"], suspect["state"], suspect["routable"]) == ("SUSPECT", "RUNNING", True)
+    assert (row["presence"], row["instance_guid"]) == ("ORDINARY", before["instance_guid"])
+    assert (row.get("crash_count", 0), row["since"]) == (0, before["since"])
+    assert max(visitor.gap_s for visitor in visitors) < GAP_S
+    (document,) = [one for one in await site.failures("web") if one["code"] == "bbs.cell_lost"]
+    assert document["instance_guid"] == before["instance_guid"]

@@ -11,6 +11,7 @@ from cells.garden.spec import EgressRule
 from diego_py.errors import (
     BudgetSpent,
     CellDraining,
+    CellIdTaken,
     ClaimLost,
     ClaimRefused,
     ContainerNotFound,
@@ -251,6 +252,24 @@ async def test_stale_epoch(cell: Cell, tmp_path: Path, garden: FakeGarden, bbs: 
     await cell.work.run_instance(call(), work("i-3", index=3, epoch=0))
     async with running_cell(tmp_path, garden, bbs) as later:
         assert isinstance(await failed(later, guid="i-4", epoch=6), StaleEpoch)
+
+
+async def test_a_namesake_says_why_it_gets_no_work(tmp_path: Path, garden: FakeGarden, bbs: FakeBBS) -> None:
+    """Another cell of this id reports already: it keeps trying, and comes in once that one is gone."""
+    bbs.report_refusal = CellIdTaken("cell cell-1 reports already, from http://other:1800")
+    async with running_cell(tmp_path, garden, bbs) as second:
+        with pytest.raises(DiegoError):
+            await second.sync.report()
+        assert "reports already, from http://other:1800" in str(second.work.admission.lease.lacks())
+        assert isinstance(await failed(second), ClaimLost)
+        bbs.report_refusal = None
+        await second.sync.report()
+        home = second.sync.snapshot().presence.home_id
+        await second.work.run_instance(call(), work())
+    async with running_cell(tmp_path, garden, bbs) as again:
+        assert again.sync.snapshot().presence.home_id == home, "the same cell, started again"
+    async with running_cell(tmp_path / "elsewhere", FakeGarden(), bbs) as other:
+        assert other.sync.snapshot().presence.home_id != home
 
 
 async def test_nothing_is_claimed_without_a_lease(tmp_path: Path, garden: FakeGarden, bbs: FakeBBS) -> None:

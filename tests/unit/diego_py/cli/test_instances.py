@@ -40,7 +40,9 @@ def test_an_old_definition_is_shown_with_its_reason() -> None:
     told = instances.outdated(instance(WEB, 0, revision=1, failure={"detail": "exited with status 1"}), desired)
     assert told == "runs revision 1 of the definition, 2 is desired: exited with status 1; diego deploy it again"
     beside = instance(WEB, 0, revision=1, presence=Presence.EVACUATING)
-    assert instances.outdated(beside, desired).endswith("serves until its replacement runs")
+    assert instances.outdated(beside, desired) == "runs revision 1 of the definition, 2 is desired"
+    assert instances.reason(beside, NOW) == "serves until its replacement runs"
+    assert "does not answer" in instances.reason(instance(WEB, 0, presence=Presence.SUSPECT), NOW)
 
 
 def test_how_far_a_deployment_is() -> None:
