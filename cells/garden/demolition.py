@@ -141,7 +141,8 @@ async def kill_half_built(host: Host, handle: str, directory: Directory, limit_s
 
 
 def _half_built(host: Host, handle: str, directory: Directory) -> list[processes.Process]:
-    makers = processes.mentioning(f"{directory.path}/")
+    # All that we start for a container has the runtime's own directory among its arguments, and nobody else has.
+    makers = processes.mentioning(f"{directory.path}/", argument=str(host.depot.runtime))
     pids = {*makers, *processes.descendants(makers), *host.cgroups.processes(handle)}
     return [process for pid in sorted(pids) if (process := processes.identify(pid)).started]
 

@@ -98,6 +98,7 @@ async def _run(host: Host, box: Box, base: Path, timeout_s: float) -> ExecResult
         stdin=asyncio.subprocess.PIPE,  # Not /dev/null, which is the host's: see null_device.
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
+        process_group=0,
     )
     assert child.stdin is not None
     child.stdin.close()
@@ -115,7 +116,7 @@ async def _run(host: Host, box: Box, base: Path, timeout_s: float) -> ExecResult
     text = output.decode(errors="replace")
     log = oci.runtime_log(base.with_suffix(".log"))
     if not timed_out and any(entry.get("level") in ("error", "fatal") for entry in log):
-        await host.extras.clear()
+        await host.extras.clear(child.pid)
         raise oci.failure("exec", log, text)
     return ExecResult(None if timed_out else child.returncode, text, timed_out)
 

@@ -33,6 +33,7 @@ from cells.garden.network.ruleset import Policy
 from cells.garden.network.watch import LinkWatch
 from cells.garden.oci import Runtime
 from cells.garden.pools import IDS_PER_SLOT, Addresses, Pool, port_pool
+from cells.garden.processes import Process
 from cells.garden.quota.store import Store
 from cells.garden.quota.volumes import Volumes
 from cells.garden.sandboxes.maker import Maker
@@ -194,6 +195,7 @@ class Host:
     def release(self, record: Record) -> None:
         """Give back all numbers; the container is gone. A sidecar has none of its own."""
         if record.sandbox_of is None:
+            self.extras.gone_from(Process(record.holder_pid, record.holder_started))
             self._give_back(Place(record.id_slot, record.address_number), record.ports)
 
     def _give_back(self, place: Place, ports: tuple[PortForward, ...]) -> None:
@@ -215,6 +217,7 @@ class Host:
         """Let the container into its sandbox, made now if it is not there yet. Raises SandboxFailed, NetworkFailed."""
         if box.main is None:
             box.has_holder(await self.sandboxes.enter(box.place, box.record.privileged))
+            self.extras.live_in(box.holder)
 
     async def close_sandboxes(self) -> None:
         """End those that no container has, and whatever makes them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from attrs import frozen
@@ -31,6 +31,7 @@ class Stat:
 
     state: str
     parent: int
+    group: int
     session: int
     started: int
 
@@ -43,7 +44,8 @@ def stat(pid: int) -> Stat | None:
         return None
     # The name is in parentheses and may hold spaces and parentheses of its own.
     fields = text[text.rindex(")") + 2 :].split()
-    return Stat(state=fields[0], parent=int(fields[1]), session=int(fields[3]), started=int(fields[19]))
+    parent, group, session, started = (int(fields[number]) for number in (1, 2, 3, 19))
+    return Stat(fields[0], parent, group, session, started)
 
 
 def identify(pid: int) -> Process:
@@ -56,6 +58,12 @@ def is_alive(process: Process) -> bool:
     """It has not ended, and its pid is still its own."""
     found = stat(process.pid) if process.pid > 0 else None
     return found is not None and found.state not in "ZX" and found.started == process.started
+
+
+def is_there(process: Process) -> bool:
+    """Its pid is still its own: it lives, or nobody has taken note of its end."""
+    found = stat(process.pid) if process.pid > 0 else None
+    return found is not None and found.started == process.started
 
 
 def open_pidfd(process: Process, dead_too: bool = False) -> int | None:
@@ -152,31 +160,43 @@ def strangers(pids: list[int], init: int, holder: int) -> list[int]:
     return found
 
 
-def orphans(name: str) -> list[Process]:
-    """Our children of this name: the runtime's own helpers, which it left to us when it had to give up half-way."""
+def orphans(name: str, group: int) -> list[Process]:
+    """Our children of this name in a process group: helpers that the runtime left to us when it gave up half-way."""
     found = []
-    for thread in os.scandir("/proc/self/task"):
+    for pid in _children():
         with contextlib.suppress(OSError):
-            for pid in kernel_files.read(f"{thread.path}/children").split():
-                if kernel_files.read(f"/proc/{pid}/comm") == name + "\n":
-                    found.append(identify(int(pid)))
+            seen = stat(pid)
+            if seen is not None and seen.group == group and kernel_files.read(f"/proc/{pid}/comm") == name + "\n":
+                found.append(Process(pid, seen.started))
     return found
 
 
 def strays() -> list[Process]:
-    """Our children that live in a container: extra processes whose starter died, so that we, the subreaper, have them.
+    """Our children in other pid namespaces: extra processes whose starter died, so that we, the subreaper, have them.
 
     A namespace does not end before the last of them is reaped. Helpers of our own are in our namespace, never here; and
     those that hold a namespace (ours when their maker died) are no strays.
     """
     found, depth = [], len(_namespace_pids(os.getpid()))
+    for pid in _children():
+        pids = _namespace_pids(pid)
+        if len(pids) > depth and pids[-1] != "1":
+            found.append(identify(pid))
+    return found
+
+
+def pid_namespace(pid: int) -> str | None:
+    """Which pid namespace a process is in, also of a dead one; None when there is no such process."""
+    with contextlib.suppress(OSError):
+        return os.readlink(f"/proc/{pid}/ns/pid")
+    return None
+
+
+def _children() -> Iterator[int]:
+    """Ours, whichever thread of ours started them."""
     for thread in os.scandir("/proc/self/task"):
         with contextlib.suppress(OSError):
-            for pid in kernel_files.read(f"{thread.path}/children").split():
-                pids = _namespace_pids(int(pid))
-                if len(pids) > depth and pids[-1] != "1":
-                    found.append(identify(int(pid)))
-    return found
+            yield from map(int, kernel_files.read(f"{thread.path}/children").split())
 
 
 def _namespace_pids(pid: int) -> list[str]:
@@ -203,14 +223,18 @@ def descendants(pids: list[int]) -> list[int]:
     return below
 
 
-def mentioning(*texts: str) -> list[int]:
-    """Pids of all processes of the host with `texts` in their command line. For recovery only: reads all of /proc."""
+def mentioning(*texts: str, argument: str | None = None) -> list[int]:
+    """Pids of all processes of the host with `texts` in their command line, and with that as one whole argument.
+
+    For recovery only: reads all of /proc.
+    """
     found = []
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
                 command = Path(entry.path, "cmdline").read_bytes()
-                if all(text.encode() in command for text in texts):
+                whole = argument is None or argument.encode() in command.split(b"\0")
+                if whole and all(text.encode() in command for text in texts):
                     found.append(int(entry.name))
     return found
 

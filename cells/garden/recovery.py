@@ -54,6 +54,8 @@ def look(host: Host) -> Recovery:
     adopt: dict[str, Box] = {}
     demolish: list[str] = []
     records = {handle: host.depot.load(handle) for handle in sorted(_traces(host))}
+    for known in filter(None, records.values()):
+        host.extras.live_in(Process(known.holder_pid, known.holder_started))
     mains = [handle for handle, record in records.items() if record is None or record.sandbox_of is None]
     for handle in (*mains, *sorted(records.keys() - mains)):
         record = records[handle]
@@ -120,7 +122,8 @@ async def end_runtimes(host: Host) -> None:
 
     Nothing else that came to us is ended here: it may be a foreign container whose starter is gone.
     """
-    at_work = await in_thread(processes.mentioning, f"{host.depot.containers}/", "/exit/exec-")
+    texts, argument = (f"{host.depot.containers}/", "/exit/exec-"), str(host.depot.runtime)
+    at_work = await in_thread(lambda: processes.mentioning(*texts, argument=argument))
     await _end(map(processes.identify, at_work))
     for stray in host.extras.unclaimed():
         processes.reap(stray)

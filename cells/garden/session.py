@@ -209,22 +209,28 @@ async def _with_terminal(host: Host, box: Box, base: Path, window: Window) -> Se
 
 async def _start(host: Host, box: Box, base: Path, given: tuple[int, ...], *options: str) -> Process:
     """Have the runtime start it; returns when it was executed. Who gets the process has to make it a session."""
-    process = None
+    process, runtime = None, None
     pid_file = base.with_suffix(".pid")
     with box.runtimes.one():
         host.extras.starts(pid_file)
         try:
-            process = await _exec(host, box, base, given, options)
+            runtime = await _spawn(host, box, base, given, options)
+            process = await _executed(host, base, runtime)
         finally:
             host.extras.started(pid_file, process.pid if process is not None else None)
             if process is None:
-                await host.extras.clear()
+                await host.extras.clear(runtime.pid if runtime is not None else 0)
     return process
 
 
-async def _exec(host: Host, box: Box, base: Path, given: tuple[int, ...], options: tuple[str, ...]) -> Process:
-    argv = host.runtime.exec_argv(box.handle, box.directory, base.name, "--detach", *options)
-    runtime = await children.spawn(children.bound_to_us(argv), stdin=given[0], stdout=given[1], stderr=given[2])
+async def _spawn(
+    host: Host, box: Box, base: Path, given: tuple[int, ...], options: tuple[str, ...]
+) -> asyncio.subprocess.Process:
+    argv = children.bound_to_us(host.runtime.exec_argv(box.handle, box.directory, base.name, "--detach", *options))
+    return await children.spawn(argv, stdin=given[0], stdout=given[1], stderr=given[2], process_group=0)
+
+
+async def _executed(host: Host, base: Path, runtime: asyncio.subprocess.Process) -> Process:
     try:
         async with asyncio.timeout(host.config.runtime_timeout_s):
             status = await runtime.wait()

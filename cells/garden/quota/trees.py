@@ -15,8 +15,6 @@ from cells.garden.quota import kernel
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-
-
 def remove(path: Path) -> None:
     """Remove a directory with all that is in it; idempotent. Raises OSError.
 
