@@ -95,10 +95,11 @@ class Placement:
         running = [row for row in rows if row.state is ActualLRPState.RUNNING]
         waiting = []
         for row in rows:
+            if row.state is ActualLRPState.RUNNING:
+                continue
             if row.state is ActualLRPState.CRASHED:
-                waiting.append(await self.lifecycle.retry(call, row, None))
-            elif row.state is not ActualLRPState.RUNNING:
-                waiting.append(await self.lifecycle.offer(call, row, revision=desired.revision))
+                row = await self.lifecycle.retry(call, row, None)
+            waiting.append(await self.lifecycle.offer(call, row, revision=desired.revision))
         placed = await self.desire(call, desired, waiting, roll_back)
         return Placed(desired, (*running, *placed.actuals))
 

@@ -85,6 +85,7 @@ class Simulation:
         database = MemoryDatabase(SimulatedClock(loop))
         network = Network(loop, faults)
         witness = Witness(loop, database, story=[] if self.tell_story else None)
+        loop.set_exception_handler(witness.callback_failed)
         self.world = World(loop, random, faults, network, database, witness, guids=random.choice((1, 1, 2, 3)))
         urls = tuple(f"http://bbs-{number}" for number in range(random.choice((1, 2, 2, 3))))
         self.bbses = [BbsHost(self.world, url.removeprefix("http://")) for url in urls]

@@ -52,6 +52,11 @@ class Witness:
         if not self.broken.done():
             self.broken.set_exception(InvariantBroken(what))
 
+    def callback_failed(self, loop: object, context: Mapping[str, Any]) -> None:
+        """What asyncio has to complain of. A task whose process died has nobody to look at its end."""
+        if "never retrieved" not in context["message"]:
+            self.fail(f"{context['message']}: {context.get('exception')!r}")
+
     def tell(self, event: str) -> None:
         """Make an event part of the trace, and of the story."""
         self.loop.note(event)
