@@ -50,15 +50,15 @@ async def test_the_user_process_begins_with_run(garden: Garden) -> None:
 
 
 async def test_run_twice_is_refused(garden: Garden) -> None:
-    await start(garden, spec("a", "/bin/sleep", "60"))
+    await start(garden, spec("a", "/bin/sleep", "600"))
     with pytest.raises(IllegalTransition):
         await garden.run(call(), "a")
 
 
 async def test_handle_is_unique(garden: Garden) -> None:
-    await garden.create(call(), spec("a", "/bin/sleep", "60"))
+    await garden.create(call(), spec("a", "/bin/sleep", "600"))
     with pytest.raises(HandleTaken):
-        await garden.create(call(), spec("a", "/bin/sleep", "60"))
+        await garden.create(call(), spec("a", "/bin/sleep", "600"))
     assert len(garden.containers()) == 1
 
 
@@ -88,7 +88,7 @@ async def test_stop_of_one_that_ignores_term_kills_after_grace(garden: Garden) -
 
 @every_runtime
 async def test_stop_of_one_with_the_default_answer_does_not_wait(garden: Garden) -> None:
-    await start(garden, spec("a", "/bin/sleep", "60"))
+    await start(garden, spec("a", "/bin/sleep", "600"))
     began_s = time.monotonic()
     await garden.stop(call(), "a", grace_s=patient(30))
     assert time.monotonic() - began_s < patient(5)
@@ -105,7 +105,7 @@ async def test_stop_before_run_and_after_the_end(garden: Garden) -> None:
 
 @every_runtime
 async def test_destroy_of_a_running_one_tells_its_waiters(garden: Garden) -> None:
-    await start(garden, spec("a", "/bin/sleep", "60"))
+    await start(garden, spec("a", "/bin/sleep", "600"))
     waiter = asyncio.gather(garden.wait("a"))
     await garden.destroy(call(), "a")
     assert (await waiter)[0].signal == signal.SIGKILL
@@ -114,14 +114,14 @@ async def test_destroy_of_a_running_one_tells_its_waiters(garden: Garden) -> Non
 
 
 async def test_destroy_together_and_again(garden: Garden) -> None:
-    await start(garden, spec("a", "/bin/sleep", "60"))
+    await start(garden, spec("a", "/bin/sleep", "600"))
     await asyncio.gather(*(garden.destroy(call(), "a") for _ in range(5)))
     await garden.destroy(call(), "a")
     assert garden.containers() == []
 
 
 async def test_destroy_of_a_frozen_one(garden: Garden) -> None:
-    await start(garden, spec("a", "/bin/sleep", "60"))
+    await start(garden, spec("a", "/bin/sleep", "600"))
     words = {"freezer.state": "FROZEN", "cgroup.freeze": "1"}
     files = [Path(place, name) for place in garden._host.cgroups.present("a") for name in words]
     frozen = [file.write_text(words[file.name]) for file in files if file.exists()]
@@ -131,7 +131,7 @@ async def test_destroy_of_a_frozen_one(garden: Garden) -> None:
 
 @every_runtime
 async def test_destroy_of_one_that_made_cgroups_below_its_own(garden: Garden) -> None:
-    await start(garden, spec("a", "/bin/sleep", "60"))
+    await start(garden, spec("a", "/bin/sleep", "600"))
     for place in garden._host.cgroups.present("a"):
         Path(place, "left/over").mkdir(parents=True)
     await garden.destroy(call(), "a")
@@ -165,7 +165,7 @@ async def test_numbers_are_used_again(garden: Garden) -> None:
 
 @every_runtime
 async def test_killed_monitor_does_not_hide_the_end(garden: Garden) -> None:
-    await start(garden, spec("a", "/bin/sleep", "60"))
+    await start(garden, spec("a", "/bin/sleep", "600"))
     state = Path(garden.config.state_dir, "containers/a")
     os.kill(int((state / "conmon.pid").read_text()), signal.SIGKILL)
     os.kill(int((state / "init.pid").read_text()), signal.SIGKILL)
@@ -178,7 +178,7 @@ async def test_cancelled_create_leaves_nothing(garden: Garden) -> None:
     for after_s in (0.0, 0.002, 0.01, 0.02, 0.03, 0.04):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(after_s):
-                await garden.create(call(), spec("a", "/bin/sleep", "60", ports=(80,)))
+                await garden.create(call(), spec("a", "/bin/sleep", "600", ports=(80,)))
         await garden.destroy(call(), "a")
         assert garden.containers() == []
 
@@ -203,7 +203,7 @@ async def test_environment_user_and_directory(garden: Garden) -> None:
 
 @every_runtime
 async def test_exec(garden: Garden) -> None:
-    await start(garden, spec("a", "/bin/sleep", "60"))
+    await start(garden, spec("a", "/bin/sleep", "600"))
     ok = await garden.exec(call(), "a", ProcessSpec("/bin/sh", ("-c", "echo yes; id -u"), user="vcap"), SOON_S)
     assert (ok.status, ok.output, ok.timed_out) == (0, "yes\n1000\n", False)
     bad = await garden.exec(call(), "a", ProcessSpec("/bin/sh", ("-c", "echo no >&2; exit 9")), SOON_S)
@@ -218,7 +218,7 @@ async def test_exec(garden: Garden) -> None:
 @every_runtime
 async def test_exec_has_the_environment_of_the_container(garden: Garden) -> None:
     wanted = spec(
-        "a", "/bin/sleep", "60", env=(("GREETING", "hi"),), network_env=lambda network: (("ADDRESS", network.address),)
+        "a", "/bin/sleep", "600", env=(("GREETING", "hi"),), network_env=lambda network: (("ADDRESS", network.address),)
     )
     container = await garden.create(call(), wanted)
     await garden.run(call(), "a")
@@ -229,7 +229,7 @@ async def test_exec_has_the_environment_of_the_container(garden: Garden) -> None
 
 @every_runtime
 async def test_exec_that_times_out_is_killed_with_its_children(garden: Garden) -> None:
-    await start(garden, spec("a", "/bin/sleep", "60"))
+    await start(garden, spec("a", "/bin/sleep", "600"))
     process = ProcessSpec("/bin/sh", ("-c", "echo begun; sleep 77 & sleep 78"))
     late = await garden.exec(call(), "a", process, patient(0.5))
     assert (late.status, late.output, late.timed_out) == (None, "begun\n", True)
@@ -240,7 +240,7 @@ async def test_exec_that_times_out_is_killed_with_its_children(garden: Garden) -
 
 @every_runtime
 async def test_exec_that_times_out_before_it_began_is_killed(garden: Garden) -> None:
-    await start(garden, spec("a", "/bin/sleep", "60"))
+    await start(garden, spec("a", "/bin/sleep", "600"))
     for timeout_s in (0.0, 0.005, 0.01, 0.02):
         late = await garden.exec(call(), "a", ProcessSpec("/bin/sleep", ("77",)), timeout_s)
         assert late.timed_out
@@ -267,8 +267,8 @@ async def test_logs_of_nobody(garden: Garden) -> None:
 @every_runtime
 async def test_two_gardens_do_not_disturb_each_other(new_garden: object) -> None:
     one, two = await new_garden(), await new_garden()  # type: ignore[operator]
-    await start(one, spec("same", "/bin/sleep", "60"))
-    await start(two, spec("same", "/bin/sleep", "60", limits=Limits(pids=50)))
+    await start(one, spec("same", "/bin/sleep", "600"))
+    await start(two, spec("same", "/bin/sleep", "600", limits=Limits(pids=50)))
     await one.destroy(call(), "same")
     assert [c.state for c in two.containers()] == ["running"]
     assert one.containers() == []

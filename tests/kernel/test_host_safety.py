@@ -65,7 +65,7 @@ async def test_the_profile_holds_for_the_container_and_for_what_is_executed_in_i
     new_garden: Callable[..., Any], profile: str
 ) -> None:
     garden = await new_garden(apparmor_profile=profile)
-    script = "cat /proc/self/attr/current; echo x > /srv/x || echo no; echo y > /tmp/y && echo ready; exec sleep 60"
+    script = "cat /proc/self/attr/current; echo x > /srv/x || echo no; echo y > /tmp/y && echo ready; exec sleep 600"
     await start(garden, shell("a", script))
     await until_printed(garden, "a", "ready")
     lines = [line.text async for line in garden.logs("a")]

@@ -436,7 +436,7 @@ async def test_room_is_made_of_what_nobody_uses(new_garden: Callable[..., Any], 
     """Also when another garden has adopted the containers meanwhile."""
     garden = await new_garden(image_store_bytes_max=2 << 20)
     offer(MemorySource([base(), tar(member("one", bytes(1 << 20)))]))
-    await start(garden, from_image("runs", "cat /one | wc -c; exec sleep 60"))
+    await start(garden, from_image("runs", "cat /one | wc -c; exec sleep 600"))
     offer(MemorySource([base(), tar(member("two", bytes(1 << 20)))]))
     await start(garden, from_image("ends", "true"))
     await garden.destroy(call(), "ends")

@@ -123,7 +123,7 @@ async def test_process_limit(garden: Garden) -> None:
 async def test_out_of_memory_is_told_apart_from_a_kill(garden: Garden) -> None:
     limits = Limits(memory_bytes=MEMORY_BYTES)
     await start(garden, shell("hog", "exec tail -c 200m /dev/zero", limits=limits))
-    await start(garden, shell("killed", "trap '' TERM; echo ready; exec sleep 60", limits=limits))
+    await start(garden, shell("killed", "trap '' TERM; echo ready; exec sleep 600", limits=limits))
     hog = await garden.wait("hog")
     assert (hog.signal, hog.oom_killed) == (signal.SIGKILL, True)
     assert hog.cgroup["memory_limit_bytes"] == MEMORY_BYTES
@@ -146,7 +146,7 @@ async def test_open_files_are_limited(garden: Garden) -> None:
 
 
 async def test_cpu_weight(garden: Garden) -> None:
-    await start(garden, shell("a", "exec sleep 60", limits=Limits(cpu_weight=50)))
+    await start(garden, shell("a", "exec sleep 600", limits=Limits(cpu_weight=50)))
     files = [Path(place, name) for place in garden._host.cgroups.present("a") for name in ("cpu.shares", "cpu.weight")]
     (told,) = [(file.name, int(file.read_text())) for file in files if file.exists()]
     # v2 counts from 1 to 10,000 where v1 counts from 2 to 262,144; the runtimes differ in how they translate.

@@ -60,7 +60,7 @@ async def test_files_in_memory_count_as_memory(garden: Garden, at: str) -> None:
 
 async def test_the_page_cache_counts_and_gives_way(garden: Garden) -> None:
     """A file bigger than the memory limit is no reason to die."""
-    script = "dd if=/dev/zero of=/big bs=1M count=100 2>/dev/null && cat /big >/dev/null && echo done; exec sleep 60"
+    script = "dd if=/dev/zero of=/big bs=1M count=100 2>/dev/null && cat /big >/dev/null && echo done; exec sleep 600"
     await start(garden, shell("a", script, limits=MEMORY))
     await until_printed(garden, "a", "done")
     used = garden.usage("a")

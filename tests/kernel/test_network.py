@@ -141,7 +141,7 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
 
 async def test_spoofed_source_is_dropped(garden: Garden) -> None:
     """A packet with a foreign source address, sent on the container's own link by somebody with more rights."""
-    await start(garden, spec("a", "/bin/sleep", "60"))
+    await start(garden, spec("a", "/bin/sleep", "600"))
     on_link = inside(garden, "a")
     subprocess.run([*on_link, "ip", "address", "add", "198.18.9.9/32", "dev", "eth0"], check=True)
     own, gateway = garden.containers()[0].network.address, garden._host.addresses.gateway

@@ -54,7 +54,7 @@ def volumes(garden: Garden) -> list[str]:
 
 
 async def test_a_full_disk_is_named_and_is_nobody_elses(limited: Garden) -> None:
-    await start(limited, shell("neighbour", "echo up; exec sleep 60", limits=LIMITED))
+    await start(limited, shell("neighbour", "echo up; exec sleep 600", limits=LIMITED))
     await until_printed(limited, "neighbour", "up")
     filled = await ended(limited, "a", f"{FILL}; exec cat /big /bin/busybox > /more")
     assert filled.status not in (0, None)
@@ -97,7 +97,7 @@ async def test_the_image_does_not_count(limited: Garden) -> None:
 
 
 async def test_usage_while_it_runs(limited: Garden) -> None:
-    script = "dd if=/dev/zero of=/f bs=1M count=5; sync; echo done; exec sleep 60"
+    script = "dd if=/dev/zero of=/f bs=1M count=5; sync; echo done; exec sleep 600"
     await start(limited, shell("a", script, limits=LIMITED))
     await until_printed(limited, "a", "done")
     used = limited.usage("a")
@@ -145,7 +145,7 @@ async def test_volumes_without_a_record_go_at_start(
     """As after kill -9 between the volume and whatever came next: the record is there, or no longer."""
     config = new_config(**settings)
     first: Garden = await new_garden(config)
-    await start(first, shell("lives", "echo up; exec sleep 60", limits=LIMITED))
+    await start(first, shell("lives", "echo up; exec sleep 600", limits=LIMITED))
     await first.close()
     host = first._host
     host.volumes.make(host.volumes.path("lost"), LIMITED, 7)
@@ -177,7 +177,7 @@ async def test_the_store_is_kept_while_it_is_needed(
     config = new_config(volumes_store_mb=256)
     first: Garden = await new_garden(config)
     at, image = Path(config.state_dir, "volumes"), Path(config.state_dir, "volumes.btrfs")
-    await start(first, shell("a", "echo up; exec sleep 60", limits=LIMITED))
+    await start(first, shell("a", "echo up; exec sleep 600", limits=LIMITED))
     await first.close()
     assert at.is_mount()
     second: Garden = await new_garden(config)

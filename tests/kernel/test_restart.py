@@ -177,7 +177,7 @@ def after(real, hang):
 
 async def scenario(garden, hang):
     CHANGE
-    await start(garden, shell("half", "sleep 60", ports=(8080,)))
+    await start(garden, shell("half", "sleep 600", ports=(8080,)))
     await garden.destroy(call(), "half")
 """
 
@@ -202,7 +202,7 @@ async def test_killed_at_any_moment_of_create(new_garden: Callable[..., Any], ne
     scenario = """
 async def scenario(garden, hang):
     print("ready", flush=True)
-    await start(garden, shell("any", "exec sleep 60", ports=(8080,)))
+    await start(garden, shell("any", "exec sleep 600", ports=(8080,)))
 """
     for after_ms in (2, 8, 15, 25, 35, 45):
         config = new_config()
@@ -220,7 +220,7 @@ async def scenario(garden, hang):
 async def test_exec_of_a_dead_owner_is_ended(new_garden: Callable[..., Any], new_config: Callable[..., Any]) -> None:
     scenario = """
 async def scenario(garden, hang):
-    await start(garden, shell("a", "exec sleep 60"))
+    await start(garden, shell("a", "exec sleep 600"))
     async with asyncio.TaskGroup() as group:
         group.create_task(garden.exec(call(), "a", ProcessSpec("/bin/sh", ("-c", "sleep 77; true")), 60))
         while len(garden._host.cgroups.processes("a")) < 3:
@@ -232,7 +232,7 @@ async def scenario(garden, hang):
         pass
     garden = await new_garden(config)
     seen = await garden.exec(call(), "a", ProcessSpec("/bin/ps", ("-o", "args")), SOON_S)
-    assert "sleep 60" in seen.output
+    assert "sleep 600" in seen.output
     assert "sh -c sleep 77" not in seen.output
 
 
@@ -241,7 +241,7 @@ async def test_adopted_network_goes_on_without_a_gap(
 ) -> None:
     config = new_config()
     first = await new_garden(config)
-    await start(first, shell("a", "httpd -p 8080 -h /srv/www && echo ready && exec sleep 60", ports=(8080,)))
+    await start(first, shell("a", "httpd -p 8080 -h /srv/www && echo ready && exec sleep 600", ports=(8080,)))
     await until_printed(first, "a", "ready")
     port = first.containers()[0].network.ports[0].host_port
     reader, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -81,7 +81,7 @@ async def test_pid_1_can_neither_be_looked_into_nor_ended(garden: Garden) -> Non
 
 
 async def test_a_holder_is_nearly_nothing(garden: Garden) -> None:
-    await start(garden, spec("a", "/bin/sleep", "60"))
+    await start(garden, spec("a", "/bin/sleep", "600"))
     home = Path("/proc", str(holder(garden, "a").pid))
     told = {name: value.split() for name, _, value in (line.partition(":") for line in _lines(home / "smaps_rollup"))}
     assert int(told["Pss"][0]) <= PRIVATE_KIB_MAX
@@ -99,7 +99,7 @@ def _lines(path: Path) -> list[str]:
 
 @every_runtime
 async def test_no_namespace_is_shared(garden: Garden) -> None:
-    script = f"for kind in {' '.join(KINDS)}; do readlink /proc/self/ns/$kind; done; sleep 60"
+    script = f"for kind in {' '.join(KINDS)}; do readlink /proc/self/ns/$kind; done; sleep 600"
     seen = [os.readlink(f"/proc/self/ns/{kind}") for kind in KINDS]
     for handle in ("a", "b"):
         await start(garden, shell(handle, script))
@@ -128,7 +128,7 @@ async def test_a_ready_one_that_was_killed_is_not_used(garden: Garden) -> None:
 
 
 async def test_a_killed_holder_is_the_end_of_its_container(garden: Garden) -> None:
-    await start(garden, shell("a", "sleep 60 & sleep 60"))
+    await start(garden, shell("a", "sleep 600 & sleep 600"))
     os.kill(holder(garden, "a").pid, signal.SIGKILL)
     ended = await garden.wait("a")
     assert (ended.status, ended.signal, ended.oom_killed) == (137, signal.SIGKILL, False)
@@ -138,7 +138,7 @@ async def test_a_killed_holder_is_the_end_of_its_container(garden: Garden) -> No
 
 
 async def test_a_killed_zygote_is_replaced_and_nobody_suffers(garden: Garden) -> None:
-    await start(garden, spec("a", "/bin/sleep", "60"))
+    await start(garden, spec("a", "/bin/sleep", "600"))
     ready = await idle(garden)
     zygote = garden._host.sandboxes.maker._zygote
     assert zygote is not None
@@ -146,7 +146,7 @@ async def test_a_killed_zygote_is_replaced_and_nobody_suffers(garden: Garden) ->
     await zygote.wait()
     # One more than is ready, so that another has to be made.
     handles = [f"b{number}" for number in range(len(ready) + 1)]
-    await asyncio.gather(*(start(garden, spec(handle, "/bin/sleep", "60")) for handle in handles))
+    await asyncio.gather(*(start(garden, spec(handle, "/bin/sleep", "600")) for handle in handles))
     # The holders are our children now. A runtime that fails has us look for what it left behind.
     with pytest.raises(DiegoError):
         await garden.exec(call(), "b0", ProcessSpec("/nope"), SOON_S)
@@ -157,7 +157,7 @@ async def test_a_killed_zygote_is_replaced_and_nobody_suffers(garden: Garden) ->
 IDLE = """
 async def scenario(garden, hang):
     if BUSY:
-        await start(garden, shell("a", "exec sleep 60"))
+        await start(garden, shell("a", "exec sleep 600"))
     while len(garden._host.sandboxes._ready) < garden.config.sandboxes_ready:
         await asyncio.sleep(0.01)
 """
