@@ -114,7 +114,7 @@ class Executor:
 
     async def is_ready(self, call: Call, container: Container, workload: Workload) -> bool:
         """Whether its readiness checks pass now. Raises ProgramLost."""
-        return await self.health.is_ready(call, self._watched(call, container, workload))
+        return bool(await self.health.is_ready(call, self._watched(call, container, workload)))
 
     async def watch(self, call: Call, container: Container, workload: Workload, readiness: Readiness) -> DiegoError:
         """Return how a running workload failed, framed and chained, as soon as it does. Tells whether it is ready."""

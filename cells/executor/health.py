@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import NoReturn
 
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 
 from cells.executor.backend import ContainerBackend
 from cells.executor.checks import pace as intervals
@@ -77,12 +77,13 @@ class Health:
         """The first check of a healthy workload that fails. Never returns for one without a check."""
         return await first_of(*(self._first_failure(call, pause_s, probe) for pause_s, probe in self._loops(watched)))
 
-    async def is_ready(self, call: Call, watched: Watched) -> bool:
-        """Whether all readiness checks pass now; True without any."""
+    async def is_ready(self, call: Call, watched: Watched) -> bool | None:
+        """Whether all readiness checks pass now; True without any, None when the host could not carry one out."""
         checks = watched.workload.health.readiness
         if not checks:
             return True
-        return (await self.prober.probe_all(call.with_budget(LIVENESS_BUDGET_MS), watched.container, checks)).ok
+        result = await self.prober.probe_all(_apart(call), watched.container, checks)
+        return result.ok if result.ran else None
 
     async def readiness(self, call: Call, watched: Watched, ready: bool, changed: Callable[[bool], None]) -> NoReturn:
         """Ask for ever, and tell `changed` whenever the answer is another one than before.
@@ -92,7 +93,7 @@ class Health:
         health, default_s = watched.workload.health, self.pace.liveness_interval_s
         calm_s = min(intervals.liveness_interval_s(check.only(), default_s) for check in health.readiness)
         while True:
-            if await self.is_ready(call, watched) is not ready:
+            if await self.is_ready(call, watched) is (not ready):
                 ready = not ready
                 watched.program.site.tell(health.log_source, READY if ready else NOT_READY)
                 changed(ready)
@@ -124,7 +125,7 @@ class Health:
         while True:
             attempts += 1
             await self.clock.sleep(interval_s)
-            result = await probe(call.with_budget(LIVENESS_BUDGET_MS))
+            result = await probe(_apart(call))
             if result.ran and not result.ok:
                 return Unhealthy(result, attempts)
 
@@ -144,3 +145,8 @@ class Health:
             if activity == "busy" and (worked or not patient):
                 return
             await self.clock.sleep(SETTLE_LOOK_S)
+
+
+def _apart(call: Call) -> Call:
+    """A call of its own for each time: the one that watches would remember them all for as long as it lasts."""
+    return evolve(call.with_budget(LIVENESS_BUDGET_MS), here=None)

@@ -124,7 +124,8 @@ class RepApi:
         """The head is out: what fails now can only end the stream early, and is told in the log."""
         try:
             async for line in lines:
-                text = wire.to_builtins({"at": line.at, "stream": line.stream, "text": line.text})
+                told = {"at": line.at, "stream": line.stream, "text": line.text}
+                text = wire.to_builtins({**told, "source": line.source} if line.source else told)
                 await response.write(json.dumps(text, ensure_ascii=False).encode(errors="replace") + b"\n")
         except DiegoError as failure:
             self.log.warning("log_stream_failed", handle=guid, code=failure.root.code)

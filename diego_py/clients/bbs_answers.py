@@ -59,6 +59,8 @@ class LogLine:
     at: str | None = None
     stream: str = "stdout"
     text: str = ""
+    source: str = ""
+    """What its process is marked with, its `log_source`."""
 
 
 @frozen(kw_only=True)

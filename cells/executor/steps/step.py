@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -12,7 +13,7 @@ from cells.executor.backend import ContainerBackend
 from cells.executor.transfers.transfers import FileTransfers
 from cells.garden.spec import Env
 from diego_py.call import Call
-from diego_py.errors import DiegoError
+from diego_py.errors import ContainerNotFound, DiegoError
 from diego_py.service.clock import Clock
 
 
@@ -33,7 +34,8 @@ class Site:
 
     def tell(self, source: str, text: str) -> None:
         """Write a line to the app's log; one whose container is gone has nobody to tell it to."""
-        self.garden.note(self.handle, source, text)
+        with contextlib.suppress(ContainerNotFound):
+            self.garden.note(self.handle, source, text)
 
 
 class Step(Protocol):
