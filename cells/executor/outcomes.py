@@ -36,10 +36,14 @@ def twin(error: E) -> E:
 
 async def first_of(*contenders: Coroutine[Any, Any, T]) -> T:
     """What the first of `contenders` to end returns or raises; the others are cancelled. Ties: the earlier argument."""
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(outcome_of(contender)) for contender in contenders]
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        ended = [task for task in tasks if task.done()]
-        for task in tasks:
-            task.cancel()
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(outcome_of(contender)) for contender in contenders]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            ended = [task for task in tasks if task.done()]
+            for task in tasks:
+                task.cancel()
+    finally:
+        for contender in contenders:
+            contender.close()  # One that was cancelled before it began was never awaited.
     return value_of(ended[0].result())
