@@ -102,12 +102,14 @@ class Cgroups:
         """Have a process, and all it will start, listed as holders of namespaces. Raises CgroupFailed.
 
         In the tree in which we list processes. In the others only so that nothing of where the cell is shows in a
-        container's /proc/1/cgroup: some (cpuset) want settings before they take a process, and are left out.
+        container's /proc/1/cgroup, if they take it.
         """
         for tree in self.trees:
             path = Path(tree.mount + self.path(SANDBOXES))
             try:
                 path.mkdir(exist_ok=True)
+                if "cpuset" in tree.controllers:
+                    _allow_processors(Path(tree.mount), path)
                 (path / "cgroup.procs").write_text(str(pid))
             except OSError as refused:
                 if tree.mount == self._listing:
@@ -207,6 +209,16 @@ def _own_path(text: str, controller: str) -> str:
         if controller in controllers.split(","):
             return path
     return "/"
+
+
+def _allow_processors(top: Path, path: Path) -> None:
+    """Let a cpuset of v1 have what the one above has, all the way down, unless it is set: without, it takes nobody."""
+    if path == top:
+        return
+    _allow_processors(top, path.parent)
+    for name in ("cpuset.cpus", "cpuset.mems"):
+        if not (path / name).read_text().strip():
+            (path / name).write_text((path.parent / name).read_text())
 
 
 def _with_those_below(path: str) -> Iterator[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 import pytest
@@ -110,11 +109,11 @@ async def test_every_namespace_is_its_own(each_way: Ways) -> None:
 
 
 async def test_cgroup_is_the_root_of_its_view(each_way: Ways) -> None:
-    """Where PID 1 is, which holds the namespaces, tells nothing of the host."""
+    """Where PID 1 is, which holds the namespaces, tells nothing of the host: not even how deep the cell's cgroup is."""
     script = "cut -d: -f3 /proc/self/cgroup | sort -u; cut -d: -f3 /proc/1/cgroup | sort -u"
     for lines in (await each_way(script)).values():
         assert lines[0] == "/"
-        assert all(re.fullmatch(r"/\.\.(/\.\.)*(/_sandboxes)?", line) for line in lines[1:]), lines
+        assert lines[1:] in ([], ["/../_sandboxes"])
 
 
 @pytest.mark.parametrize("user", ["root", "vcap"])
