@@ -70,14 +70,16 @@ class Convergence:
         statuses = await tx.cells.list_all()
         desired = await tx.desired_lrps.list_scheduling_infos()
         ends = [cell.expires_at for cell in statuses if cell.live and cell.expires_at is not None]
+        now = await tx.now()
         return Snapshot(
-            now=await tx.now(),
+            now=now,
             desired={lrp.process_guid: lrp for lrp in desired},
             actuals=tuple(await tx.actual_lrps.list_all()),
             live_cells=frozenset(cell.presence.cell_id for cell in statuses if cell.live),
             known_cells=frozenset(cell.presence.cell_id for cell in statuses),
             fresh_domains=frozenset(fresh.domain for fresh in await tx.domains.list_fresh()),
             draining_cells=frozenset(cell.presence.cell_id for cell in statuses if cell.presence.draining),
+            late_cells=frozenset(cell.presence.cell_id for cell in statuses if cell.is_late(now)),
             presence_ends_at=min(ends, default=None),
             may_lose_cells=self._may_lose_cells(),
         )

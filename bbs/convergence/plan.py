@@ -37,6 +37,8 @@ class Snapshot:
     may_lose_cells: bool
     """Whether this leader has watched for a whole presence TTL, so that a missing presence means something."""
     draining_cells: frozenset[CellId] = frozenset()
+    late_cells: frozenset[CellId] = frozenset()
+    """Live ones that have not reported for more than half of the time that a presence lasts."""
     presence_ends_at: datetime | None = None
     """When the first of the live cells' presences runs out, unless it is renewed."""
 
@@ -113,7 +115,7 @@ class _Planner:
     @valve.default
     def _find_valve(self) -> str:
         snapshot = self.snapshot
-        return mass_loss(snapshot.known_cells, snapshot.live_cells, snapshot.may_lose_cells)
+        return mass_loss(snapshot.known_cells, snapshot.live_cells, snapshot.late_cells, snapshot.may_lose_cells)
 
     def __attrs_post_init__(self) -> None:
         for row in self.snapshot.actuals:
@@ -237,11 +239,16 @@ def _stale(row: ActualLRP) -> datetime:
     return row.since + timedelta(seconds=STALE_UNCLAIMED_S)
 
 
-def mass_loss(known: frozenset[CellId], live: frozenset[CellId], may_lose_cells: bool) -> str:
-    """Why no cell may be declared lost now, or an empty string. reliability rule R11."""
+def mass_loss(
+    known: frozenset[CellId], live: frozenset[CellId], late: frozenset[CellId], may_lose_cells: bool
+) -> str:
+    """Why no cell may be declared lost now, or an empty string. reliability rule R11.
+
+    Presences run out one after the other although all cells were cut off at once: those that are late count with them.
+    """
     if not may_lose_cells:
         return "this leader has not watched for a whole presence TTL yet"
-    lost = known - live
+    lost = (known - live) | late
     if len(lost) > 1 and len(lost) > MASS_LOSS_FRACTION * len(known):
         return f"{len(lost)} of {len(known)} cells vanished at once"
     return ""

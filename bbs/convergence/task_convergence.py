@@ -27,11 +27,13 @@ class TaskConvergence:
 
         async def read(tx: Transaction) -> TaskSnapshot:
             cells = await tx.cells.list_all()
+            now = await tx.now()
             return TaskSnapshot(
-                now=await tx.now(),
+                now=now,
                 tasks=tuple(await tx.tasks.list_statuses()),
                 live_cells=frozenset(cell.presence.cell_id for cell in cells if cell.live),
                 known_cells=frozenset(cell.presence.cell_id for cell in cells),
+                late_cells=frozenset(cell.presence.cell_id for cell in cells if cell.is_late(now)),
                 may_lose_cells=may_lose_cells,
             )
 

@@ -28,6 +28,8 @@ class TaskSnapshot:
     tasks: tuple[TaskStatus, ...]
     live_cells: frozenset[CellId]
     known_cells: frozenset[CellId]
+    late_cells: frozenset[CellId]
+    """Live ones that have not reported for more than half of the time that a presence lasts."""
     may_lose_cells: bool
     """Whether this leader has watched for a whole presence TTL, so that a missing presence means something."""
 
@@ -119,7 +121,8 @@ class _Buckets:
 
 def plan(snapshot: TaskSnapshot) -> TaskPlan:
     """The repairs that this snapshot calls for; at most one for each task."""
-    buckets = _Buckets(snapshot, mass_loss(snapshot.known_cells, snapshot.live_cells, snapshot.may_lose_cells))
+    cells = (snapshot.known_cells, snapshot.live_cells, snapshot.late_cells)
+    buckets = _Buckets(snapshot, mass_loss(*cells, snapshot.may_lose_cells))
     for task in snapshot.tasks:
         match task.state:
             case TaskState.PENDING:

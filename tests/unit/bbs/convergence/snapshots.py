@@ -88,6 +88,7 @@ def rows(draw: st.DrawFn) -> ActualLRP:
 def snapshots(draw: st.DrawFn) -> Snapshot:
     """Any reading of a small cluster: cells dead, removed or live, rows of all states, desired and not."""
     known = draw(st.frozensets(st.sampled_from(CELLS)))
+    live = draw(st.frozensets(st.sampled_from(sorted(known)))) if known else frozenset()
     return snapshot(
         draw(st.lists(rows(), max_size=10, unique_by=lambda row: (row.process_guid, row.index, row.presence))),
         [
@@ -95,7 +96,8 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
             for guid in draw(st.sets(st.sampled_from(GUIDS)))
         ],
         known_cells=known,
-        live_cells=draw(st.frozensets(st.sampled_from(sorted(known)))) if known else frozenset(),
+        live_cells=live,
+        late_cells=draw(st.frozensets(st.sampled_from(sorted(live)))) if live else frozenset(),
         fresh_domains=draw(st.frozensets(st.sampled_from([FRESH, STALE]))),
         may_lose_cells=draw(st.booleans()),
         draining_cells=draw(st.frozensets(st.sampled_from(CELLS))),

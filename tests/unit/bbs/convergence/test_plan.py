@@ -78,7 +78,8 @@ def test_only_the_surplus_of_fresh_domains_is_stopped(cluster: Snapshot) -> None
 def test_only_what_was_on_dead_cells_is_lost_and_only_while_the_valve_is_open(cluster: Snapshot) -> None:
     planned = plan(cluster)
     dead = cluster.known_cells - cluster.live_cells
-    closed = len(dead) > 1 and len(dead) > MASS_LOSS_FRACTION * len(cluster.known_cells)
+    silent = dead | cluster.late_cells
+    closed = len(silent) > 1 and len(silent) > MASS_LOSS_FRACTION * len(cluster.known_cells)
     if not cluster.may_lose_cells or closed:
         assert (planned.lose, planned.suspect) == ((), ())
         assert bool(planned.valve) is bool(dead)
@@ -159,6 +160,10 @@ def test_one_cell_of_one_is_lost_and_two_of_three_are_not() -> None:
     assert len(plan(alone).suspect) == 1
     most = snapshot([row(RUNNING)], [desired()], known_cells=frozenset(CELLS[:3]), live_cells=frozenset(CELLS[2:3]))
     assert buckets(plan(most)) == {"held": ["cell cell-0 has no presence; 2 of 3 cells vanished at once"]}
+    first = {"known_cells": frozenset(CELLS[:2]), "live_cells": frozenset(CELLS[1:2])}
+    assert len(plan(snapshot([row(RUNNING)], [desired()], **first)).suspect) == 1
+    next_one = snapshot([row(RUNNING)], [desired()], **first, late_cells=frozenset(CELLS[1:2]))
+    assert buckets(plan(next_one)) == {"held": ["cell cell-0 has no presence; 2 of 2 cells vanished at once"]}
     half = snapshot([row(RUNNING)], [desired()], known_cells=frozenset(CELLS[:4]), live_cells=frozenset(CELLS[2:4]))
     assert len(plan(half).suspect) == 1
 

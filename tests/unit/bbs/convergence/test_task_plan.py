@@ -34,7 +34,7 @@ def status(state: TaskState, **facts: Any) -> TaskStatus:
 
 
 def snapshot(*tasks: TaskStatus, live: list[CellId] | None = None, may_lose: bool = True) -> TaskSnapshot:
-    return TaskSnapshot(NOW, tasks, frozenset(CELLS if live is None else live), frozenset(CELLS), may_lose)
+    return TaskSnapshot(NOW, tasks, frozenset(CELLS if live is None else live), frozenset(CELLS), frozenset(), may_lose)
 
 
 def buckets_of(made: TaskPlan) -> dict[str, int]:
