@@ -35,6 +35,7 @@ class Parser:
     _rest: bytes = b""
     _parts: dict[str, list[str]] = field(factory=dict)
     _sizes: dict[str, int] = field(factory=dict)
+    _times: dict[str, datetime] = field(factory=dict)
 
     def feed(self, data: bytes) -> Iterator[LogLine]:
         *whole, self._rest = (self._rest + data).split(b"\n")
@@ -47,17 +48,26 @@ class Parser:
             parts = self._parts.setdefault(writer, [])
             parts.append(text)
             self._sizes[writer] = self._sizes.get(writer, 0) + len(text)
+            self._times[writer] = at
             if flag != "P" or self._sizes[writer] > LINE_BYTES_MAX:
-                stream, _, mark = writer.partition(MARK)
-                number, _, source = mark.partition(MARK)
-                yield LogLine(at, stream, "".join(parts), unquote(source) if number else "")
-                self._parts.pop(writer)
-                self._sizes.pop(writer)
+                yield self._line(writer)
+
+    def unfinished(self) -> list[LogLine]:
+        """Lines whose end was not written, as far as they go: the last words of many a program that fails."""
+        return [self._line(writer) for writer in list(self._parts)]
+
+    def _line(self, writer: str) -> LogLine:
+        stream, _, mark = writer.partition(MARK)
+        number, _, source = mark.partition(MARK)
+        self._sizes.pop(writer)
+        text = "".join(self._parts.pop(writer))
+        return LogLine(self._times.pop(writer), stream, text, unquote(source) if number else "")
 
 
 def tail(path: Path, lines: int) -> list[LogLine]:
     """The last lines of a log, of its last 256 KiB; none when there is no log."""
-    return _read_tail(path, lines)[0]
+    found, _, parser = _read_tail(path, lines)
+    return _last([*found, *parser.unfinished()], lines)
 
 
 def tail_text(path: Path) -> tuple[str, ...]:
@@ -74,9 +84,13 @@ def _read_tail(path: Path, lines: int | None) -> tuple[list[LogLine], int, Parse
             if lines is not None:
                 file.seek(max(0, size - TAIL_BYTES))
             found = list(parser.feed(file.read()))
-            return (found if lines is None else found[max(0, len(found) - lines) :]), file.tell(), parser
+            return _last(found, lines), file.tell(), parser
     except FileNotFoundError:
         return [], 0, parser
+
+
+def _last(found: list[LogLine], lines: int | None) -> list[LogLine]:
+    return found if lines is None else found[max(0, len(found) - lines) :]
 
 
 async def follow(path: Path, lines: int | None, ended: asyncio.Future[Any] | None) -> AsyncGenerator[LogLine, None]:
@@ -85,35 +99,49 @@ async def follow(path: Path, lines: int | None, ended: asyncio.Future[Any] | Non
     `ended` None: only what is there.
     """
     found, offset, parser = _read_tail(path, lines)
-    for line in found:
+    reader = _Reader(path, offset, parser)
+    for line in found if ended is not None else _last([*found, *parser.unfinished()], lines):
         yield line
-    if ended is None:
-        return
     over = False
-    while True:
+    while ended is not None:
         watch = _Watch(path)
         try:
             inode = _inode(path)
             while inode is not None and _inode(path) == inode:
                 over = over or ended.done()
-                with path.open("rb") as file:
-                    if os.fstat(file.fileno()).st_size < offset:  # Begun afresh by who writes for launched processes.
-                        offset, parser = 0, Parser()
-                    file.seek(offset)
-                    while chunk := file.read(CHUNK_BYTES):
-                        offset += len(chunk)
-                        for line in parser.feed(chunk):
-                            yield line
+                for line in reader.more(last=over):
+                    yield line
                 if over:
                     return
                 await watch.changed(ended)
         finally:
             watch.close()
         # conmon started the file afresh at its greatest size.
-        offset, parser = 0, Parser()
+        reader = _Reader(path)
         if over or not path.exists():
             return
         over = ended.done()
+
+
+@define
+class _Reader:
+    """How far a file was read."""
+
+    path: Path
+    offset: int = 0
+    parser: Parser = field(factory=Parser)
+
+    def more(self, last: bool) -> Iterator[LogLine]:
+        """What was written since; `last`: nothing will be any more."""
+        with self.path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size < self.offset:  # Begun afresh by who writes for launched processes.
+                self.offset, self.parser = 0, Parser()
+            file.seek(self.offset)
+            while chunk := file.read(CHUNK_BYTES):
+                self.offset += len(chunk)
+                yield from self.parser.feed(chunk)
+        if last:
+            yield from self.parser.unfinished()
 
 
 @define

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cells.garden.logs import Parser, tail, tail_text
+from cells.garden.logs import Parser, follow, tail, tail_text
 from cells.garden.spec import LogLine
 
 AT = "2026-11-21T04:18:02.123456789+00:00"
@@ -23,6 +24,25 @@ def test_lines() -> None:
 def test_parts_are_joined_by_stream() -> None:
     text = f"{AT} stdout P a\n{AT} stderr F x\n{AT} stdout F b\n"
     assert [(line.stream, line.text) for line in Parser().feed(text.encode())] == [("stderr", "x"), ("stdout", "ab")]
+
+
+async def test_last_words_without_an_end_of_line(tmp_path: Path) -> None:
+    """They are given once it is certain that no more comes, or when somebody asks for what is there."""
+    path = tmp_path / "log"
+    path.write_text(f"{AT} stdout F one\n{AT} stdout P fatal: \n{AT} stderr P no \n{AT} stderr P memory\n")
+    expected = [("stdout", "one"), ("stdout", "fatal: "), ("stderr", "no memory")]
+    assert [(line.stream, line.text) for line in tail(path, 5)] == expected
+    assert [(line.stream, line.text) for line in tail(path, 1)] == expected[2:]
+    for lines in (None, 2, 0):
+        told = [(line.stream, line.text) async for line in follow(path, lines, None)]
+        assert told == (expected if lines is None else expected[3 - lines :])
+    ended = asyncio.get_running_loop().create_future()
+    following = follow(path, None, ended)
+    assert (await anext(following)).text == "one"
+    with path.open("a") as log:
+        log.write(f"{AT} stdout P disk\n")
+    ended.set_result(None)
+    assert [(line.stream, line.text) async for line in following] == [("stdout", "fatal: disk"), expected[2]]
 
 
 def test_what_was_cut_at_the_beginning_is_left_out() -> None:
