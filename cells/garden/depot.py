@@ -22,6 +22,7 @@ from attrs import define, field, frozen
 from cells.garden import kernel
 from cells.garden.sandboxes import pause
 from cells.garden.spec import EgressRule, Exit, Limits, MainProcess, PortForward
+from diego_py.errors import ImageHasNoCommand
 
 Phase = Literal["creating", "created", "running", "destroying"]
 
@@ -30,6 +31,27 @@ DIRECTORY_MODE = 0o711
 
 LOG_SUFFIX = ".log"
 STATE, DRAFT = "state.json", "state.new"
+
+
+@frozen
+class FromImage:
+    """What the image says of processes that say nothing themselves, however late they come."""
+
+    user: str = "root"
+    cwd: str = ""
+    """Empty: each user's home."""
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+
+    def command(self, path: str, args: tuple[str, ...]) -> tuple[str, ...]:
+        """A path is the whole command with its arguments; those alone take the place of the image's own.
+
+        Raises ImageHasNoCommand.
+        """
+        command = (path, *args) if path else (*self.entrypoint, *(args or self.cmd))
+        if not command:
+            raise ImageHasNoCommand("neither the container nor its image names a command")
+        return command
 
 
 @frozen
@@ -69,8 +91,7 @@ class Record:
     """A sidecar's number beside that container, which is 0 itself."""
     process: MainProcess | None = None
     """Before it begins already: what was made of the spec and the image."""
-    image_user: str = "root"
-    """Who a process is that names nobody."""
+    image: FromImage = FromImage()
     log_source: str = ""
     """Marks the lines of its own process."""
     silent: bool = False

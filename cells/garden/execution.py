@@ -40,18 +40,18 @@ async def describe(host: Host, box: Box, process: ProcessSpec, env: Env | None =
     """Write for the runtime what to run; answers the path of that file, less its suffix.
 
     `env` is what the process's own is added to; None: that of the container's own process. Its working directory is
-    there then. Raises UserNotFound, WorkingDirectoryInvalid.
+    there then. Raises UserNotFound, WorkingDirectoryInvalid, ImageHasNoCommand.
     """
     # Not a number: the files of one that an earlier garden began may still be there, and a runtime wants its own new.
     base = box.directory.exit / f"exec-{secrets.token_hex(EXEC_NAME_BYTES)}"
     root = str(box.directory.rootfs)
-    identity = users.look_up(root, process.user or box.record.image_user)
-    cwd = working_directory(root, process.cwd, identity)
+    identity = users.look_up(root, process.user or box.record.image.user)
+    cwd = working_directory(root, process.cwd or box.record.image.cwd or None, identity)
     if not users.is_directory(root, cwd):
         await copying.make_directory(host, box, cwd, identity)
     described = process_rule.describe(
         identity,
-        (process.path, *process.args),
+        box.record.image.command(process.path, process.args),
         (*(_environment(box.directory) if env is None else env), *process.env),
         cwd,
         rlimits.of(box.record.limits, host.nofile_max, process.nofile),

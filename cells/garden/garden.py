@@ -130,7 +130,7 @@ class Garden:
                     undo.push_async_exit(Undo(box, self._demolish))
                     with call.step("image"):
                         root = await wanted.provide(call)
-                    box.record = evolve(box.record, layer=root.top, image_user=provide.user_of(root.config))
+                    box.record = evolve(box.record, layer=root.top, image=provide.said(root.config))
                     spec = provide.completed(spec, root.config)
                     async with self._builders.slot() as alone:
                         # The grace period of the first move into a cgroup passes while we do everything before it.

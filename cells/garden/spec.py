@@ -211,6 +211,7 @@ class ProcessSpec:
     """One more process inside a running container."""
 
     path: str
+    """Empty: the image's entry point and command."""
     args: tuple[str, ...] = ()
     env: Env = field(default=(), repr=False)
     cwd: str | None = None

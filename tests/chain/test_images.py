@@ -137,16 +137,19 @@ async def test_the_image_says_what_its_process_is(installation: Installation, op
 
 
 async def test_what_the_definition_says_counts(installation: Installation, open_directory: Path) -> None:
-    """Arguments take the place of the image's command, a path that of its entry point and command."""
+    """Arguments take the place of the image's command, a path that of its entry point and command; not only where the
+    process is the container's own."""
     rootfs = await cell_with(installation, open_directory, PROCESS)
     (node,) = installation.nodes.values()
     stays = "exec sleep 634527"
+    beside = {"action": {"run": {"path": "sleep", "args": ["634530"]}}}
     cases = [
-        ({"args": [f"id -u; pwd; {stays}"]}, ["1001", "/srv/work"]),
-        ({"path": "sh", "args": ["-c", f"id -u; pwd; {stays}"], "user": "7:8", "dir": "/tmp"}, ["7", "/tmp"]),
+        ({"args": [f"id -u; pwd; {stays}"]}, {}, ["1001", "/srv/work"]),
+        ({"args": [f"id -u; pwd; {stays}"]}, {"sidecars": [beside]}, ["1001", "/srv/work"]),
+        ({"path": "sh", "args": ["-c", f"id -u; pwd; {stays}"], "user": "7:8", "dir": "/tmp"}, {}, ["7", "/tmp"]),
     ]
-    for run, expected in cases:
-        answer = await installation.desire(silent(rootfs, run=run))
+    for run, more, expected in cases:
+        answer = await installation.desire(silent(rootfs, run=run, **more))
         assert answer.status == 201, answer.body
         instance = answer.json["actual_lrps"][0]["instance_guid"]
         assert await printed(node, instance, 2) == expected

@@ -9,12 +9,12 @@ from attrs import evolve, field, frozen
 from cells.garden import rootfs
 from cells.garden.bundle.mounts import PAUSE
 from cells.garden.config import GardenConfig
+from cells.garden.depot import FromImage
 from cells.garden.images import source
 from cells.garden.images.source import ImageConfig, Source
 from cells.garden.images.store import Store
 from cells.garden.spec import ContainerSpec
 from diego_py.call import Call
-from diego_py.errors import ImageHasNoCommand
 
 USER_DEFAULT = "root"
 
@@ -68,21 +68,18 @@ def source_of(spec: ContainerSpec, config: GardenConfig) -> Source:
 
 def completed(spec: ContainerSpec, config: ImageConfig) -> ContainerSpec:
     """The spec, with the image's word where it is silent: what the process really is. Raises ImageHasNoCommand."""
-    command: tuple[str, ...] = (PAUSE,) if spec.idle else (spec.path, *spec.args)
-    if not command[0]:
-        command = (*config.entrypoint, *(spec.args or config.cmd))
-    if not command:
-        raise ImageHasNoCommand("neither the container nor its image names a command")
+    image = said(config)
+    path, *args = (PAUSE,) if spec.idle else image.command(spec.path, spec.args)
     return evolve(
         spec,
-        path=command[0],
-        args=command[1:],
+        path=path,
+        args=tuple(args),
         env=tuple({**dict(config.env), **dict(spec.env)}.items()),
-        cwd=spec.cwd or config.working_dir or None,
-        user=spec.user or user_of(config),
+        cwd=spec.cwd or image.cwd or None,
+        user=spec.user or image.user,
     )
 
 
-def user_of(config: ImageConfig) -> str:
-    """Who a process is that names nobody."""
-    return config.user or USER_DEFAULT
+def said(config: ImageConfig) -> FromImage:
+    """What is kept of the image for processes that say nothing."""
+    return FromImage(config.user or USER_DEFAULT, config.working_dir, config.entrypoint, config.cmd)
