@@ -56,8 +56,10 @@ class World:
     network: Network
     database: MemoryDatabase
     witness: Witness
-    guids: int
+    guids: int = 1
     """Of how many LRPs requests are about; the fewer, the more of them meet."""
+    task_share: float = 0.0
+    """What part of the requests is about tasks."""
     numbers: list[int] = field(factory=lambda: [0])
 
     def new_guid(self) -> str:

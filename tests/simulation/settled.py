@@ -8,6 +8,7 @@ from datetime import datetime
 from attrs import frozen
 
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, Presence
+from diego_py.models.task import Task, TaskState
 
 
 @frozen
@@ -18,6 +19,7 @@ class Picture:
     desired: Mapping[str, int]
     """Instances by process_guid."""
     rows: Mapping[tuple[str, int, str], ActualLRP]
+    tasks: tuple[Task, ...]
     containers: frozenset[tuple[str, str]]
     """Cell and handle of every container there is."""
     running: frozenset[tuple[str, str]]
@@ -32,7 +34,11 @@ class Picture:
             for index in range(instances):
                 if (guid, index, Presence.ORDINARY.value) not in self.rows:
                     return f"row {guid}/{index} is missing"
+        for task in self.tasks:
+            if task.state is TaskState.PENDING and (task.next_attempt_at is None or task.next_attempt_at <= self.now):
+                return f"task {task.task_guid} is PENDING and due"
         placed = {(row.cell_id, row.instance_guid) for row in self.rows.values() if row.state is ActualLRPState.RUNNING}
+        placed |= {(task.cell_id, task.instance_guid) for task in self.tasks if task.state is TaskState.RUNNING}
         if self.containers - placed:
             return f"containers without a row: {sorted(self.containers - placed)}"
         if placed - self.running:

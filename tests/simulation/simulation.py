@@ -86,7 +86,9 @@ class Simulation:
         network = Network(loop, faults)
         witness = Witness(loop, database, story=[] if self.tell_story else None)
         loop.set_exception_handler(witness.callback_failed)
-        self.world = World(loop, random, faults, network, database, witness, guids=random.choice((1, 1, 2, 3)))
+        self.world = World(loop, random, faults, network, database, witness)
+        self.world.guids = random.choice((1, 1, 2, 3))
+        self.world.task_share = random.choice((0.0, 0.0, 0.3, 1.0))
         urls = tuple(f"http://bbs-{number}" for number in range(random.choice((1, 2, 2, 3))))
         self.bbses = [BbsHost(self.world, url.removeprefix("http://")) for url in urls]
         for number in range(random.randint(1, 4)):
@@ -143,6 +145,7 @@ class Simulation:
             now=self.world.database.clock.now(),
             desired={guid: lrp.definition.instances for guid, lrp in tables["desired_lrps"].items()},
             rows={key: row.lrp for key, row in tables["actual_lrps"].items()},
+            tasks=tuple(row.task for row in tables["tasks"].values()),
             containers=frozenset((cell.name, handle) for cell in self.cells for handle in cell.garden.specs()),
             running=frozenset((cell.name, handle) for cell in self.cells for handle in cell.garden.running()),
         )

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Final
 
 from attrs import define, evolve, field
 
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState
+from diego_py.models.task import TRANSITIONS as TASK_TRANSITIONS
+from diego_py.models.task import Task, TaskState
 from tests.contract.store.test_transitions import MOVES
 from tests.simulation.garden import SimulatedGarden
 from tests.simulation.loop import SimulatedLoop
@@ -18,6 +21,7 @@ from tests.simulation.memory_store.small_tables import LEADER
 DEFECTS: Final = ("defect", "loop_defect", "owned_task_defect")
 """Log events that mean a mistake of ours, whatever the world does."""
 MEBIBYTE: Final = 1024 * 1024
+TASK_MOVES: Final = {(before, after) for (before, _), after in TASK_TRANSITIONS.items()}
 
 
 class InvariantBroken(AssertionError):
@@ -39,6 +43,8 @@ class Witness:
     """Instance and cell of every claim that was ever committed."""
     ran: set[str] = field(factory=set, init=False)
     """Instances that were RUNNING in the database at some time."""
+    _task_of: dict[str, tuple[str, datetime]] = field(factory=dict, init=False)
+    _begun: dict[tuple[str, datetime], str] = field(factory=dict, init=False)
     _key_of: dict[str, tuple[str, int]] = field(factory=dict, init=False)
     _cell_of: dict[str, str] = field(factory=dict, init=False)
 
@@ -78,6 +84,8 @@ class Witness:
             if table == "actual_lrps":
                 was = before.lrp if after is None else rows.get(after.lrp.modification_tag.epoch)
                 self._row_changed(transaction, key, was, after and after.lrp)
+            elif table == "tasks":
+                self._task_changed(transaction, before and before.task, after and after.task)
             elif table == "desired_lrps":
                 self.tell(f"commit {transaction.op} desired {key} {after and after.definition.instances}")
             elif table == "leader" and before is not None and before.epoch != after.epoch:
@@ -98,6 +106,19 @@ class Witness:
         else:
             self._moved(name, before, after)
         self._guid_used(name, key, after)
+
+    def _task_changed(self, transaction: MemoryTransactionCore, before: Task | None, after: Task | None) -> None:
+        if after is None:
+            self.tell(f"commit {transaction.op} task removed {before and before.task_guid}")
+            return
+        self.tell(f"commit {transaction.op} {after.task_guid} {after.state} {after.instance_guid} on {after.cell_id}")
+        if before is not None and before.state is not after.state and (before.state, after.state) not in TASK_MOVES:
+            self.fail(f"I3: task {after.task_guid} went from {before.state} to {after.state}")
+        if after.instance_guid is None:
+            return
+        self._task_of[after.instance_guid] = (after.task_guid, after.created_at)
+        if after.state is TaskState.RUNNING and after.cell_id is not None:
+            self.claims.add((after.instance_guid, after.cell_id))
 
     def _moved(self, name: str, before: ActualLRP, after: ActualLRP) -> None:
         if before.modification_tag == after.modification_tag:
@@ -130,6 +151,11 @@ class Witness:
         self.tell(f"host {cell_id} {what} {handle}")
         if what == "run" and (handle, cell_id) not in self.claims:
             self.fail(f"R4: {handle} runs on {cell_id}, which never had a claim of it")
+        if what == "run" and handle in self._task_of:
+            task = self._task_of[handle]
+            if task in self._begun:
+                self.fail(f"I2: task {task[0]} began as {self._begun[task]} and again as {handle} on {cell_id}")
+            self._begun[task] = handle
         if what == "create":
             specs = self.hosts[cell_id].specs().values()
             taken_mb = sum(spec.limits.memory_bytes or 0 for spec in specs) / MEBIBYTE

@@ -14,7 +14,8 @@ from diego_py.http import headers
 from diego_py.http.client import Peer
 from diego_py.models.actions import Action, RunAction
 from diego_py.models.desired_lrp import DesiredLRPDefinition, DesiredLRPUpdate
-from diego_py.models.identifiers import Domain, ProcessGuid
+from diego_py.models.identifiers import Domain, ProcessGuid, TaskGuid
+from diego_py.models.task import TaskDefinition, TaskRequest
 from tests.simulation.clock import SimulatedClock
 from tests.simulation.network import CLIENT, SimulatedHopClient
 from tests.simulation.processes import World
@@ -67,6 +68,8 @@ class Request:
 def draw(world: World, number: int) -> Request:
     """Some request about some LRP."""
     random = world.random
+    if random.random() < world.task_share:
+        return draw_task(world, number)
     guid = random.choice(GUIDS[: world.guids])
     op = random.choices(("desire", "scale", "restart", "stop", "delete"), (5, 3, 1, 1, 2))[0]
     lrp, instance = f"/v1/desired_lrps/{guid}", f"/v1/actual_lrps/{guid}/{random.randrange(2)}"
@@ -86,6 +89,21 @@ def draw(world: World, number: int) -> Request:
             return Request(op, guid, "DELETE", instance, b"{}")
         case _:
             return Request(op, guid, "DELETE", lrp, b"{}")
+
+
+def draw_task(world: World, number: int) -> Request:
+    """A task, or the end of one."""
+    random = world.random
+    guid = f"task-{random.choice('ab')}"
+    if random.random() < 0.25:
+        return Request("cancel_task", guid, "POST", f"/v1/tasks/{guid}/cancel", b"{}")
+    policy = random.choice(("keep", "rollback"))
+    script = random.choice(("exit 0", "exit 1", "sleep 1000"))
+    action = Action(run=RunAction(path="/bin/sh", args=("-c", script), user="root"))
+    definition = TaskDefinition(rootfs="preloaded:base", action=action, memory_mb=random.choice((64, 300)), disk_mb=64)
+    body = wire.encode_revealed(TaskRequest(task_guid=TaskGuid(guid), domain=DOMAIN, definition=definition))
+    key = f"key-{number}" if random.random() < 0.8 else None
+    return Request("task", guid, "POST", f"/v1/tasks?on_failure={policy}", body, key)
 
 
 def world_has(world: World, *names: str) -> bool:
