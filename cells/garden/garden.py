@@ -17,12 +17,11 @@ from attrs import define, evolve, field
 from cells.garden import (
     activity,
     allocation,
-    binds,
     bundle,
     demolition,
-    directories,
     ending,
     execution,
+    furnishing,
     launched,
     log_reading,
     processes,
@@ -30,7 +29,6 @@ from cells.garden import (
     rootfs,
     session,
     sidecars,
-    users,
 )
 from cells.garden.attachment import Attachment, attach
 from cells.garden.box import Box
@@ -142,26 +140,11 @@ class Garden:
             return box.container()
 
     async def _build(self, call: Call, spec: ContainerSpec, box: Box, root: provide.Root) -> None:
-        host, first_id = self._host, self._host.first_id(box)
         with call.step("sandbox"):
-            await uninterrupted(host.have_sandbox(box))
-        with call.step("depot"):
-            host.depot.make(box.record)
-        with call.step("volume"):
-            await in_thread(host.make_volume, box)
-        with call.step("rootfs"), box.user_namespace() as namespace:
-            await in_thread(rootfs.mount, root.lowers, box.directory, namespace, first_id)
-            identity = users.look_up(str(box.directory.rootfs), spec.user)
-            bound = await in_thread(binds.attach, spec, self.config.bind_source_dirs, box.directory, namespace)
-        with call.step("bundle"):
-            plan = host.plan(spec, box, identity, bound)
-            box.has_plan(plan, spec.user)
-            directories.make_missing(plan.rootfs, plan.cwd, first_id + identity.uid, first_id + identity.gid)
-            host.write_etc(box, plan.hostname)
-            execution.keep_shared_environment(spec, box)
-            config = bundle.build(plan)
+            await uninterrupted(self._host.have_sandbox(box))
+        config = await in_thread(furnishing.furnish, self._host, call, spec, box, root)
         await together(self._create_process(call, box, config), self._open_firewall(call, box))
-        host.depot.save(box.record)
+        self._host.depot.save(box.record)
         self._watch(box)
 
     async def _create_process(self, call: Call, box: Box, config: bundle.Config) -> None:

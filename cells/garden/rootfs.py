@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from cells.garden import kernel
@@ -87,18 +87,26 @@ def _attach_shifted(lower: Path, place: Path, userns_fd: int | None) -> None:
 
 
 def _stack(directory: Directory, layers: int) -> None:
-    """Mount the overlay. Its lower layers are named by a descriptor: all options together may have 4095 bytes.
+    """Mount the overlay. Directories are named by descriptors: all options together may have 4095 bytes, and every
+    runtime reads those of every container of the host, several times at each start.
 
     Volatile: what the container wrote need not be on the disk before its root can be unmounted, nor when it syncs. That
     would serve nobody: with the machine the container is gone, and its volume is never mounted again.
     """
-    here = os.open(directory.lower, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    with _opened(directory.lower) as lower, _opened(directory.volume) as volume:
+        stacked = ":".join(f"{lower}/{number}" for number in reversed(range(layers)))
+        options = f"lowerdir={stacked},upperdir={volume}/{directory.upper.name},workdir={volume}/{directory.work.name}"
+        kernel.mount("overlay", str(directory.rootfs), "overlay", kernel.MS_NODEV, f"{options},volatile")
+
+
+@contextlib.contextmanager
+def _opened(directory: Path) -> Iterator[str]:
+    """A short name of a directory."""
+    fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        stacked = ":".join(f"/proc/self/fd/{here}/{number}" for number in reversed(range(layers)))
-        options = f"lowerdir={stacked},upperdir={directory.upper},workdir={directory.work},volatile"
-        kernel.mount("overlay", str(directory.rootfs), "overlay", kernel.MS_NODEV, options)
+        yield f"/proc/self/fd/{fd}"
     finally:
-        os.close(here)
+        os.close(fd)
 
 
 def unmount(directory: Directory) -> None:
