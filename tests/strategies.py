@@ -101,7 +101,7 @@ run_actions = st.builds(
     suppress_log_output=st.booleans(),
 )
 checksums = st.just((None, "")) | st.tuples(st.sampled_from(ChecksumAlgorithm), names)
-urls = st.sampled_from(["http://files.test/a.tgz", "https://files.test/b?c=d", "docker://registry.test/app#v1"])
+urls = st.sampled_from(["http://files.test/a.tgz", "https://files.test/b?c=d"])
 
 
 @st.composite

@@ -16,12 +16,12 @@ from diego_py.models.fields import (
     REQUIRED,
     SECRET_BYTES_MAX,
     FieldError,
+    HttpUrl,
     Label,
     Limits,
     Name,
     RequiredText,
     Text,
-    Url,
 )
 from diego_py.secret import Secret
 
@@ -88,7 +88,7 @@ class DownloadAction:
     """Fetch a URL, through the cell's cache if it has a key, and unpack it into the container."""
 
     artifact: Label = ""
-    from_: Url
+    from_: HttpUrl
     """On the wire `from`: the URL of a tar, tgz or zip."""
     to: RequiredText
     cache_key: Text = ""
@@ -109,7 +109,7 @@ class UploadAction:
     artifact: Label = ""
     from_: RequiredText
     """On the wire `from`: a path in the container."""
-    to: Url
+    to: HttpUrl
     log_source: Label = ""
     user: Name
 

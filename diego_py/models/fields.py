@@ -107,6 +107,10 @@ RequiredText: TypeAlias = Annotated[str, Limits(bytes_min=1, bytes_max=TEXT_BYTE
 Url: TypeAlias = Annotated[
     str, Limits(bytes_min=1, bytes_max=TEXT_BYTES_MAX, pattern=URL_PATTERN, pattern_name="a URL with a scheme")
 ]
+HttpUrl: TypeAlias = Annotated[
+    str, Limits(bytes_min=1, bytes_max=TEXT_BYTES_MAX, pattern=HTTP_URL_PATTERN, pattern_name="an http(s) URL")
+]
+"""Where cells fetch and send files."""
 AbsolutePath: TypeAlias = Annotated[
     str,
     Limits(bytes_min=1, bytes_max=TEXT_BYTES_MAX, pattern=ABSOLUTE_PATH_PATTERN, pattern_name="an absolute path"),

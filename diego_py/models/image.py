@@ -12,13 +12,13 @@ from diego_py.models.fields import (
     MOUNTED_FILES_BYTES_MAX,
     REQUIRED,
     FieldError,
+    HttpUrl,
     JsonValue,
     Label,
     Limits,
     Name,
     RequiredText,
     Text,
-    Url,
 )
 from diego_py.secret import Secret
 
@@ -61,7 +61,7 @@ class CachedDependency:
     """A download that containers of a cell share, mounted read-only."""
 
     name: Label = ""
-    from_: Url
+    from_: HttpUrl
     """On the wire `from`."""
     to: RequiredText
     cache_key: Text = ""
@@ -79,7 +79,7 @@ class ImageLayer:
     """An archive that is laid over the rootfs."""
 
     name: Label = ""
-    url: Url
+    url: HttpUrl
     destination_path: RequiredText
     layer_type: LayerType
     media_type: MediaType

@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diego_py.models.actions import Action, EnvironmentVariable, ParallelAction, RunAction, SerialAction, TryAction
+from diego_py.models.actions import (
+    Action,
+    DownloadAction,
+    EnvironmentVariable,
+    ParallelAction,
+    RunAction,
+    SerialAction,
+    TryAction,
+)
 from diego_py.models.checks import Check, CheckDefinition, CommandCheck, HTTPCheck, TCPCheck
 from diego_py.models.desired_lrp import DesiredLRPDefinition, DesiredLRPUpdate, Sidecar, validate
 from diego_py.models.egress import EgressProtocol, ICMPInfo, PortRange, SecurityGroupRule, is_destination
@@ -75,6 +83,8 @@ def test_the_smallest_definition_is_valid() -> None:
         ({"environment_variables": (variable("A", "\0"),)}, [("/environment_variables/0/value", "invalid")]),
         ({"environment_variables": (variable("A", REDACTED),)}, [("/environment_variables/0/value", "invalid")]),
         ({"image_username": "u"}, [("/image_password", "required")]),
+        ({"setup": Action(download=DownloadAction(from_="file:///etc/passwd", to="/", user="u"))},
+         [("/setup/download/from", "invalid")]),
         ({"image_password": Secret("p")}, [("/image_username", "required")]),
         ({"volume_mounted_files": (file("a", MIB // 2), file("b", MIB // 2 + 1))},
          [("/volume_mounted_files", "too_long")]),
