@@ -1,0 +1,158 @@
+"""The cascade of the BBS on the store in memory, with cells that do as a test says."""
+
+import itertools
+from collections.abc import Awaitable, Callable
+from io import StringIO
+
+import pytest
+from attrs import define, evolve, field
+
+from bbs.cell_pool import CellPool
+from bbs.egress import LiveEgress
+from bbs.lifecycle import Lifecycle
+from bbs.placement import Placement
+from bbs.removal import Removal
+from bbs.succession import Succession
+from diego_py.call import Call
+from diego_py.errors import DesireFailed, SandboxFailed
+from diego_py.models.actual_lrp import ActualLRPState
+from diego_py.models.cell import RootfsProvider
+from diego_py.models.desired_lrp import DesiredLRP, DesiredLRPUpdate
+from diego_py.models.identifiers import CellId, InstanceGuid, ProcessGuid
+from diego_py.models.work import AvailableResources, CellReport, ClaimRequest, Started, Stopped, Work
+from diego_py.service.clock import SystemClock
+from diego_py.service.log import logger
+from tests.contract.store.conftest import NET_INFO, Scene, definition, guids, report
+from tests.contract.store.tampering import MemoryTampering
+from tests.simulation.memory_store.engine import MemoryDatabase
+from tests.simulation.memory_store.store import MemoryStore
+
+FREE = AvailableResources(memory_mb=512, disk_mb=512, containers=5)
+STACK = RootfsProvider(name="preloaded", properties=("stack",))
+REPORT = evolve(report(), presence=evolve(report().presence, rootfs_provider_list=(STACK,)))
+
+
+async def nothing() -> None:
+    """Happens by default."""
+
+
+@define
+class OneCell:
+    """Claims what it is sent, then does what a test wants, and has it running."""
+
+    lifecycle: Lifecycle
+    before_start: Callable[[], Awaitable[object]] = nothing
+    stopped: list[str] = field(factory=list)
+
+    async def run(self, call: Call, cell_id: CellId, url: str, work: Work, attempt: int) -> Started:
+        claim = ClaimRequest(instance_guid=work.instance_guid, cell_id=cell_id, boot_id="boot-1")
+        await self.lifecycle.claim(call, work.process_guid, work.index, claim)
+        await self.before_start()
+        return Started(instance_guid=work.instance_guid, net_info=NET_INFO, available=FREE, sequence=2)
+
+    async def stop(self, call: Call, cell_id: CellId, url: str, instance_guid: InstanceGuid) -> Stopped:
+        self.stopped.append(instance_guid)
+        return Stopped(instance_guid=instance_guid, existed=True)
+
+    async def state(self, call: Call, cell_id: CellId, url: str) -> CellReport:
+        return REPORT
+
+
+@define
+class Stage:
+    """A placement with one cell."""
+
+    scene: Scene
+    cell: OneCell
+    placement: Placement
+
+    async def desired(self) -> DesiredLRP | None:
+        return await self.scene.store.read(self.scene.call, "get", lambda tx: tx.desired_lrps.get("app"))
+
+
+@pytest.fixture
+async def stage() -> Stage:
+    clock = SystemClock()
+    memory = MemoryDatabase(clock)
+    store = MemoryStore(memory, clock)
+    lifecycle = Lifecycle(store, clock, guids())
+    scene = Scene(lifecycle, store, MemoryTampering(memory))
+    cell = OneCell(lifecycle)
+    pool = CellPool(store, cell)  # type: ignore[arg-type]
+    ids = itertools.count(1)
+    placement = Placement(
+        id="bbs-1",
+        lifecycle=lifecycle,
+        succession=Succession(store, lifecycle),
+        pool=pool,
+        removal=Removal(store, lifecycle, pool),
+        egress=LiveEgress(pool),
+        log=logger("bbs", "bbs-1", StringIO()),
+        new_failure_id=lambda: f"failure-{next(ids)}",
+        jitter=lambda: 0.0,
+    )
+    await lifecycle.report(scene.call, REPORT)
+    await pool.refresh(scene.call)
+    return Stage(scene, cell, placement)
+
+
+async def test_what_is_desired_is_started(stage: Stage) -> None:
+    stored = await stage.scene.lifecycle.desire(stage.scene.call, definition(instances=2))
+    placed = await stage.placement.desire(stage.scene.call, stored.desired, stored.actuals, False)
+    assert [row.state for row in placed.actuals] == [ActualLRPState.RUNNING] * 2
+
+
+async def test_what_crashed_since_is_offered_anew_by_who_resumes(stage: Stage) -> None:
+    (row,) = await stage.scene.unclaimed()
+    crashed = await stage.scene.crash(await stage.scene.start(await stage.scene.claim(row)), "f1")
+    assert crashed is not None
+    desired = await stage.desired()
+    assert desired is not None
+    placed = await stage.placement.resume(stage.scene.call, desired, [crashed], False)
+    assert [row.state for row in placed.actuals] == [ActualLRPState.RUNNING]
+
+
+async def fail() -> None:
+    raise SandboxFailed("no namespaces left")
+
+
+async def test_a_failed_create_is_rolled_back(stage: Stage) -> None:
+    stage.cell.before_start = fail
+    stored = await stage.scene.lifecycle.desire(stage.scene.call, definition())
+    with pytest.raises(DesireFailed) as failed:
+        await stage.placement.desire(stage.scene.call, stored.desired, stored.actuals, True)
+    assert failed.value.problem is not None
+    assert failed.value.problem.outcome == "rolled_back"  # type: ignore[union-attr]
+    assert await stage.scene.row() is None
+    assert await stage.desired() is None
+
+
+async def test_a_rollback_leaves_what_somebody_else_has_changed(stage: Stage) -> None:
+    async def scaled_and_failed() -> None:
+        await stage.scene.lifecycle.update(stage.scene.call, "app", DesiredLRPUpdate(instances=2))
+        await fail()
+
+    stage.cell.before_start = scaled_and_failed
+    stored = await stage.scene.lifecycle.desire(stage.scene.call, definition())
+    with pytest.raises(DesireFailed):
+        await stage.placement.desire(stage.scene.call, stored.desired, stored.actuals, True)
+    desired = await stage.desired()
+    assert desired is not None
+    assert desired.definition.instances == 2
+    row = await stage.scene.row()
+    assert row is not None
+    assert row.placement_error == "no namespaces left"
+
+
+async def test_a_rollback_of_what_somebody_else_deleted_answers_why_it_failed(stage: Stage) -> None:
+    async def deleted_and_failed() -> None:
+        await stage.placement.delete(stage.scene.call, ProcessGuid("app"))
+        await fail()
+
+    stage.cell.before_start = deleted_and_failed
+    stored = await stage.scene.lifecycle.desire(stage.scene.call, definition())
+    with pytest.raises(DesireFailed) as failed:
+        await stage.placement.desire(stage.scene.call, stored.desired, stored.actuals, True)
+    assert failed.value.problem is not None
+    assert failed.value.problem.outcome == "rolled_back"  # type: ignore[union-attr]
+    assert failed.value.root.code == SandboxFailed.code
