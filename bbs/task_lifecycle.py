@@ -61,16 +61,16 @@ class TaskLifecycle:
 
         return await run_fenced(self.store, call, "offer_task", work, epoch)
 
-    async def try_next(self, call: Call, attempt: Task, verdict: Verdict) -> Task:
-        """Reject an attempt and offer the task anew, at once. Gives the row as it is now.
+    async def try_next(self, call: Call, attempt: Task, verdict: Verdict) -> Task | None:
+        """Reject an attempt and offer the task anew, at once: the new attempt.
 
-        It is PENDING under another instance_guid if there is anything to try; else it is left alone.
+        None, and nothing is changed, if the attempt may have begun, or the row has moved on.
         """
 
-        async def work(tx: Transaction) -> Task:
+        async def work(tx: Transaction) -> Task | None:
             locked = await task_rows.lock(tx, attempt.task_guid)
             if not _may_reject(locked, attempt, verdict):
-                return locked.row
+                return None
             after = task_moves.rejected(locked.row, verdict.reason, verdict.counted, None, locked.now)
             after = task_moves.offered(after, self.new_guid(), locked.now)
             return await task_rows.save(tx, locked, after)

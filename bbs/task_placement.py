@@ -162,7 +162,7 @@ class TaskPlacement:
         """The task under another name, for the next cell; the last failure if it may have begun, or has moved on."""
         error = failed[-1][1]
         following = await self.lifecycle.try_next(call, task, verdict_of(error))
-        if following.state is not TaskState.PENDING or following.instance_guid == task.instance_guid:
+        if following is None:
             raise _spent(task, choice, failed) from error
         return following
 
