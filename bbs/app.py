@@ -194,14 +194,6 @@ def _task_parts(config: BbsConfig, outside: Outside, pool: CellPool, tasks: Owne
     store, clock, log = outside.store, outside.clock, outside.log
     lifecycle = TaskLifecycle(store, clock, outside.new_guid)
     completions = Completions(lifecycle)
-    placement = TaskPlacement(
-        id=config.id,
-        lifecycle=lifecycle,
-        pool=pool,
-        log=log,
-        new_failure_id=lambda: outside.new_guid().replace("-", ""),
-        jitter=lambda: outside.random.uniform(-1, 1),
-    )
     callbacks = TaskCallbacks(
         lifecycle=lifecycle,
         completions=completions,
@@ -209,6 +201,15 @@ def _task_parts(config: BbsConfig, outside: Outside, pool: CellPool, tasks: Owne
         tasks=tasks,
         clock=clock,
         log=log,
+        jitter=lambda: outside.random.uniform(-1, 1),
+    )
+    placement = TaskPlacement(
+        id=config.id,
+        lifecycle=lifecycle,
+        pool=pool,
+        completed=callbacks.completed,
+        log=log,
+        new_failure_id=lambda: outside.new_guid().replace("-", ""),
         jitter=lambda: outside.random.uniform(-1, 1),
     )
     repairs = TaskRepairs(config.id, lifecycle, placement, callbacks, log)

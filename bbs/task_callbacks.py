@@ -16,7 +16,7 @@ import structlog
 from attrs import define, field
 
 from bbs.callback_client import Delivery
-from bbs.task_completion import Completions
+from bbs.task_completion import LOOK_S, Completions
 from bbs.task_lifecycle import TaskLifecycle
 from bbs.task_status import TaskStatus
 from diego_py.call import Call
@@ -34,6 +34,8 @@ JITTER: Final = 0.2
 CALLBACKS_MAX: Final = 64
 """Callbacks under way at the same time; the others wait for them."""
 BUDGET_MS: Final = 60_000.0
+LINGER_S: Final = 2 * LOOK_S
+"""How long a task that was handed out stays: whoever waits for it at another BBS reads its row so often."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -61,7 +63,7 @@ class TaskCallbacks:
 
     def completed(self, task: Task) -> None:
         """A task has come to its end here: tell whoever waits for it, and call back if it wants that."""
-        self.completions.changed(task.task_guid)
+        self.completions.completed(task)
         if task.definition.completion_callback_url:
             self.begin(task.task_guid)
 
@@ -76,9 +78,13 @@ class TaskCallbacks:
             self._under_way.discard(task_guid)
 
     async def _call_back(self, task_guid: TaskGuid) -> None:
+        call = Call.begin(self.clock, BUDGET_MS)
         try:
             async with self._slots:
-                await self._resolve(Call.begin(self.clock, BUDGET_MS), task_guid)
+                task = await self._handed_out(call, task_guid)
+            await self.clock.sleep(LINGER_S)
+            await self.lifecycle.forget(call, TaskStatus.of(task))
+            self.completions.gone(task_guid)
         except (TaskNotFound, IllegalTransition):
             return  # somebody else has taken the result, or takes it
         except DiegoError as error:
@@ -86,8 +92,8 @@ class TaskCallbacks:
         finally:
             self._under_way.discard(task_guid)
 
-    async def _resolve(self, call: Call, task_guid: TaskGuid) -> None:
-        """Take the task, hand it out, delete it; or give it back, to be called back later.
+    async def _handed_out(self, call: Call, task_guid: TaskGuid) -> Task:
+        """Take the task and hand it out; or give it back, to be called back later.
 
         Raises CallbackFailed or CallbackRefused when nobody took it.
         """
@@ -98,9 +104,8 @@ class TaskCallbacks:
             if delivery.denied:
                 raise CallbackRefused(f"call back for task {task_guid}: {delivery.reason}")
             raise CallbackFailed(f"call back for task {task_guid}: {delivery.reason or delivery.status}")
-        await self.lifecycle.forget(call, TaskStatus.of(task))
-        self.completions.changed(task_guid)
         self.log.info("called_back", task_guid=task_guid, status=delivery.status)
+        return task
 
     async def _delivered(self, task: Task) -> Delivery:
         """Up to three tries, with growing pauses between them."""

@@ -21,47 +21,63 @@ WAITING_MAX = 10_000
 """Requests that wait at the same time."""
 
 
+@define(eq=False)
+class _Waiter:
+    """One request that waits."""
+
+    told: asyncio.Event = field(factory=asyncio.Event)
+    task: Task | None = None
+    """As it ended, if this BBS took that up."""
+
+
 @define
 class Completions:
     """Who waits for which task, in this process."""
 
     lifecycle: TaskLifecycle
-    _waiting: dict[TaskGuid, list[asyncio.Event]] = field(factory=dict, init=False)
+    _waiting: dict[TaskGuid, list[_Waiter]] = field(factory=dict, init=False)
 
     def require_room(self) -> None:
         """Nothing while more may wait. Raises Saturated."""
         if sum(map(len, self._waiting.values())) >= WAITING_MAX:
             raise Saturated(f"{WAITING_MAX} requests wait for tasks", retry_after_s=1.0)
 
-    def changed(self, task_guid: TaskGuid) -> None:
-        """A task ended, or its row went: whoever waits for it looks again."""
-        for event in self._waiting.get(task_guid, ()):
-            event.set()
+    def completed(self, task: Task) -> None:
+        """A task has come to its end: whoever waits for it has it, whatever becomes of the row."""
+        for waiter in self._waiting.get(task.task_guid, ()):
+            waiter.task = task
+            waiter.told.set()
+
+    def gone(self, task_guid: TaskGuid) -> None:
+        """The row went: whoever still waits for it looks again."""
+        for waiter in self._waiting.get(task_guid, ()):
+            waiter.told.set()
 
     async def wait(self, call: Call, task_guid: TaskGuid, limit_ms: float | None = None) -> Task:
         """The task when it has completed, or as it is when `limit_ms` or the budget is over. Raises TaskNotFound."""
         until_s = call.clock.monotonic() + (call.remaining_ms() - 2 * ANSWER_MARGIN_MS) / 1000
         if limit_ms is not None:
             until_s = min(until_s, call.clock.monotonic() + limit_ms / 1000)
-        with self._told(task_guid) as told:
-            while True:
-                told.clear()
+        with self._waiter(task_guid) as waiter:
+            while waiter.task is None:
+                waiter.told.clear()
                 task = await self.lifecycle.get(call, task_guid)
                 left_s = until_s - call.clock.monotonic()
                 if is_over(task.state) or left_s <= 0:
                     return task
-                await _either(told, min(LOOK_S, left_s))
+                await _either(waiter.told, min(LOOK_S, left_s))
+            return waiter.task
 
     @contextmanager
-    def _told(self, task_guid: TaskGuid) -> Iterator[asyncio.Event]:
-        event = asyncio.Event()
-        events = self._waiting.setdefault(task_guid, [])
-        events.append(event)
+    def _waiter(self, task_guid: TaskGuid) -> Iterator[_Waiter]:
+        waiter = _Waiter()
+        waiters = self._waiting.setdefault(task_guid, [])
+        waiters.append(waiter)
         try:
-            yield event
+            yield waiter
         finally:
-            events.remove(event)
-            if not events:
+            waiters.remove(waiter)
+            if not waiters:
                 del self._waiting[task_guid]
 
 

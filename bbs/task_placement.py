@@ -21,7 +21,7 @@ from bbs.cell_pool import CellPool, demand_of_task
 from bbs.convergence.backoff import after_failure_s
 from bbs.placement import CELLS_TRIED_MAX, PLACEMENTS_MAX, ROLLBACK_BUDGET_MS, SETTLE_BUDGET_MS
 from bbs.store.failures import PATH
-from bbs.store.task_moves import subject
+from bbs.store.task_moves import is_over, subject
 from bbs.task_lifecycle import TaskLifecycle
 from bbs.task_outcome import outcome_of, tell, verdict_of
 from bbs.task_status import TaskStatus
@@ -61,6 +61,8 @@ class TaskPlacement:
     id: str
     lifecycle: TaskLifecycle
     pool: CellPool
+    completed: Callable[[Task], None]
+    """Told of each task that comes to its end here."""
     log: structlog.stdlib.BoundLogger
     new_failure_id: Callable[[], str]
     jitter: Callable[[], float]
@@ -194,6 +196,8 @@ class TaskPlacement:
             row = await self.lifecycle.settle(call, task, verdict, document, at)
             if roll_back and row is not None:
                 await self._undo(call, row)
+            elif row is not None and is_over(row.state):
+                self.completed(row)
         except DiegoError as unstored:
             self.log.error("failure_not_stored", subject=document.subject, code=unstored.root.code)
             document = evolve(document, instance=None)

@@ -174,7 +174,7 @@ class Tasks:
     async def delete(self, request: web.Request, call: Call) -> web.StreamResponse:
         """Forget a completed task; answers with it as it was."""
         deleted = await self.lifecycle.delete(call, _guid(request))
-        self.completions.changed(deleted.task_guid)
+        self.completions.gone(deleted.task_guid)
         return answer(deleted)
 
     async def logs(self, request: web.Request, call: Call) -> web.StreamResponse:

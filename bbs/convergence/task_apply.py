@@ -64,7 +64,7 @@ class TaskRepairs:
 
     async def _delete(self, call: Call, step: TaskStep, epoch: int) -> None:
         await self.lifecycle.forget(call, step.task, epoch)
-        self.callbacks.completions.changed(step.task.task_guid)
+        self.callbacks.completions.gone(step.task.task_guid)
 
     async def _call_back(self, call: Call, step: TaskStep, epoch: int) -> None:
         self.callbacks.begin(step.task.task_guid)
