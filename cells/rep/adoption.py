@@ -84,13 +84,18 @@ class Adoption:
         self.watcher.take_up(instance, container, workload)
 
     async def _adopt_task(self, adopted: Adopted, container: Container) -> None:
-        """What runs goes on to its end; what never began is given back; nothing is begun a second time."""
+        """What runs goes on to its end; what never began is given back; nothing is begun a second time.
+
+        Never begun is only what was not even asked to: one that was may be on its way at this moment.
+        """
         task = self.books.adopt_task(adopted.identity, adopted.claim_id)
         if self.books.task_ends.has(task.guid):
             task.happen(InstanceEvent.STOP)
             await self.task_watcher.remove(Call.begin(self.clock, REMOVE_BUDGET_MS), task)
-        elif container.state == "created":
+        elif container.state == "created" and container.started_at is None:
             await self.task_watcher.never_began(task)
+        elif container.state not in ("running", "exited"):
+            await self.task_watcher.interrupted(task)
         else:
             task.begun = True  # its process was started, and that only ever happens after the claim
             task.happen(InstanceEvent.CLAIM)

@@ -19,7 +19,7 @@ from cells.rep.task_teller import TaskTeller
 from cells.rep.tasks import CellTask
 from diego_py import chain
 from diego_py.call import Call
-from diego_py.errors import DiegoError, Outcome, RepFailed, TaskNeverBegan
+from diego_py.errors import DiegoError, Outcome, RepFailed, TaskInterrupted, TaskNeverBegan
 from diego_py.models.identifiers import CellId
 from diego_py.models.task_work import TaskEnd
 from diego_py.service.clock import Clock
@@ -63,11 +63,19 @@ class TaskWatcher:
 
     async def never_began(self, task: CellTask) -> None:
         """The boot before ours had not begun it when it ended: remove it, and have it tried elsewhere."""
-        call = Call.begin(self.clock, WATCH_BUDGET_MS)
         error = TaskNeverBegan("the cell process ended before it", outcome=Outcome.NOT_STARTED)
+        await self._give_up(task, error, started=False)
+
+    async def interrupted(self, task: CellTask) -> None:
+        """The boot before ours was just beginning it, or ending it, and nobody knows how far it came."""
+        error = TaskInterrupted("the cell process ended while it began or ended the task", outcome=Outcome.UNKNOWN)
+        await self._give_up(task, error, started=True)
+
+    async def _give_up(self, task: CellTask, error: DiegoError, started: bool) -> None:
+        call = Call.begin(self.clock, WATCH_BUDGET_MS)
         failure = self._framed("adopt_task", call, error)
         task.happen(InstanceEvent.STOP)
-        await self._keep(self._end_of(call, task, failure, started=False))
+        await self._keep(self._end_of(call, task, failure, started))
         await self.remove(call, task)
         self.teller.tell(task.guid)
 
