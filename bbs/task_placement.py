@@ -129,13 +129,12 @@ class TaskPlacement:
                             task = await self._offered_anew(call, task, choice, failed)
                         try:
                             await self._start_on(call, task, cell_id, choice, attempt=len(failed) + 1)
-                            break
+                            return Attempted(await self._started(call, task, cell_id))
                         except DiegoError as error:
                             failed.append((cell_id, error))
                             verdict = verdict_of(error)
                             if not verdict.elsewhere or len(failed) >= CELLS_TRIED_MAX or verdict.gives_up(task):
                                 raise _spent(task, choice, failed) from error
-                    return Attempted(await self.lifecycle.get(call, task.task_guid))
         except DiegoError as error:
             return Attempted(task, error)
 
@@ -180,6 +179,16 @@ class TaskPlacement:
         )
         with self.pool.on_its_way(cell_id, choice.demand, task.instance_guid):
             await self.pool.run_task(call, cell_id, work, attempt)
+
+    async def _started(self, call: Call, task: Task, cell_id: CellId) -> Task:
+        """The task as it is by now. If it was taken away already, or nobody can say, it did run all the same."""
+        try:
+            row = await self.lifecycle.get(call, task.task_guid)
+        except DiegoError:
+            row = None
+        if row is not None and row.instance_guid == task.instance_guid:
+            return row
+        return evolve(task, state=TaskState.RUNNING, cell_id=cell_id)
 
     async def _settled(self, call: Call, task: Task, error: DiegoError, roll_back: bool) -> DiegoError:
         """Store the document with the row, and return the error that answers with it."""
