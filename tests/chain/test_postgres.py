@@ -95,7 +95,7 @@ async def test_while_the_cell_works(one_cell: Installation, database: Proxy) -> 
         await claimed(one_cell)
         await database.refuse()
     answer = desiring.result()
-    unavailable(answer, ["bbs", "auction", "postgres"], "running")
+    unavailable(answer, ["bbs", "auction", "bbs", "postgres"], "running")
     assert "instance" not in answer.json, "it could not be stored"
     await database.listen()
     node = one_cell.nodes["cell-1"]
