@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from cells.garden.processes import Process
 from cells.garden.sandboxes.pool import Place
 from cells.garden.spec import Container, Exit, MainProcess, Network, State
 from cells.garden.threads import Threads
+from diego_py.call import Call
 from diego_py.errors import SandboxFailed
 
 if TYPE_CHECKING:
@@ -71,6 +72,18 @@ class Box:
         """The namespaces that all processes of the container share, by OCI type, as paths for a runtime to join."""
         kinds = {kind: name for kind, name in SHARED.items() if kind != "user" or not self.record.privileged}
         return {kind: f"/proc/{self.holder.pid}/ns/{name}" for kind, name in kinds.items()}
+
+    @asynccontextmanager
+    async def turn(self, call: Call | None) -> AsyncIterator[None]:
+        """Be the one operation; wait for the one before it no longer than the call may take. Raises BudgetSpent."""
+        async with AsyncExitStack() as limit:
+            if call is not None and self.lock.locked():
+                await limit.enter_async_context(call.within_budget(f"wait for what is done to {self.handle} already"))
+            await self.lock.acquire()
+        try:
+            yield
+        finally:
+            self.lock.release()
 
     @contextmanager
     def user_namespace(self) -> Iterator[int | None]:

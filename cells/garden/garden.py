@@ -275,7 +275,7 @@ class Garden:
         """Remove the container and all it has, sidecars included, but the log. Nothing happens when it does not exist.
 
         Its process is asked to end first if it has a grace time. Callers at the same time share the work.
-        Raises DestroyFailed; then it can be called again.
+        Raises DestroyFailed, BudgetSpent; then it can be called again.
         """
         with call.hop("garden", self.config.cell_id, "destroy", GardenFailed) as call:
             box = self._boxes.get(handle)
@@ -285,7 +285,7 @@ class Garden:
                 await self._destroy(call, box)
 
     async def _destroy(self, call: Call | None, box: Box) -> None:
-        async with box.lock:
+        async with box.turn(call):
             if self._boxes.get(box.handle) is box:
                 await self._demolish(call, box)
 

@@ -8,6 +8,7 @@ from types import TracebackType
 from attrs import frozen
 
 from cells.garden.box import Box
+from cells.garden.children import uninterrupted
 from diego_py.call import Call
 from diego_py.errors import DiegoError, Outcome
 
@@ -22,14 +23,17 @@ class Undo:
     async def __call__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        outcome = Outcome.ROLLED_BACK
+        # To its end, also when the caller's time is up meanwhile: nobody else would know of what is left.
+        leftover = await uninterrupted(self._undo())
+        if leftover is not None and error is not None:
+            error.add_note(f"undo failed: {leftover.message}")
+        if isinstance(error, DiegoError) and error.outcome is None:
+            error.outcome = Outcome.ROLLED_BACK if leftover is None else Outcome.PARTIAL
+
+    async def _undo(self) -> DiegoError | None:
         try:
             await self.demolish(None, self.box)
         except DiegoError as leftover:
-            # Stays listed, so that destroy (or the next start) tries again.
-            outcome = Outcome.PARTIAL
-            self.box.complete = True
-            if error is not None:
-                error.add_note(f"undo failed: {leftover.message}")
-        if isinstance(error, DiegoError) and error.outcome is None:
-            error.outcome = outcome
+            self.box.complete = True  # Stays listed, so that destroy (or the next start) tries again.
+            return leftover
+        return None

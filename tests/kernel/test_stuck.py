@@ -19,7 +19,7 @@ from cells.garden.garden import Garden
 from cells.garden.quota import kernel
 from cells.garden.spec import Limits, ProcessSpec
 from diego_py.chain import Problem, problem
-from diego_py.errors import ContainerStuck, DiegoError, IllegalTransition
+from diego_py.errors import BudgetSpent, ContainerStuck, DiegoError, IllegalTransition
 from tests.kernel.containers import call, output, runtime_of_version, shell, start, until_printed
 from tests.kernel.images import until
 from tests.kernel.places import mounted
@@ -112,9 +112,13 @@ async def test_a_file_system_that_does_not_answer(garden: Garden, who: str) -> N
             await garden.exec(call(), "a", ProcessSpec("/bin/true"), 20)
         assert closed.value.find(IllegalTransition) is not None
         assert await output(garden, shell("b", "echo works")) == ["works"]
-        await refused(garden, AGAIN_MS)
+        patient_one = group.create_task(garden.destroy(call(), "a"))
+        await until(garden._boxes["a"].lock.locked)
+        with pytest.raises(DiegoError) as hurried:
+            await garden.destroy(call(AGAIN_MS), "a")
+        assert isinstance(hurried.value.root, BudgetSpent)
         await ended(server)
-        await garden.destroy(call(), "a")
+        await patient_one
         assert garden.containers() == []
         assert who != "copy" or isinstance(await copying, DiegoError)
 

@@ -1,0 +1,62 @@
+"""What is left of a container whose creation failed."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from cells.garden.box import Box
+from cells.garden.undo import Undo
+from diego_py.call import Call
+from diego_py.errors import DestroyFailed, MountFailed, Outcome
+
+
+class Demolition:
+    """Takes as long as it is let, and may fail."""
+
+    def __init__(self, failure: DestroyFailed | None = None) -> None:
+        self.failure = failure
+        self.begun, self.may_end, self.ended = asyncio.Event(), asyncio.Event(), False
+
+    async def __call__(self, call: Call | None, box: Box) -> None:
+        self.begun.set()
+        await self.may_end.wait()
+        self.ended = True
+        if self.failure is not None:
+            raise self.failure
+
+
+def half_built() -> Any:
+    return SimpleNamespace(complete=False)
+
+
+async def run(demolition: Demolition, box: Any, error: BaseException) -> None:
+    await Undo(cast(Box, box), demolition)(type(error), error, None)
+
+
+@pytest.mark.parametrize(
+    ("failure", "outcome", "listed"),
+    [(None, Outcome.ROLLED_BACK, False), (DestroyFailed("unmount"), Outcome.PARTIAL, True)],
+)
+async def test_the_error_says_what_is_left(failure: DestroyFailed | None, outcome: Outcome, listed: bool) -> None:
+    box, error, demolition = half_built(), MountFailed("mount"), Demolition(failure)
+    demolition.may_end.set()
+    await run(demolition, box, error)
+    assert (error.outcome, box.complete) == (outcome, listed)
+
+
+@pytest.mark.parametrize("failure", [None, DestroyFailed("unmount")])
+async def test_it_ends_although_its_caller_has_no_more_time(failure: DestroyFailed | None) -> None:
+    box, demolition = half_built(), Demolition(failure)
+    async with asyncio.TaskGroup() as group:
+        undoing = group.create_task(run(demolition, box, MountFailed("mount")))
+        await demolition.begun.wait()
+        undoing.cancel()
+        await asyncio.sleep(0)
+        demolition.may_end.set()
+    assert undoing.cancelled()
+    assert demolition.ended
+    assert box.complete is (failure is not None)
