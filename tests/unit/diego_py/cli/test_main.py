@@ -71,6 +71,20 @@ def test_deploy(fake: FakeBbs, diego: Command, tmp_path: Path) -> None:
     assert fake.seen[-1][1] == "/v1/desired_lrps/web?strategy=recreate&max_in_flight=1"
 
 
+def test_drain(fake: FakeBbs, diego: Command) -> None:
+    status, out, _ = diego("drain", "cell-1", "--timeout", "30")
+    assert (status, out) == (0, "✓ cell-1 is empty: 3 instances moved\n")
+    assert fake.seen[-1][:2] == ("POST", "/v1/cells/cell-1/evacuate?timeout_s=30")
+    assert 30_000 < float(fake.seen[-1][2]["X-Budget-Ms"]) < 100_000
+    status, out, _ = diego("drain", "cell-1", "--undo")
+    assert (status, out) == (0, "✓ cell-1 takes work again\n")
+    assert fake.seen[-1][:2] == ("POST", "/v1/cells/cell-1/readmit")
+    fake.fails = NoCellFits("memory_mb 64 needed, 0 at most free on 1 cell(s)")
+    status, _, err = diego("drain", "cell-1")
+    assert status == 12
+    assert "64 needed" in err
+
+
 def test_desire_an_image(fake: FakeBbs, diego: Command) -> None:
     """What is not said is left to the image; of what is not one, the user is vcap and the command is missed."""
     assert diego("desire", "web", "--rootfs", "docker:///web", "--command-check", "true")[0] == 0

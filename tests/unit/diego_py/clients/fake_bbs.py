@@ -13,7 +13,7 @@ from attrs import define, evolve, field
 
 from diego_py import wire
 from diego_py.call import Call
-from diego_py.errors import DesiredLRPNotFound, DesireFailed, DiegoError, RequestFailed
+from diego_py.errors import DesiredLRPNotFound, DesireFailed, DiegoError, EvacuationFailed, RequestFailed
 from diego_py.http.metrics import ServerMetrics
 from diego_py.http.server import HopServer, Route, answer, decode
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, NetInfo, PortMapping
@@ -58,6 +58,8 @@ class FakeBbs:
                 Route("DELETE", instance, "stop", self.stop, RequestFailed),
                 Route("GET", instance + "/logs", "logs", self.logs, RequestFailed),
                 Route("GET", "/v1/cells", "cells", self.cells, RequestFailed),
+                Route("POST", "/v1/cells/{cell_id}/evacuate", "evacuate", self.evacuate, EvacuationFailed),
+                Route("POST", "/v1/cells/{cell_id}/readmit", "readmit", self.readmit, RequestFailed),
                 Route("GET", "/v1/failures", "failures", self.list_failures, RequestFailed),
                 Route("POST", "/v1/auctions/dry_run", "dry_run", self.dry_run, RequestFailed),
             ]
@@ -135,6 +137,16 @@ class FakeBbs:
             "a_field_of_tomorrow": 1,
         }
         return answer({"items": [cell], "next_cursor": None})
+
+    async def evacuate(self, request: web.Request, call: Call) -> web.StreamResponse:
+        self._note(request)
+        if self.fails is not None:
+            raise self.fails
+        return answer({"cell_id": request.match_info["cell_id"], "moved": 3})
+
+    async def readmit(self, request: web.Request, call: Call) -> web.StreamResponse:
+        self._note(request)
+        return answer({})
 
     async def list_failures(self, request: web.Request, call: Call) -> web.StreamResponse:
         self._note(request)
