@@ -210,6 +210,14 @@ rootfs_urls = st.sampled_from(["preloaded:cflinuxfs4", "docker://registry.test/a
 image_credentials = st.just(("", Secret(""))) | st.tuples(names, secrets.filter(bool))
 
 
+def _draw_workload(draw: st.DrawFn) -> dict[str, Any]:
+    """The fields of any workload; one of an image may leave its process to that."""
+    fields = {name: draw(values) for name, values in _workload_fields().items()}
+    if fields["rootfs"].startswith("docker:") and draw(st.booleans()):
+        fields["action"] = draw(st.sampled_from([Action(run=RunAction()), Action(run=RunAction(args=("x",)))]))
+    return fields
+
+
 def _workload_fields() -> dict[str, st.SearchStrategy[Any]]:
     return {
         "rootfs": rootfs_urls,
@@ -242,7 +250,7 @@ def _workload_fields() -> dict[str, st.SearchStrategy[Any]]:
 def desired_lrp_definitions(draw: st.DrawFn) -> DesiredLRPDefinition:
     """Any valid definition; `unsupported` may still refuse it."""
     username, password = draw(image_credentials)
-    fields = {name: draw(values) for name, values in _workload_fields().items()}
+    fields = _draw_workload(draw)
     return DesiredLRPDefinition(
         process_guid=draw(process_guids),
         domain=draw(domains),
@@ -265,7 +273,7 @@ def desired_lrp_definitions(draw: st.DrawFn) -> DesiredLRPDefinition:
 def task_definitions(draw: st.DrawFn) -> TaskDefinition:
     """Any valid definition; `unsupported` may still refuse it."""
     username, password = draw(image_credentials)
-    fields = {name: draw(values) for name, values in _workload_fields().items()}
+    fields = _draw_workload(draw)
     return TaskDefinition(
         result_file=draw(texts),
         completion_callback_url=draw(st.sampled_from(["", "http://client.test/done"])),
