@@ -20,6 +20,9 @@ from tests.simulation.simulation import run
 
 SEEDS = int(os.environ.get("DIEGO_SIMULATION_SEEDS", "10000" if os.environ.get("CI") == "true" else "300"))
 FIRST = int(os.environ.get("DIEGO_SIMULATION_FIRST", "0"))
+SECONDS_MAX = 240.0
+SEEDS_MIN = 150
+"""Of a machine with so much else to do that the time is over before all seeds are run."""
 BUG_SEEDS_MAX = 600
 """Within so many seeds a bug that was put in is found."""
 ROOT = Path(__file__).parents[2]
@@ -33,18 +36,20 @@ REGRESSIONS = (
 
 @pytest.mark.timeout(900)
 def test_whatever_fails_nothing_that_must_not_be_ever_is(capsys: pytest.CaptureFixture[str]) -> None:
-    summary = run_seeds(FIRST, SEEDS)
+    summary = run_seeds(FIRST, SEEDS, seconds_max=SECONDS_MAX)
     with capsys.disabled():
         print("", *summary.lines(), sep="\n")
-    assert summary.runs == SEEDS
+    assert summary.runs >= min(SEEDS, SEEDS_MIN)
     assert not summary.broken, "\n".join(summary.lines())
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", REGRESSIONS)
 def test_what_was_found_once_is_not_found_again(seed: int) -> None:
     assert run(seed).broken == ""
 
 
+@pytest.mark.timeout(300)
 def test_the_same_seed_is_the_same_run_in_any_process() -> None:
     """Nothing depends on addresses, hashes, real time or what ran before."""
     ours = [f"{seed} {run(seed).trace}" for seed in (3, 1, 0, 2)]

@@ -24,7 +24,7 @@ DOMAIN = Domain("apps")
 GUIDS = ("app-a", "app-b", "app-c")
 BUDGETS_MS = (1_500.0, 5_000.0, 20_000.0)
 ACTION = Action(run=RunAction(path="/bin/sh", args=("-c", "sleep 1000"), user="root"))
-UNSURE = "unsure"
+ASKED_AGAIN_CHANCE = 0.3
 
 
 def definition(guid: str, instances: int, memory_mb: int) -> DesiredLRPDefinition:
@@ -133,6 +133,15 @@ class Clients:
         request.ended_s = world.loop.time()
         self.world.witness.tell(f"client {request.op} {request.guid} {request.status} certain={request.certain}")
         self._check(request)
+        if request.done and request.key is not None and world.random.random() < ASKED_AGAIN_CHANCE:
+            await self._ask_again(request)
+
+    async def _ask_again(self, request: Request) -> None:
+        """The same key again has no second effect, and the same answer."""
+        twin = evolve(request, answers=[], status=0)
+        await self.ask(twin)
+        if twin.done and twin.answers != request.answers[-1:]:
+            self.world.witness.fail(f"I14: {request.op} {request.guid} got {request.answers}, and then {twin.answers}")
 
     async def ask(self, request: Request) -> None:
         """Once."""
