@@ -35,7 +35,7 @@ from diego_py.embedded.cluster_layout import (
 )
 from diego_py.embedded.host_sweep import Thing
 from diego_py.embedded.postgres import EmbeddedPostgres
-from diego_py.errors import DiegoError
+from diego_py.errors import DiegoError, IllegalTransition, TaskNotFound
 
 __all__ = ["Child", "Cluster", "ClusterError"]
 
@@ -46,6 +46,8 @@ LOG_TAIL_BYTES = 4 * 1024
 STORE_MB_MIN = 256
 """A smaller btrfs has no room for anything."""
 BBS = "bbs"
+UNDER_WAY = ("PENDING", "RUNNING")
+"""States of tasks that have not come to their end."""
 
 
 @define
@@ -180,11 +182,13 @@ class Cluster:
         return None
 
     async def delete_everything(self) -> list[str]:
-        """Delete every desired LRP through the API. Returns what could not be, each with its reason."""
+        """Delete every desired LRP and cancel every task through the API. Returns what could not be, and why."""
         async with BbsClient(self.url) as bbs:
             desired = await bbs.desired_lrps()
+            under_way = [task for state in UNDER_WAY for task in await bbs.tasks(state=state)]
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(_deleted(bbs, lrp.definition.process_guid)) for lrp in desired]
+                tasks += [group.create_task(_cancelled(bbs, task.task_guid)) for task in under_way]
         return [problem for task in tasks if (problem := task.result())]
 
     def leftovers(self) -> list[Thing]:
@@ -311,6 +315,17 @@ class Cluster:
                     await child.process.wait()
             if not child.ended:
                 await self._kill(child.name)
+
+
+async def _cancelled(bbs: BbsClient, task_guid: str) -> str | None:
+    """Cancel a task. Returns why it could not be; one that has ended meanwhile is as good."""
+    try:
+        await bbs.cancel_task(task_guid)
+    except (IllegalTransition, TaskNotFound):
+        return None
+    except DiegoError as error:
+        return f"task {task_guid}: {error.root.message}"
+    return None
 
 
 async def _deleted(bbs: BbsClient, process_guid: str) -> str | None:
