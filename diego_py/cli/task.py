@@ -42,6 +42,7 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--env", multiple=True, metavar="NAME=VALUE", help="NAME alone takes our own value of it."),
             click.option("--user", default="vcap", show_default=True, help="Who the process is, inside."),
             click.option("--dir", "directory", default="", metavar="DIR", help="Where the process starts."),
+            click.option("--result-file", default="", metavar="PATH", help="Its content is the result."),
             click.option("--callback", default="", metavar="URL", help="Where the completed task is sent by POST."),
             click.option("--tag", "tags", multiple=True, metavar="TAG", help="Only cells with this placement tag."),
             click.option("--domain", default="default", show_default=True),
@@ -185,6 +186,7 @@ def _from_flags(given: dict[str, Any]) -> TaskRequest:
         memory_mb=given["memory"],
         disk_mb=given["disk"],
         cpu_weight=given["cpu_weight"],
+        result_file=given["result_file"],
         completion_callback_url=given["callback"],
         placement_tags=tuple(given["tags"]),
     )

@@ -22,6 +22,7 @@ from diego_py.models.identifiers import CellId, InstanceGuid
 from diego_py.models.workload import ModificationTag
 from diego_py.service.clock import SystemClock
 from diego_py.service.log import logger
+from tests.unit.diego_py.clients.fake_tasks import FakeTasks
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 TAG = ModificationTag(epoch="e", index=1)
@@ -35,6 +36,7 @@ class FakeBbs:
     failures: list[dict[str, Any]] = field(factory=list)
     lines: list[dict[str, str]] = field(factory=list)
     page_items: int = 500
+    of_tasks: FakeTasks = field(factory=FakeTasks)
     definitions: dict[str, DesiredLRPDefinition] = field(factory=dict, init=False)
     seen: list[tuple[str, str, dict[str, str]]] = field(factory=list, init=False)
     """Method, path with query, and headers of each request."""
@@ -61,6 +63,7 @@ class FakeBbs:
                 Route("POST", "/v1/cells/{cell_id}/evacuate", "evacuate", self.evacuate, EvacuationFailed),
                 Route("POST", "/v1/cells/{cell_id}/readmit", "readmit", self.readmit, RequestFailed),
                 Route("GET", "/v1/failures", "failures", self.list_failures, RequestFailed),
+                *self.of_tasks.routes(),
                 Route("POST", "/v1/auctions/dry_run", "dry_run", self.dry_run, RequestFailed),
             ]
         )
