@@ -48,7 +48,7 @@ async def in_order(installation: Installation) -> None:
     for task in (await installation.request("GET", "/v1/tasks")).json["items"]:
         if task["state"] in ("PENDING", "RUNNING"):
             cancelled = await installation.request("POST", f"/v1/tasks/{task['task_guid']}/cancel", {})
-            assert cancelled.status == 200, cancelled.body
+            assert cancelled.status in (200, 409), cancelled.body  # it may have ended in between
     assert installation.left() == []
     assert installation.defects() == []
     assert not installation.process.failed
