@@ -39,7 +39,7 @@ ANSWER_S = patient(10)
 PHASES = {"open", "create", "run", "exec", "session", "launch", "attach", "stream in", "stream out"}
 PHASES |= {"egress", "sidecar", "stop", "destroy", "close"}
 KILLED = -9
-SAMPLE = os.environ.get("DIEGO_FAILPOINTS", "4")
+SAMPLE = os.environ.get("DIEGO_FAILPOINTS", "3")
 """How many failpoints of each sweep, or `all` (CONTRIBUTING.md)."""
 TIMEOUT_S = patient(3600 if SAMPLE == "all" else 120)
 
