@@ -106,11 +106,6 @@ def draw_task(world: World, number: int) -> Request:
     return Request("task", guid, "POST", f"/v1/tasks?on_failure={policy}", body, key)
 
 
-def world_has(world: World, *names: str) -> bool:
-    """Whether messages of such a kind are about: what was refused once may then come again, and be done."""
-    return any(name in world.faults.rates for name in names)
-
-
 @define
 class Clients:
     """Send requests to any BBS, and again with the same key when they cannot know what became of them."""
@@ -125,9 +120,10 @@ class Clients:
         self.history.append(request)
         request.invoked_s = world.loop.time()
         tries = 3 if request.key is not None else 1
-        for _ in range(tries):
+        for attempt in range(tries):
             await self.ask(request)
             if request.certain:
+                request.certain = request.done or attempt == 0  # an earlier attempt may yet arrive, or be worked on
                 break
             await SimulatedClock(world.loop).sleep(world.random.random() * 2)
         request.ended_s = world.loop.time()
@@ -171,7 +167,7 @@ class Clients:
         known = error.problem is not None and root.code not in ("budget_spent", "idempotency_in_flight")
         lost = any(link.code in ("connection_lost", "hop_unreachable", "budget_spent") for link in error.links())
         unsure = any(str(link.outcome) in ("unknown", "partial") for link in error.links())
-        stray = world_has(self.world, "late", "duplicated") and request.key is not None
+        stray = "duplicated" in self.world.faults.rates and request.key is not None
         request.certain = known and not lost and not unsure and not stray
 
     def _check(self, request: Request) -> None:
