@@ -20,7 +20,7 @@ async def cell_process_killed(scene: Scene) -> None:
         await scene.fleet.live("cell-1")
     if scene.measured[-1].seconds < scene.timing.presence_ttl_s / 2:
         # Later than that, its instances may have been placed elsewhere, as they should.
-        assert {str(row["instance_guid"]) for row in await scene.rows("kept")} == before
+        await _are_still(scene, "kept", before)
     await scene.running("kept", 2, 60)
     await scene.delete("kept")
 
@@ -95,13 +95,13 @@ async def all_cells_cut_off(scene: Scene) -> None:
         answer = await scene.create("nowhere")
         assert answer.status == 503, answer.body
         well_formed(answer)
-        assert {str(row["instance_guid"]) for row in await scene.rows("valve")} == before
+        await _are_still(scene, "valve", before)
     finally:
         scene.fleet.network.heal()
     async with scene.within("every cell is live again", scene.timing.report_interval_s * 2 + MARGIN_S):
         for cell_id in scene.fleet.cells:
             await scene.fleet.live(cell_id)
-    assert {str(row["instance_guid"]) for row in await scene.rows("valve")} == before
+    await _are_still(scene, "valve", before)
     await scene.delete("valve")
     await scene.delete("nowhere")
 
@@ -151,3 +151,10 @@ async def slow_cell(scene: Scene) -> None:
     assert answer.status == 201 or well_formed(answer)["retryable"], answer.body
     await scene.running("beside", 1, 90)
     await scene.delete("beside")
+
+
+async def _are_still(scene: Scene, guid: str, before: set[str]) -> None:
+    """Fails when an instance was replaced, or given up."""
+    rows = await scene.rows(guid)
+    told = [(row["index"], row["presence"], row["state"], row["instance_guid"], row["cell_id"]) for row in rows]
+    assert {row["instance_guid"] for row in rows} == before, f"{guid} was {sorted(before)}, is {told}"
