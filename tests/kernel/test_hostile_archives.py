@@ -45,6 +45,7 @@ def base() -> Iterator[Path]:
         yield Path(made)
 
 
+@pytest.mark.timeout(600)  # 800 children, one after another: a machine that is busy takes minutes.
 async def test_hostile_archives(host_sweep: None, base: Path) -> None:
     canary = base / "canary"
     _make_canary(canary)
