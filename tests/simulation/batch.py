@@ -40,18 +40,12 @@ class Summary:
             yield f"    scripts/simulate --story {outcome.seed}"
 
 
-def run_seeds(first: int, count: int, processes: int = PROCESSES, seconds_max: float = float("inf")) -> Summary:
-    """Run seeds one after another on each of `processes` processors; begin none once `seconds_max` have passed."""
+def run_seeds(first: int, count: int, processes: int = PROCESSES) -> Summary:
+    """Run seeds one after another on each of `processes` processors."""
     chunks = [range(begin, min(begin + CHUNK, first + count)) for begin in range(first, first + count, CHUNK)]
     began_s = time.perf_counter()
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-        running = [pool.submit(run_chunk, chunk) for chunk in chunks]
-        outcomes: list[Outcome] = []
-        for chunk_run in running:
-            if time.perf_counter() - began_s > seconds_max:
-                pool.shutdown(wait=False, cancel_futures=True)
-                break
-            outcomes += chunk_run.result()
+        outcomes = [outcome for chunk in pool.map(run_chunk, chunks) for outcome in chunk]
     return Summary(
         runs=len(outcomes),
         steps=sum(outcome.steps for outcome in outcomes),
