@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.chain.awaited import until
 from tests.chain.definitions import SLEEP, lrp
 from tests.chain.expected import Expected, failed
 from tests.chain.installation import Installation
@@ -36,12 +37,16 @@ async def test_setup_several_processes_and_a_sidecar(one_cell: Installation) -> 
     assert answer.status == 201, answer.body
     row = await one_cell.row("web")
     assert row["routable"]
+    (node,) = one_cell.nodes.values()
+    wanted = {("ONE", "one"), ("APP", "set up"), ("SIDE", "beside 0"), ("APP", "Exit status 0")}
+
+    async def told() -> bool:
+        logs = await one_cell.request("GET", f"/v1/instances/{row['instance_guid']}/logs", url=node.url)
+        return wanted <= {(line.get("source"), line["text"]) for line in map(json.loads, logs.body.splitlines())}
+
+    await until("every process has said what it does", told)
     assert (await one_cell.delete("web")).status == 200
     assert one_cell.left() == []
-    (node,) = one_cell.nodes.values()
-    logs = await one_cell.request("GET", f"/v1/instances/{row['instance_guid']}/logs", url=node.url)
-    told = {(line.get("source"), line["text"]) for line in map(json.loads, logs.body.splitlines())}
-    assert {("ONE", "one"), ("APP", "set up"), ("SIDE", "beside 0"), ("APP", "Exit status 0")} <= told
 
 
 SETUP_FAILS = lrp("setup", setup=run("echo no >&2; exit 4"))

@@ -101,3 +101,8 @@ async def test_many_processes_cannot_be_taken_up_and_are_not_run_again(site: Sit
     assert (ended["state"], ended["failed"]) == ("COMPLETED", True), ended
     assert ended["failure"]["code"] == "rep.task_interrupted"
     assert ran(site) == 1
+
+    async def is_gone() -> bool:
+        return await site.containers(cell_id) == set()
+
+    await until("its container is gone", is_gone)

@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 MASK: Final = 2**61 - 1
 BATCH: Final = 512
+RESOLUTION_S: Final = 1e-9
 
 
 class NothingLeftToDo(Exception):
@@ -177,7 +178,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             timer._scheduled = False  # type: ignore[attr-defined]
             if timer._cancelled:  # type: ignore[attr-defined]
                 continue
-            self._now = max(self._now, timer.when())
+            # By a little at least: a pause too short for a float to hold would be waited for again and again.
+            self._now = max(self._now + RESOLUTION_S, timer.when())
             self.trace = (self.trace * 31 + int(self._now * 1e6)) & MASK
             self._ready.append(timer)
             while timers and timers[0].when() <= self._now:
