@@ -21,7 +21,8 @@ T = TypeVar("T")
 
 MASK: Final = 2**61 - 1
 BATCH: Final = 512
-RESOLUTION_S: Final = 1e-9
+STEP_S: Final = 1e-9
+"""What a step takes: who waits again and again for less than a float can hold gets on, as on any real machine."""
 
 
 class NothingLeftToDo(Exception):
@@ -167,6 +168,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             self.steps += 1
             self.trace = (self.trace * 31 + chosen * 1_009 + count) & MASK
             handle._run()
+            self._now += STEP_S
             if self._stopping:  # type: ignore[attr-defined]
                 return
 
@@ -178,8 +180,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             timer._scheduled = False  # type: ignore[attr-defined]
             if timer._cancelled:  # type: ignore[attr-defined]
                 continue
-            # By a little at least: a pause too short for a float to hold would be waited for again and again.
-            self._now = max(self._now + RESOLUTION_S, timer.when())
+            self._now = max(self._now, timer.when())
             self.trace = (self.trace * 31 + int(self._now * 1e6)) & MASK
             self._ready.append(timer)
             while timers and timers[0].when() <= self._now:
