@@ -14,6 +14,7 @@ from bbs.api.waiting import Waiting
 from bbs.lifecycle import Desired, Lifecycle, etag
 from bbs.placement import Placed, Placement
 from bbs.replacement import IN_FLIGHT_DEFAULT, IN_FLIGHT_MAX, Pace, Replacement, Strategy
+from bbs.store import desires
 from bbs.store.idempotency import IdempotencyKey
 from bbs.store.transaction import Store
 from diego_py.call import Call
@@ -128,7 +129,7 @@ class DesiredLRPs:
         if before.answer is not None:
             return before.answer
         if before.resume:
-            start, stored = self.placement.resume, await self._stored(call, definition.process_guid)
+            start, stored = self.placement.resume, await self._taken_up(call, definition.process_guid)
         else:
             start, stored = self.placement.desire, await self.lifecycle.desire(call, definition, key)
         location = f"/v1/desired_lrps/{definition.process_guid}"
@@ -243,11 +244,9 @@ class DesiredLRPs:
 
         return await self.waiting.answer(preferences, remove(), f"delete {guid}", f"/v1/desired_lrps/{guid}")
 
-    async def _stored(self, call: Call, guid: ProcessGuid) -> Desired:
-        """What the first request of a key left in the database."""
-        desired = await self.store.read(call, "get_desired_lrp", lambda tx: tx.desired_lrps.get(guid))
-        rows = await self.store.read(call, "list_instances", lambda tx: tx.actual_lrps.list_of(guid))
-        return Desired(found(desired, DesiredLRPNotFound(f"no desired LRP {guid}")), tuple(rows))
+    async def _taken_up(self, call: Call, guid: ProcessGuid) -> Desired:
+        """What the first request of a key left in the database. Raises DesiredLRPNotFound."""
+        return await self.store.run(call, "take_up_lrp", lambda tx: desires.take_up(tx, guid))
 
     def _budgeted(self, request: web.Request, call: Call, start_timeout_ms: int, rounds: int = 1) -> Call:
         """Starting may take the start timeout on top of the usual budget, unless the caller named a budget."""

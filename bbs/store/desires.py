@@ -80,6 +80,16 @@ async def desire(tx: Transaction, definition: DesiredLRPDefinition, new_guid: Ca
     return Desired(desired, await _insert(tx, desired, list(range(definition.instances)), new_guid))
 
 
+async def take_up(tx: Transaction, process_guid: str) -> Desired:
+    """What a first request stored, for whoever goes on in its place. Raises DesiredLRPNotFound.
+
+    Its tag rises: the first one may only have been frozen, and rolls back nothing but what has the tag that it knows.
+    """
+    before = await _locked(tx, process_guid, None)
+    desired = await _updated(tx, before.definition, before.revision)
+    return Desired(desired, tuple(await tx.actual_lrps.list_of(process_guid)))
+
+
 async def update(
     tx: Transaction,
     process_guid: str,

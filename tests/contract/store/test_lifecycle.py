@@ -7,6 +7,7 @@ import pytest
 from attrs import evolve
 
 from bbs.lifecycle import Lifecycle, etag
+from bbs.store import desires
 from diego_py.call import Call
 from diego_py.errors import (
     ActualLRPNotFound,
@@ -386,3 +387,16 @@ async def test_a_reason_with_a_nul_can_be_stored(scene: Scene) -> None:
 def test_the_lifecycle_is_given_its_names(scene: Scene) -> None:
     assert isinstance(scene.lifecycle, Lifecycle)
     assert isinstance(scene.call, Call)
+
+
+async def test_who_takes_a_request_up_keeps_the_first_one_from_rolling_it_back(scene: Scene) -> None:
+    first = await scene.lifecycle.desire(scene.call, definition(instances=2))
+    taken = await scene.store.run(scene.call, "take_up", lambda tx: desires.take_up(tx, "app"))
+    assert taken.actuals == first.actuals
+    assert taken.desired.definition == first.desired.definition
+    assert taken.desired.revision == first.desired.revision, "the same instances"
+    with pytest.raises(PreconditionFailed):
+        await scene.lifecycle.undesire(scene.call, "app", only=first.desired.modification_tag)
+    await scene.lifecycle.undesire(scene.call, "app", only=taken.desired.modification_tag)
+    with pytest.raises(DesiredLRPNotFound):
+        await scene.store.run(scene.call, "take_up", lambda tx: desires.take_up(tx, "app"))

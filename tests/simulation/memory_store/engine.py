@@ -68,11 +68,16 @@ class MemoryTransactionCore:
     async def statement(self, *texts: str | None) -> None:
         """Begin a statement. Raises CallerError for text that no column can hold."""
         await self.pause()
-        if self.over:
-            raise DatabaseUnavailable(f"{self.op}: the connection to Postgres was lost", retry_after_s=RETRY_AFTER_S)
+        self._require_open()
         for text in texts:
             if text is not None and not _storable(text):
                 raise CallerError("a value in the request cannot be stored or looked for")
+
+    def _require_open(self) -> None:
+        """Raises DatabaseUnavailable when the server ended it meanwhile: its process had been frozen for too long."""
+        if self.over:
+            self.database.locks.release(self.holder)
+            raise DatabaseUnavailable(f"{self.op}: the connection to Postgres was lost", retry_after_s=RETRY_AFTER_S)
 
     def get(self, table: str, key: Any) -> Any:
         """The row as this transaction sees it now, or None."""
@@ -108,6 +113,7 @@ class MemoryTransactionCore:
         except Exception:
             self.failed = True
             raise
+        self._require_open()
 
     async def update(
         self, table: str, key: Any, where: Callable[[Any], bool], change: Callable[[Any], Any]
