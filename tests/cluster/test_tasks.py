@@ -8,6 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests import orphans
 from tests.chain.answers import Answer
 from tests.chain.awaited import until
 from tests.chain.definitions import task
@@ -103,6 +104,7 @@ async def test_many_processes_cannot_be_taken_up_and_are_not_run_again(site: Sit
     assert ran(site) == 1
 
     async def is_gone() -> bool:
+        orphans.reap_dead()  # what the killed cell left dies with the container, and is ours to reap
         return await site.containers(cell_id) == set()
 
     await until("its container is gone", is_gone)
