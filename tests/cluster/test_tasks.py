@@ -30,7 +30,7 @@ async def run(site: Site, wanted: dict[str, Any], query: str = "", **headers: st
 
 def ran(site: Site) -> int:
     """How often the process began, on whichever cell and under whichever name."""
-    logs = site.cluster.state_dir.rglob("logs/*.log")
+    logs = site.cluster.state_dir.glob("cells/*/logs/*.log")
     return sum(log.read_bytes().count(b" F ran\n") for log in logs)
 
 
