@@ -25,7 +25,7 @@ from diego_py.errors import (
     NoCellFits,
     ProcessExited,
 )
-from diego_py.models.actual_lrp import ActualLRP, ActualLRPState
+from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, Presence
 
 PARENT = Path("/var/lib")
 MOVED_WITHIN_S = 45.0
@@ -157,6 +157,7 @@ class Demo:
             check(not left, f"the containers of {names.state_dir.name} are gone: {left}")
             other = "cell-2" if cell_id == "cell-1" else "cell-1"
             await self.until(lambda: self.is_running(0, other, None), MOVED_WITHIN_S)
+            await self.until(self.nobody_is_suspect, MOVED_WITHIN_S)
             moved = await self.bbs.actual_lrp("web", 0)
             check(await self.get(urls(moved)[0]) == GREETING, "it serves from there")
             more.append(f"RUNNING on {other} at {urls(moved)[0]}")
@@ -196,6 +197,10 @@ class Demo:
         one = await self.bbs.actual_lrp("web", index)
         same = instance_guid is None or one.instance_guid == instance_guid
         return one.state is ActualLRPState.RUNNING and one.cell_id == cell_id and same
+
+    async def nobody_is_suspect(self) -> bool:
+        """Whether convergence has given up what was on the lost cell."""
+        return all(one.presence is Presence.ORDINARY for one in await self.bbs.actual_lrps("web"))
 
     async def until(self, holds: Callable[[], Awaitable[bool]], within_s: float) -> None:
         """Look again and again. Raises TimeoutError."""
