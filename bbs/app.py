@@ -246,21 +246,6 @@ def hop_server(config: BbsConfig, clock: Clock, log: structlog.stdlib.BoundLogge
     )
 
 
-def _server(
-    config: BbsConfig, clock: Clock, log: structlog.stdlib.BoundLogger, metrics: ServerMetrics
-) -> HopServer:
-    return HopServer(
-        hop="bbs",
-        id=config.id,
-        clock=clock,
-        log=log,
-        metrics=metrics,
-        in_flight_max=config.in_flight_max,
-        body_bytes_max=config.body_bytes_max,
-        default_budget_ms=config.request_budget_ms,
-    )
-
-
 async def _database_ready(database: Database, clock: Clock) -> str | None:
     """What keeps Postgres from being used, or None."""
     try:
