@@ -81,6 +81,14 @@ class CellPool:
         """The best cell for one demand as things are known now."""
         return auction.choose(demand, self.views(), tried)
 
+    async def best(self, call: Call, demand: Demand, tried: frozenset[str]) -> Assignment:
+        """The same, and true now: before it says that there is none, the cells themselves are asked."""
+        choice = self.choose(demand, tried)
+        if choice.cell_id is None:
+            await self.ask_cells(call)
+            choice = self.choose(demand, tried)
+        return choice
+
     def assign(self, demands: Sequence[Demand]) -> list[Assignment]:
         """A cell for each demand of one request."""
         return auction.assign(demands, self.views())

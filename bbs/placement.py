@@ -219,10 +219,7 @@ class Placement:
             return first.cell_id, first
         demand = demand_of(desired.definition, row.index)
         tried = frozenset(cell_id for cell_id, _ in failed)
-        choice = self.pool.choose(demand, tried)
-        if choice.cell_id is None:
-            await self.pool.ask_cells(call)
-            choice = self.pool.choose(demand, tried)
+        choice = await self.pool.best(call, demand, tried)
         if choice.cell_id is not None:
             return choice.cell_id, choice
         if failed:

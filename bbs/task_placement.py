@@ -144,10 +144,7 @@ class TaskPlacement:
         """The next cell to try. Before a refusal the cells themselves are asked, so that it is true now."""
         demand = demand_of_task(task)
         tried = frozenset(cell_id for cell_id, _ in failed)
-        choice = self.pool.choose(demand, tried)
-        if choice.cell_id is None:
-            await self.pool.ask_cells(call)
-            choice = self.pool.choose(demand, tried)
+        choice = await self.pool.best(call, demand, tried)
         if choice.cell_id is not None:
             return choice.cell_id, choice
         if failed:
