@@ -18,6 +18,7 @@ from cells.rep.epoch import EpochFence
 from cells.rep.instances import Instance, InstanceEvent
 from cells.rep.task_kept import Adopted
 from cells.rep.task_watch import TaskWatcher
+from cells.rep.tasks import CellTaskEvent
 from cells.rep.watch import Watcher
 from diego_py.call import Call
 from diego_py.errors import DiegoError
@@ -90,7 +91,7 @@ class Adoption:
         """
         task = self.books.adopt_task(adopted.identity, adopted.claim_id)
         if self.books.task_ends.has(task.guid):
-            task.happen(InstanceEvent.STOP)
+            task.happen(CellTaskEvent.STOP)
             await self.task_watcher.remove(Call.begin(self.clock, REMOVE_BUDGET_MS), task)
         elif container.state == "created" and container.started_at is None:
             await self.task_watcher.never_began(task)
@@ -98,8 +99,8 @@ class Adoption:
             await self.task_watcher.interrupted(task)
         else:
             task.begun = True  # its process was started, and that only ever happens after the claim
-            task.happen(InstanceEvent.CLAIM)
-            task.happen(InstanceEvent.START)
+            task.happen(CellTaskEvent.CLAIM)
+            task.happen(CellTaskEvent.START)
             self.task_watcher.begin(task, container, adopted.workload, adopted.result_file)
 
     async def _remove(self, instance: Instance) -> None:

@@ -9,7 +9,7 @@ from attrs import define, field
 from cells.rep.ended import EndedBook
 from cells.rep.instances import Identity, Instance, Instances
 from cells.rep.reservations import Reservations
-from cells.rep.tasks import CellTask, CellTasks, TaskIdentity
+from cells.rep.tasks import CellTask, CellTaskEvent, CellTasks, TaskIdentity
 from diego_py.models.identifiers import InstanceGuid
 from diego_py.models.task_work import TaskEnd
 from diego_py.models.work import EndedReport
@@ -52,6 +52,8 @@ class Books:
 
     def forget(self, guid: InstanceGuid) -> None:
         """The container is gone: give back what it took. Idempotent."""
+        if (task := self.tasks.get(guid)) is not None:
+            task.happen(CellTaskEvent.VANISH)
         self.reservations.release(guid)
         self.instances.remove(guid)
         self.tasks.remove(guid)

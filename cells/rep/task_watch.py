@@ -14,9 +14,8 @@ from cells.executor.outcomes import outcome_of
 from cells.executor.plan import Workload
 from cells.garden.spec import Container
 from cells.rep.books import Books
-from cells.rep.instances import InstanceEvent
 from cells.rep.task_teller import TaskTeller
-from cells.rep.tasks import CellTask
+from cells.rep.tasks import CellTask, CellTaskEvent
 from diego_py import chain
 from diego_py.call import Call
 from diego_py.errors import DiegoError, Outcome, RepFailed, TaskInterrupted, TaskNeverBegan
@@ -74,7 +73,7 @@ class TaskWatcher:
     async def _give_up(self, task: CellTask, error: DiegoError, started: bool) -> None:
         call = Call.begin(self.clock, WATCH_BUDGET_MS)
         failure = self._framed("adopt_task", call, error)
-        task.happen(InstanceEvent.STOP)
+        task.happen(CellTaskEvent.STOP)
         await self._keep(self._end_of(call, task, failure, started))
         await self.remove(call, task)
         self.teller.tell(task.guid)
@@ -93,7 +92,7 @@ class TaskWatcher:
         """Keep the end before anything is removed, so that no crash of ours loses it; then remove, then tell."""
         call = Call.begin(self.clock, WATCH_BUDGET_MS)
         result, failure = await self._finished(call, container, workload, result_file)
-        task.happen(InstanceEvent.END)
+        task.happen(CellTaskEvent.END)
         end = evolve(self._end_of(call, task, failure, started=True), result=result)
         self.log.info("task_ended", instance_guid=task.guid, failed=end.failed, detail=end.failure_reason)
         await self._keep(end)

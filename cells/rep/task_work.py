@@ -21,10 +21,9 @@ from cells.rep import task_translate
 from cells.rep.admission import Admission
 from cells.rep.bbs import BBS
 from cells.rep.books import Books
-from cells.rep.instances import InstanceEvent
 from cells.rep.shared import SharedWork
 from cells.rep.task_watch import TaskWatcher
-from cells.rep.tasks import CellTask, TaskIdentity
+from cells.rep.tasks import CellTask, CellTaskEvent, TaskIdentity
 from cells.rep.translate import checked
 from cells.rep.undo import tell_leftovers, tell_outcome, with_time_to_undo
 from diego_py.call import Call
@@ -101,7 +100,7 @@ class CellTaskWork:
             if task.was_claimed:
                 await self.watcher.keep_failed_start(call, task, failure)
             raise
-        task.happen(InstanceEvent.START)
+        task.happen(CellTaskEvent.START)
         self.watcher.begin(task, container, plan.workload, work.definition.result_file)
         self.books.changed.set()
         return self._started(task)
@@ -125,11 +124,11 @@ class CellTaskWork:
         )
         task.was_claimed = True
         await self.bbs.claim_task(call, task.identity.task_guid, request)
-        task.happen(InstanceEvent.CLAIM)
+        task.happen(CellTaskEvent.CLAIM)
 
     async def _destroy(self, call: Call, task: CellTask, left: list[DiegoError]) -> None:
         """Undo of create and begin."""
-        task.happen(InstanceEvent.FAIL)
+        task.happen(CellTaskEvent.FAIL)
         gone = await outcome_of(self.executor.destroy(call, task.guid))
         if isinstance(gone, DiegoError):
             left.append(gone)
@@ -155,7 +154,7 @@ class CellTaskWork:
         task = self.books.tasks.get(guid)
         try:
             if task is not None:
-                task.happen(InstanceEvent.STOP)
+                task.happen(CellTaskEvent.STOP)
                 await self.watcher.leave(task)
             if task is not None or self.executor.has(guid):
                 existed = True

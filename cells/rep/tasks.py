@@ -4,27 +4,51 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
+from enum import StrEnum
 from typing import Final
 
 from attrs import define, field, frozen
 
-from cells.rep.instances import InstanceEvent
 from diego_py.models.identifiers import Domain, InstanceGuid, TaskGuid
 from diego_py.models.task_work import CellTaskState, TaskReport
 from diego_py.models.transitions import next_state
 from diego_py.models.workload import Resources
 
-TRANSITIONS: Final[Mapping[tuple[CellTaskState, InstanceEvent], CellTaskState]] = {
-    (CellTaskState.RESERVED, InstanceEvent.CLAIM): CellTaskState.CREATED,
-    (CellTaskState.CREATED, InstanceEvent.START): CellTaskState.RUNNING,
-    (CellTaskState.RESERVED, InstanceEvent.FAIL): CellTaskState.STOPPING,
-    (CellTaskState.CREATED, InstanceEvent.FAIL): CellTaskState.STOPPING,
-    (CellTaskState.RESERVED, InstanceEvent.STOP): CellTaskState.STOPPING,
-    (CellTaskState.CREATED, InstanceEvent.STOP): CellTaskState.STOPPING,
-    (CellTaskState.RUNNING, InstanceEvent.STOP): CellTaskState.STOPPING,
-    (CellTaskState.STOPPING, InstanceEvent.STOP): CellTaskState.STOPPING,
-    (CellTaskState.RUNNING, InstanceEvent.END): CellTaskState.STOPPING,
+
+class CellTaskEvent(StrEnum):
+    """What happens to a task on its cell."""
+
+    CLAIM = "CLAIM"
+    """The BBS gave us the row."""
+    START = "START"
+    """A process of it was started, or all of it was done already."""
+    FAIL = "FAIL"
+    """Its start failed; what was done is being undone."""
+    STOP = "STOP"
+    """Somebody asked for its end, or nobody can take it up after a restart of the cell."""
+    END = "END"
+    """It ended on its own."""
+    VANISH = "VANISH"
+    """Its container is gone."""
+
+
+TRANSITIONS: Final[Mapping[tuple[CellTaskState, CellTaskEvent], CellTaskState]] = {
+    (CellTaskState.RESERVED, CellTaskEvent.CLAIM): CellTaskState.CREATED,
+    (CellTaskState.CREATED, CellTaskEvent.START): CellTaskState.RUNNING,
+    (CellTaskState.RESERVED, CellTaskEvent.FAIL): CellTaskState.STOPPING,
+    (CellTaskState.CREATED, CellTaskEvent.FAIL): CellTaskState.STOPPING,
+    (CellTaskState.RESERVED, CellTaskEvent.STOP): CellTaskState.STOPPING,
+    (CellTaskState.CREATED, CellTaskEvent.STOP): CellTaskState.STOPPING,
+    (CellTaskState.RUNNING, CellTaskEvent.STOP): CellTaskState.STOPPING,
+    (CellTaskState.STOPPING, CellTaskEvent.STOP): CellTaskState.STOPPING,
+    (CellTaskState.RUNNING, CellTaskEvent.END): CellTaskState.STOPPING,
+    (CellTaskState.STOPPING, CellTaskEvent.VANISH): CellTaskState.COMPLETED,
 }
+
+
+def transition(state: CellTaskState, event: CellTaskEvent) -> CellTaskState:
+    """The state after `event`. Raises IllegalTransition if the table does not have the pair."""
+    return next_state(TRANSITIONS, state, event)
 
 
 @frozen(kw_only=True)
@@ -71,9 +95,9 @@ class CellTask:
     def guid(self) -> InstanceGuid:
         return self.identity.instance_guid
 
-    def happen(self, event: InstanceEvent) -> None:
+    def happen(self, event: CellTaskEvent) -> None:
         """Move to the next state. Raises IllegalTransition."""
-        self.state = next_state(TRANSITIONS, self.state, event)
+        self.state = transition(self.state, event)
 
     def report(self) -> TaskReport:
         """As the cell tells the BBS of it."""
