@@ -28,6 +28,9 @@ class LaunchedProcess(Protocol):
     def signal(self, number: int) -> bool:
         """Send it a signal; False when it has ended."""
 
+    def leave(self) -> None:
+        """Let go of one that has ended, instead of closing it: what it left behind goes on."""
+
     async def close(self) -> None:
         """Kill it with all it started. Idempotent."""
 

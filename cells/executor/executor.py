@@ -178,12 +178,20 @@ class Executor:
         return Watched(container, workload, self.programs.begin(call, container, workload))
 
     async def _end_of(self, watched: Watched) -> Signal:
-        """Raise how the program ended; that all was done is a failure of something that shall run on."""
+        """Raise how the program ended; that all was done is a failure of something that shall run on.
+
+        Never returns for one that went to the background: then its checks say how it is.
+        """
         await _done(watched.program)
         handle = watched.container.handle
         found = self._find(handle)
         if found is not None and found.state == "exited":
-            raise failures.exited(await self.garden.wait(handle))
+            ended = await self.garden.wait(handle)
+            if not ended.lingers:
+                raise failures.exited(ended)
+            await asyncio.Event().wait()
+        if watched.workload.goes_on:
+            await asyncio.Event().wait()
         raise failures.done(await self._log_tail(handle))
 
     async def _log_tail(self, handle: str) -> list[str]:

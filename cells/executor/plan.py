@@ -40,6 +40,8 @@ class Workload:
     action: Step = attrs.field(factory=OwnProcess)
     monitor: Step | None = None
     """Asks whether it is healthy, when there are no checks."""
+    goes_on: bool = False
+    """When all of the action was done well, its checks say how it goes on: it went to the background, as in Diego."""
     lost: bool = False
     """It was begun by an earlier cell process, and nobody can take it up."""
     network_env: Callable[[Network], Env] = attrs.field(default=_nothing, repr=False)

@@ -100,6 +100,8 @@ class Record:
     """When its own process was let begin; empty: it was not."""
     idle: bool = False
     """Its own process only waits."""
+    lingers: bool = False
+    """What its own process leaves behind when it exits with 0 goes on."""
 
     @property
     def keeps_output(self) -> bool:

@@ -7,6 +7,8 @@ import contextlib
 import signal
 from datetime import UTC, datetime
 
+from attrs import evolve
+
 from cells.garden import logs, oci, processes
 from cells.garden.box import Box
 from cells.garden.host import Host
@@ -18,13 +20,26 @@ SIGNALS_MAX = 64
 
 
 async def ask(box: Box, host: Host, grace_s: float) -> None:
-    """Send SIGTERM to all processes; returns when the user process is dead, or the grace time is over."""
+    """Send SIGTERM to all processes; returns when the user process is dead, or the grace time is over.
+
+    If it went to the background: when all that it left are.
+    """
     host.cgroups.thaw(box.handle)
-    if box.state == "running":
+    lingers = box.ended.done() and box.ended.result().lingers
+    if box.state == "running" or lingers:
         processes.signal_all(host.cgroups.processes(box.handle), signal.SIGTERM)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
                 await dead(box.init)
+                if lingers:
+                    for pid in left_behind(box, host):
+                        await dead(processes.identify(pid))
+
+
+def left_behind(box: Box, host: Host) -> list[int]:
+    """What lives of a container beside its own process."""
+    inside = host.cgroups.processes(box.handle)
+    return [pid for pid in inside if pid != box.init.pid and processes.is_alive(processes.identify(pid))]
 
 
 def read(box: Box, host: Host, status: int | None, now: datetime) -> Exit:
@@ -33,7 +48,9 @@ def read(box: Box, host: Host, status: int | None, now: datetime) -> Exit:
     if found is not None:
         status = found
         now = datetime.fromtimestamp((box.directory.exit / box.handle).stat().st_mtime, UTC)
-    return of_process(box, host, status, now)
+    ended = of_process(box, host, status, now)
+    goes_on = box.record.lingers and box.record.phase != "destroying" and status == 0
+    return evolve(ended, lingers=goes_on and bool(left_behind(box, host)))
 
 
 def of_process(box: Box, host: Host, status: int | None, now: datetime) -> Exit:

@@ -267,6 +267,7 @@ class Garden:
             box = self._box(handle)
             await ending.ask(box, self._host, grace_s)
             if box.ended.done():
+                processes.kill_all(lambda: self._host.cgroups.processes(handle))
                 return box.ended.result()
             processes.kill(box.init)
             return await demolition.death(self._host, box)
@@ -372,8 +373,10 @@ class Garden:
     def _ended(self, box: Box, status: int | None) -> None:
         exit = ending.read(box, self._host, status, self.clock.now())
         self._host.extras.ended(box.init.pid)
-        # What the user process left behind ends with it. The namespaces stay: the files are still there to be copied.
-        processes.kill_all(lambda: self._host.cgroups.processes(box.handle))
+        # What the user process left behind ends with it, unless that is what it is for. The namespaces stay: the files
+        # are still there to be copied.
+        if not exit.lingers:
+            processes.kill_all(lambda: self._host.cgroups.processes(box.handle))
         box.state = "exited"
         if box.record.phase != "destroying":
             box.record = evolve(box.record, exit=exit)

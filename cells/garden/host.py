@@ -184,6 +184,7 @@ class Host:
             log_source=spec.log_source,
             silent=spec.silent,
             idle=spec.idle,
+            lingers=spec.lingers,
         )
 
     def reclaim(self, record: Record) -> None:

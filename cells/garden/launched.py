@@ -66,6 +66,10 @@ class Launched:
         """Send a signal to it; False when it has ended."""
         return self._session.signal(number)
 
+    def leave(self) -> None:
+        """Let go of one that has ended, and of what it left behind, which goes on."""
+        self._session.leave()
+
     async def close(self) -> None:
         """Kill it with all it started. Idempotent. Raises RuntimeFailed."""
         await self._session.close()

@@ -115,6 +115,12 @@ class Session:
         if self in self._box.sessions:
             await children.uninterrupted(self._close())
 
+    def leave(self) -> None:
+        """Let go of one that has ended; what it left behind goes on, and whatever that writes is lost."""
+        assert self._ended.done()
+        self._box.sessions.discard(self)
+        self._release()
+
     async def _close(self) -> None:
         try:
             inside = self._host.cgroups.processes

@@ -181,6 +181,8 @@ class ContainerSpec:
     """More environment for its own process alone: extra ones that are launched do not get it."""
     idle: bool = False
     """Its own process only waits, in a few kilobytes: path and args are not looked at. What it is for is launched."""
+    lingers: bool = False
+    """What its own process leaves behind when it exits with 0 went to the background, and goes on."""
     log_source: str = ""
     """Marks the lines of its own process."""
     silent: bool = False
@@ -275,6 +277,8 @@ class Exit:
     at: datetime
     disk: DiskUsage | None = None
     """What was on its disk then; None when that is not counted."""
+    lingers: bool = False
+    """Processes that it left behind go on, as the spec wanted. Nothing can be executed beside them any more."""
 
 
 @frozen

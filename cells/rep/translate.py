@@ -70,6 +70,7 @@ def plan_of(work: Work, start_timeout_default_s: float) -> Plan:
         privileged=definition.privileged,
         properties=kept.properties(work, workload.health),
         network_env=workload.network_env,
+        lingers=workloads.lingers(definition),
     )
     return Plan(spec=workloads.with_own_process(spec, definition), workload=workload)
 
@@ -95,7 +96,7 @@ def describe(container: Container, usage: Usage) -> dict[str, object]:
         "memory_bytes": container.limits.memory_bytes,
         "usage": usage,
         "process": container.process,
-        "properties": kept.shown(container.properties),
+        "properties": dict(container.properties),
     }
 
 

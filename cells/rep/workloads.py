@@ -14,7 +14,7 @@ from cells.executor.steps.step import Step
 from cells.garden.spec import ContainerSpec
 from cells.rep.environment import network_env
 from diego_py.models.actions import Action, ChecksumAlgorithm, DownloadAction, RunAction
-from diego_py.models.checks import CheckDefinition
+from diego_py.models.checks import CheckDefinition, CommandCheck
 from diego_py.models.desired_lrp import DesiredLRPDefinition
 from diego_py.models.image import CachedDependency, ImageLayer, LayerType
 from diego_py.models.task import TaskDefinition
@@ -39,9 +39,27 @@ class Files(Protocol):
 
 
 def own_process(definition: DesiredLRPDefinition | TaskDefinition) -> tuple[RunAction, str] | None:
-    """The process that is the container's own, and what marks its lines; None when there are several, or none."""
-    beside = isinstance(definition, DesiredLRPDefinition) and definition.sidecars
-    return None if beside else plan.own_process(definition.action)
+    """The process that is the container's own, and what marks its lines; None when there are several, or none.
+
+    Beside an own process that has ended nothing can be executed, and a monitor has to be able to say how it goes on.
+    """
+    if isinstance(definition, DesiredLRPDefinition) and (definition.sidecars or is_monitored(definition)):
+        return None
+    return plan.own_process(definition.action)
+
+
+def is_monitored(definition: DesiredLRPDefinition) -> bool:
+    """Whether its monitor action says how it is, and no check does."""
+    return definition.monitor is not None and not (definition.check_definition or CheckDefinition()).checks
+
+
+def lingers(definition: DesiredLRPDefinition) -> bool:
+    """Whether its checks can tell how it is when its process went to the background: those that ask over the network.
+
+    Sidecars end with the action, also with its success.
+    """
+    checks = [check.only() for check in (definition.check_definition or CheckDefinition()).checks]
+    return bool(checks) and not any(isinstance(check, CommandCheck) for check in checks)
 
 
 def with_own_process(spec: ContainerSpec, definition: DesiredLRPDefinition | TaskDefinition) -> ContainerSpec:
@@ -69,11 +87,14 @@ def workload_of(definition: DesiredLRPDefinition, start_timeout_default_s: float
     told = definition.check_definition or CheckDefinition()
     checks = told.checks
     start_timeout_s = definition.start_timeout_ms / 1000 or start_timeout_default_s
-    source, monitor = definition.log_source, definition.monitor
-    if own_process(definition) is not None:
+    source, monitor = definition.log_source, definition.monitor if is_monitored(definition) else None
+    sidecars = tuple(sidecar.action for sidecar in definition.sidecars)
+    single = own_process(definition) is not None
+    goes_on = not single and not sidecars and bool(monitor or checks)
+    if single:
         action = plan.alone(definition.action, source)
     else:
-        action = plan.in_idle(definition.action, tuple(sidecar.action for sidecar in definition.sidecars), source)
+        action = plan.in_idle(definition.action, sidecars, source, leaves=goes_on)
     return Workload(
         health=HealthPlan(
             checks=checks,
@@ -83,7 +104,8 @@ def workload_of(definition: DesiredLRPDefinition, start_timeout_default_s: float
         ),
         setup=_setup(downloads_of(definition), definition.setup, source),
         action=action,
-        monitor=None if monitor is None or checks else plan.beside(monitor, source),
+        monitor=None if monitor is None else plan.beside(monitor, source),
+        goes_on=goes_on,
         network_env=network_env,
     )
 

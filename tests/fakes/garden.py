@@ -95,6 +95,10 @@ class Launched:
     def has_ended(self) -> bool:
         return self._ended.done()
 
+    def leave(self) -> None:
+        """Nothing of the fake leaves anything behind."""
+        assert self.has_ended
+
     async def close(self) -> None:
         self.end(128 + KILL)
 
@@ -309,12 +313,13 @@ class FakeGarden:
 
     # What only tests call
 
-    def end(self, handle: str, status: int, oom_killed: bool = False) -> None:
-        """The user process ends by itself, or the kernel ends it."""
+    def end(self, handle: str, status: int, oom_killed: bool = False, left_behind: bool = False) -> None:
+        """The user process ends by itself, or the kernel ends it; `left_behind`: others of it go on, if they may."""
         box = self._boxes[handle]
         if box.ended.is_set():
             return
-        box.exit = self.exit_of(handle, status, oom_killed)
+        lingers = left_behind and box.spec.lingers and status == 0
+        box.exit = evolve(self.exit_of(handle, status, oom_killed), lingers=lingers)
         for process in box.launched:
             process.end(128 + KILL)
         box.container = evolve(box.container, state="exited")

@@ -92,8 +92,13 @@ def resumed(action: Action, source: str, ran_s: float) -> Step:
     return Planner(lambda run, source: OwnProcess(begun=True), ran_s).step(_unannounced(action), source)
 
 
-def in_idle(action: Action, sidecars: tuple[Action, ...], source: str) -> Step:
-    """An action of any number of processes, and those that run beside it and end with it."""
+def in_idle(action: Action, sidecars: tuple[Action, ...], source: str, leaves: bool = False) -> Step:
+    """An action of any number of processes, and those that run beside it and end with it.
+
+    With `leaves` what they left behind goes on after the success of an action that has no sidecars.
+    """
+    if leaves and not sidecars:
+        return Beside(Planner(lambda run, source: Run(process_of(run, source), leaves=True)).step(action, source))
     if not sidecars:
         return Beside(beside(action, source))
     return Beside(Codependent(tuple(beside(each, source) for each in (action, *sidecars)), ends_well=True))

@@ -21,19 +21,25 @@ class Run:
     """A process beside the container's own; done when it exits with 0."""
 
     process: ProcessSpec
+    leaves: bool = False
+    """What it left behind when it exits with 0 goes on: it may have gone to the background."""
 
     async def perform(self, call: Call, site: Site) -> None:
         """Raises what garden does for one that cannot be started, and what `failures.exited` says of its end."""
         described = evolve(self.process, env=(*self.process.env, *site.network_env))
         process = await site.garden.launch(call, site.handle, described)
         site.begun.set()
+        ended = None
         try:
             ended = await process.wait()
         except asyncio.CancelledError:
             await uninterrupted(self._end(process, site))
             raise
         finally:
-            await process.close()
+            if self.leaves and ended is not None and ended.status == 0:
+                process.leave()
+            else:
+                await process.close()
         self._tell(site, f"Exit status {ended.status}")
         if ended.status != 0:
             raise failures.exited(ended, self.process.log_source)
