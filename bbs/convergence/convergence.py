@@ -10,7 +10,7 @@ from attrs import define, field
 from bbs.cell_pool import CellPool
 from bbs.convergence.apply import Repairs
 from bbs.convergence.leader import Leadership
-from bbs.convergence.plan import Snapshot, plan
+from bbs.convergence.plan import Snapshot, mass_loss, plan
 from bbs.convergence.task_convergence import TaskConvergence
 from bbs.store.transaction import Store, Transaction
 from diego_py.call import Call
@@ -45,6 +45,8 @@ class Convergence:
     jitter: Callable[[], float]
     _wake_in_s: float = field(default=float("inf"), init=False)
     _valve: str = field(default="", init=False)
+    _mass_lost_s: float = field(default=float("-inf"), init=False)
+    """When more than half of the cells were last seen missing at once."""
     _pruned_s: float = field(default=float("-inf"), init=False)
 
     async def round(self) -> None:
@@ -56,8 +58,10 @@ class Convergence:
         epoch = await self.leadership.held(call)
         if epoch is None:
             return
-        await self.task_convergence.round(call, epoch, self._may_lose_cells())
+        await self.task_convergence.round(call, epoch, self._may_lose_cells(), self._mass_lost())
         snapshot = await self.store.snapshot(call, "read_everything", self._read)
+        if mass_loss(snapshot.known_cells, snapshot.live_cells, snapshot.late_cells, recently=False):
+            self._mass_lost_s = self.clock.monotonic()
         planned = plan(snapshot)
         if planned.wake_at is not None:
             self._wake_in_s = (planned.wake_at - snapshot.now).total_seconds() + AFTER_S
@@ -82,11 +86,16 @@ class Convergence:
             late_cells=frozenset(cell.presence.cell_id for cell in statuses if cell.is_late(now)),
             presence_ends_at=min(ends, default=None),
             may_lose_cells=self._may_lose_cells(),
+            mass_lost=self._mass_lost(),
         )
 
     def _may_lose_cells(self) -> bool:
         """Whether we have led for so long that a cell that is there must have reported."""
         return self.leadership.led_for_s() >= self.presence_ttl_s
+
+    def _mass_lost(self) -> bool:
+        """Whether most cells were missing at once so lately that one that is there need not have reported yet."""
+        return self.clock.monotonic() - self._mass_lost_s < self.presence_ttl_s
 
     def _tell_valve(self, valve: str) -> None:
         """Say it when cells are gone and nothing is replaced, and when that is over."""

@@ -39,6 +39,9 @@ class Snapshot:
     draining_cells: frozenset[CellId] = frozenset()
     late_cells: frozenset[CellId] = frozenset()
     """Live ones that have not reported for more than half of the time that a presence lasts."""
+    mass_lost: bool = False
+    """Whether more than half of the cells were missing at once within the last presence TTL: those that are there come
+    back one after the other, and each has a whole TTL for that."""
     presence_ends_at: datetime | None = None
     """When the first of the live cells' presences runs out, unless it is renewed."""
 
@@ -104,6 +107,7 @@ class _Planner:
     snapshot: Snapshot
     ordinary: dict[Key, ActualLRP] = field(init=False)
     beside: dict[Key, list[ActualLRP]] = field(init=False, factory=dict)
+    mass_loss: str = field(init=False)
     valve: str = field(init=False)
     buckets: dict[str, list[Step]] = field(init=False, factory=dict)
     waits: list[datetime] = field(init=False, factory=list)
@@ -112,10 +116,14 @@ class _Planner:
     def _find_ordinary(self) -> dict[Key, ActualLRP]:
         return {_key(row): row for row in self.snapshot.actuals if row.presence is Presence.ORDINARY}
 
+    @mass_loss.default
+    def _find_mass_loss(self) -> str:
+        snapshot = self.snapshot
+        return mass_loss(snapshot.known_cells, snapshot.live_cells, snapshot.late_cells, snapshot.mass_lost)
+
     @valve.default
     def _find_valve(self) -> str:
-        snapshot = self.snapshot
-        return mass_loss(snapshot.known_cells, snapshot.live_cells, snapshot.late_cells, snapshot.may_lose_cells)
+        return why_held(self.mass_loss, self.snapshot.may_lose_cells)
 
     def __attrs_post_init__(self) -> None:
         for row in self.snapshot.actuals:
@@ -149,6 +157,8 @@ class _Planner:
             self._look_placed(row)
         elif (serving := self._to_recall(row)) is not None:
             self._put("held", row, f"instance {serving.instance_guid} serves on {serving.cell_id} and is recalled")
+        elif self.mass_loss and self._may_come_back(row):
+            self._put("held", row, f"what it replaces may serve yet; {self.mass_loss}")
         elif row.state is ActualLRPState.CRASHED:
             self._when_due("retry", row, f"crashed {row.crash_count} time(s)")
         elif row.next_attempt_at is not None:
@@ -198,6 +208,10 @@ class _Planner:
                 return other
         return None
 
+    def _may_come_back(self, row: ActualLRP) -> bool:
+        """Whether one whose cell vanished is beside this row: it was taken for lost before the others were missing."""
+        return any(other.presence is Presence.SUSPECT for other in self.beside.get(_key(row), ()))
+
     def _when_due(self, bucket: str, row: ActualLRP, reason: str) -> None:
         if row.next_attempt_at is None:
             self._put("held", row, f"{reason}; given up")
@@ -239,16 +253,17 @@ def _stale(row: ActualLRP) -> datetime:
     return row.since + timedelta(seconds=STALE_UNCLAIMED_S)
 
 
-def mass_loss(
-    known: frozenset[CellId], live: frozenset[CellId], late: frozenset[CellId], may_lose_cells: bool
-) -> str:
-    """Why no cell may be declared lost now, or an empty string. reliability rule R11.
+def mass_loss(known: frozenset[CellId], live: frozenset[CellId], late: frozenset[CellId], recently: bool) -> str:
+    """Why so many cells are missing at once that it is not they who fail, or an empty string. reliability rule R11.
 
     Presences run out one after the other although all cells were cut off at once: those that are late count with them.
     """
-    if not may_lose_cells:
-        return "this leader has not watched for a whole presence TTL yet"
     lost = (known - live) | late
     if len(lost) > 1 and len(lost) > MASS_LOSS_FRACTION * len(known):
         return f"{len(lost)} of {len(known)} cells vanished at once"
-    return ""
+    return "most cells vanished at once less than a presence TTL ago" if recently else ""
+
+
+def why_held(mass_loss: str, may_lose_cells: bool) -> str:
+    """Why no cell may be declared lost now, or an empty string."""
+    return mass_loss or ("" if may_lose_cells else "this leader has not watched for a whole presence TTL yet")

@@ -20,7 +20,7 @@ class TaskConvergence:
     tasks: OwnedTasks
     _applying: bool = field(default=False, init=False)
 
-    async def round(self, call: Call, epoch: int, may_lose_cells: bool) -> None:
+    async def round(self, call: Call, epoch: int, may_lose_cells: bool, mass_lost: bool) -> None:
         """Begin what this moment calls for, as the leader of `epoch`."""
         if self._applying:
             return
@@ -35,6 +35,7 @@ class TaskConvergence:
                 known_cells=frozenset(cell.presence.cell_id for cell in cells),
                 late_cells=frozenset(cell.presence.cell_id for cell in cells if cell.is_late(now)),
                 may_lose_cells=may_lose_cells,
+                mass_lost=mass_lost,
             )
 
         planned = plan(await self.store.snapshot(call, "read_tasks", read))

@@ -7,7 +7,7 @@ from typing import Final, assert_never
 
 from attrs import define, field, frozen
 
-from bbs.convergence.plan import mass_loss
+from bbs.convergence.plan import mass_loss, why_held
 from bbs.task_status import TaskStatus
 from diego_py.models.identifiers import CellId
 from diego_py.models.task import TaskState
@@ -32,6 +32,8 @@ class TaskSnapshot:
     """Live ones that have not reported for more than half of the time that a presence lasts."""
     may_lose_cells: bool
     """Whether this leader has watched for a whole presence TTL, so that a missing presence means something."""
+    mass_lost: bool = False
+    """Whether more than half of the cells were missing at once within the last presence TTL."""
 
 
 @frozen
@@ -121,8 +123,8 @@ class _Buckets:
 
 def plan(snapshot: TaskSnapshot) -> TaskPlan:
     """The repairs that this snapshot calls for; at most one for each task."""
-    cells = (snapshot.known_cells, snapshot.live_cells, snapshot.late_cells)
-    buckets = _Buckets(snapshot, mass_loss(*cells, snapshot.may_lose_cells))
+    missing = mass_loss(snapshot.known_cells, snapshot.live_cells, snapshot.late_cells, snapshot.mass_lost)
+    buckets = _Buckets(snapshot, why_held(missing, snapshot.may_lose_cells))
     for task in snapshot.tasks:
         match task.state:
             case TaskState.PENDING:

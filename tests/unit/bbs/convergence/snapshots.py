@@ -100,6 +100,7 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
         late_cells=draw(st.frozensets(st.sampled_from(sorted(live)))) if live else frozenset(),
         fresh_domains=draw(st.frozensets(st.sampled_from([FRESH, STALE]))),
         may_lose_cells=draw(st.booleans()),
+        mass_lost=draw(st.booleans()),
         draining_cells=draw(st.frozensets(st.sampled_from(CELLS))),
     )
 

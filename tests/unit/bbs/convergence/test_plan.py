@@ -80,6 +80,7 @@ def test_only_what_was_on_dead_cells_is_lost_and_only_while_the_valve_is_open(cl
     dead = cluster.known_cells - cluster.live_cells
     silent = dead | cluster.late_cells
     closed = len(silent) > 1 and len(silent) > MASS_LOSS_FRACTION * len(cluster.known_cells)
+    closed = closed or cluster.mass_lost
     if not cluster.may_lose_cells or closed:
         assert (planned.lose, planned.suspect) == ((), ())
         assert bool(planned.valve) is bool(dead)
@@ -166,6 +167,17 @@ def test_one_cell_of_one_is_lost_and_two_of_three_are_not() -> None:
     assert buckets(plan(next_one)) == {"held": ["cell cell-0 has no presence; 2 of 2 cells vanished at once"]}
     half = snapshot([row(RUNNING)], [desired()], known_cells=frozenset(CELLS[:4]), live_cells=frozenset(CELLS[2:4]))
     assert len(plan(half).suspect) == 1
+
+
+def test_what_is_beside_a_suspect_waits_while_most_cells_are_missing() -> None:
+    """Its cell's presence ran out before the others were late: when it is back it is recalled."""
+    rows = [row(RUNNING, presence=Presence.SUSPECT), row(UNCLAIMED, attempts=1, next_attempt_at=NOW)]
+    gone: dict[str, Any] = {"live_cells": frozenset(CELLS[1:2]), "known_cells": frozenset(CELLS[:2])}
+    for missing in ({"late_cells": frozenset(CELLS[1:2])}, {"mass_lost": True}):
+        assert [step.row for step in plan(snapshot(rows, [desired()], **gone, **missing)).held] == rows
+    assert [step.row for step in plan(snapshot(rows, [desired()], **gone)).place] == rows[1:]
+    back = plan(snapshot(rows, [desired()], known_cells=frozenset(CELLS[:2]), mass_lost=True))
+    assert [step.row for step in back.recall] == rows[:1]
 
 
 def test_a_new_leader_waits_before_it_takes_a_cell_for_dead() -> None:
