@@ -4,9 +4,9 @@ Layout: STATE/containers/HANDLE/{state.json,bundle/,exit/,lower,rootfs} and STAT
 when not all of the log is to be handed out, STATE/sources/HANDLE when the lines of its own process are marked. What the
 container itself may write is in its volume: upper, work and etc.
 
-A record is replaced by an exchange of names and never synced to the disk: it must survive the death of this process
-(then the page cache is still there), not that of the machine (then no container is left that it could speak of; a
-record that came out empty or torn reads as half-built, and its directory is removed).
+`containers`, and `runtime` with the OCI runtime's own state, are in memory, as runtimes keep theirs in /run: they must
+survive the death of this process, not that of the machine, for then no container is left that they could speak of. What
+is on the disk, volumes and logs, is: a volume without a record is of a container that went with the machine.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Literal
 import msgspec
 from attrs import define, field, frozen
 
-from cells.garden import kernel
+from cells.garden import kernel, memory
 from cells.garden.sandboxes import pause
 from cells.garden.spec import EgressRule, Exit, Limits, MainProcess, PortForward
 from diego_py.errors import ImageHasNoCommand
@@ -28,6 +28,10 @@ Phase = Literal["creating", "created", "running", "destroying"]
 
 DIRECTORY_MODE = 0o711
 """The container's root enters its own directories as an id that owns nothing on the host: it may pass, not list."""
+
+PRIVATE_MODE = 0o700
+BYTES_MAX_EACH = 4 << 20
+"""Of memory, for a container's part of each directory; about 80 KiB are used in all."""
 
 LOG_SUFFIX = ".log"
 STATE, DRAFT = "state.json", "state.new"
@@ -203,11 +207,22 @@ class Depot:
             path.chmod(DIRECTORY_MODE)
         for path in (self.logs, self.rates, self.sources, self.runtime):
             path.mkdir(exist_ok=True)
-            path.chmod(0o700)
+            path.chmod(PRIVATE_MODE)
         draft = self.pause.with_suffix(".new")
         draft.write_bytes(pause.executable())
         draft.chmod(0o555)
         draft.replace(self.pause)  # One that runs goes on with the old file.
+
+    def keep_in_memory(self, containers_max: int) -> None:
+        """What need not outlive the machine, until `close`. Raises OSError."""
+        for path, mode in ((self.containers, DIRECTORY_MODE), (self.runtime, PRIVATE_MODE)):
+            memory.keep(path, mode, containers_max * BYTES_MAX_EACH)
+
+    def close(self) -> None:
+        """Let go of the memory when no container is left. Raises OSError."""
+        for path in (self.containers, self.runtime):
+            if path.exists():
+                memory.give_back(path)
 
     def directory(self, handle: str, volume: str) -> Directory:
         return Directory(self.containers / handle, self.log(handle), Path(volume))
@@ -265,8 +280,8 @@ class Depot:
     def save(self, record: Record) -> None:
         """Replace the record of a container as one step.
 
-        Two files take turns: a new one each time costs ext4 ten times as much, and so does the end of an old one, whose
-        name a new one takes: then the new one is written to the disk at once.
+        Two files take turns, for a depot that is still on a disk: a new one each time costs ext4 ten times as much, and
+        so does the end of an old one, whose name a new one takes: then the new one is written to the disk at once.
         """
         path = f"{self.containers}/{record.handle}/{STATE}"
         draft = f"{self.containers}/{record.handle}/{DRAFT}"

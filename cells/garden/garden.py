@@ -342,7 +342,7 @@ class Garden:
         await self._host.close_sandboxes()
         await self._host.unwatch()
         self._host.firewall.close()
-        await in_thread(self._host.volumes.close)
+        await in_thread(self._host.let_go)
 
     def _box(self, handle: str) -> Box:
         box = self._boxes.get(handle)

@@ -112,6 +112,7 @@ class Host:
         self.runtime.check()
         self.apparmor = apparmor.choose(self.config.apparmor_profile)
         self.depot.prepare()
+        self.depot.keep_in_memory(self.config.containers_max)
         self.volumes.prepare()
         for directory in (self.depot.root, self.volumes.root):
             _check_passage(directory)
@@ -134,6 +135,11 @@ class Host:
         self.packet_log.open(self.config.nft_table)
         self.firewall.policy = evolve(self.firewall.policy, log_group=self.packet_log.group)
         self.guard.open()
+
+    def let_go(self) -> None:
+        """Give back what only containers need, if there are none. Raises OSError."""
+        self.volumes.close()
+        self.depot.close()
 
     async def unwatch(self) -> None:
         self.link_watch.close()

@@ -39,7 +39,7 @@ class CellNames:
 class Thing:
     """Something on the host.
 
-    Its kind: process, sandbox, mount, link, element, cgroup, directory, table, parent, store.
+    Its kind: process, sandbox, mount, link, element, cgroup, directory, table, parent, store, memory.
     """
 
     kind: str
@@ -54,9 +54,10 @@ def of_containers(names: CellNames) -> list[Thing]:
     processes, links = _processes(names), _links(names)
     idle = _idle(names)  # Read last: what comes meanwhile is idle.
     cgroups = [path for parent in _cgroup_parents(names) for path in _below(parent) if path.name != SANDBOXES]
+    kept = {str(_store(names)), *map(str, _in_memory(names))}
     return [
         *(Thing("process", f"{pid} {_command(pid)}") for pid in processes if pid not in idle),
-        *(Thing("mount", path) for path in _mounts(names) if path != str(_store(names))),
+        *(Thing("mount", path) for path in _mounts(names) if path not in kept),
         *(Thing("link", name) for name in links if name not in idle.values()),
         *(Thing("element", element) for element in _elements(names)),
         *(Thing("cgroup", str(path)) for path in cgroups),
@@ -65,14 +66,17 @@ def of_containers(names: CellNames) -> list[Thing]:
 
 
 def of_cell(names: CellNames) -> list[Thing]:
-    """What a cell keeps while it has no containers: firewall table, cgroup parents, store when it runs, idle
-    sandboxes.
+    """What a cell keeps while it has no containers: firewall table, cgroup parents, idle sandboxes; while it runs, its
+    store and its directories in memory.
     """
-    stores = [Thing("store", path) for path in _mounts(names) if path == str(_store(names))]
+    mounts = _mounts(names)
+    stores = [Thing("store", path) for path in mounts if path == str(_store(names))]
+    in_memory = [Thing("memory", str(path)) for path in _in_memory(names) if str(path) in mounts]
     tables = [Thing("table", names.nft_table)] if _table(names) is not None else []
     parents = _cgroup_parents(names)
     return [
         *stores,
+        *in_memory,
         *tables,
         *(Thing("parent", str(path)) for path in parents),
         *(Thing("parent", str(path)) for parent in parents for path in _below(parent) if path.name == SANDBOXES),
@@ -210,8 +214,13 @@ def _below(directory: Path) -> list[Path]:
 
 
 def _container_directories(names: CellNames) -> list[Path]:
-    places = (names.state_dir / "containers", names.state_dir / "runtime", *_store(names).glob("*/"))
+    places = (*_in_memory(names), *_store(names).glob("*/"))
     return [entry for place in places if place.is_dir() for entry in sorted(place.iterdir())]
+
+
+def _in_memory(names: CellNames) -> tuple[Path, Path]:
+    """Where a cell keeps what it knows of its containers, and its runtime what that knows: each mounted there."""
+    return names.state_dir / "containers", names.state_dir / "runtime"
 
 
 def _store(names: CellNames) -> Path:

@@ -17,7 +17,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from cells.garden import kernel, rootfs
+from cells.garden import kernel, memory, rootfs
 from cells.garden.bundle.capabilities import ROOT as ROOT_CAPABILITIES
 from cells.garden.cgroups import Cgroups
 from cells.garden.depot import Directory
@@ -26,6 +26,8 @@ from scripts.benchmarks.first_instruction import COMMAND, IN_CREATE, TIMEOUT_S
 FIRST_ID = 2_000_000_000
 """Above every range of ids that a cluster gives out."""
 CGROUP_PARENT = "/diego-bench"
+STATE_BYTES_MAX = 64 << 20
+"""Of the runtime's own directory, which is in memory, as /run is."""
 DOCKER_ALSO = ("CAP_AUDIT_WRITE", "CAP_MKNOD", "CAP_NET_RAW")
 """What Docker leaves to a container's root beyond what we do."""
 
@@ -68,6 +70,7 @@ class BareRunc:
         for path in (self.home, self.home / "runc"):
             path.mkdir(mode=0o711, exist_ok=True)
             path.chmod(0o711)
+        memory.keep(self.home / "runc", 0o711, STATE_BYTES_MAX)
         self.cgroups.prepare()
         self._ids = subprocess.Popen(["unshare", "--user", "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self._ids.stdin is not None
@@ -213,6 +216,7 @@ class BareRunc:
             subprocess.run([*self._argv(), "delete", "--force", state.name], check=False)
         for path in self.home.glob("b*[0-9]"):
             rootfs.unmount(_directory(path))
+        memory.give_back(self.home / "runc")
         self.cgroups.remove_parent()
         if self._ids is not None:
             self._ids.communicate()

@@ -278,7 +278,8 @@ def _left(config: GardenConfig) -> list[str]:
     found += [str(path) for path in groups if path.name != SANDBOXES]  # Of the garden; host_sweep looks into them.
     found += links.ours(config.interface_prefix)
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
-    found += [line for line in mounts if f"{state}/" in line and f" {state}/volumes " not in line]
+    kept = [f" {state}/{name} " for name in ("volumes", "containers", "runtime")]
+    found += [line for line in mounts if f"{state}/" in line and not any(each in line for each in kept)]
     for kind, name in (("set", "sources"), ("map", "published")):
         listed = subprocess.run(
             ["nft", "list", kind, "inet", config.nft_table, name], check=True, capture_output=True, text=True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import select
@@ -20,7 +21,17 @@ from attrs import asdict, evolve
 from cells.garden import kernel, processes
 from cells.garden.config import GardenConfig
 from cells.garden.spec import ProcessSpec
-from tests.kernel.containers import SOON_S, call, every_runtime, runtime_of_version, shell, spec, start, until_printed
+from tests.kernel.containers import (
+    SOON_S,
+    call,
+    cgroup_trees,
+    every_runtime,
+    runtime_of_version,
+    shell,
+    spec,
+    start,
+    until_printed,
+)
 from tests.kernel.images import until
 from tests.orphans import reap_dead
 
@@ -158,6 +169,68 @@ def _end(pid: int) -> None:
     kernel.send_signal(pidfd, signal.SIGKILL)
     select.select([pidfd], [], [], 10)
     os.close(pidfd)
+
+
+LIVES = """
+async def scenario(garden, hang):
+    await start(garden, shell("a", "echo begun; echo x >/srv/x; exec sleep 600", ports=(8080,)))
+    while [line.text async for line in garden.logs("a")] != ["begun"]:
+        await asyncio.sleep(0.01)
+"""
+
+
+async def test_what_goes_with_the_machine_is_cleaned_up(
+    new_garden: Callable[..., Any], new_config: Callable[..., Any]
+) -> None:
+    """Its volume and log are on the disk, all else was in memory."""
+    config = new_config()
+    async with owner(config, LIVES):
+        pass
+    state = Path(config.state_dir)
+    (record,) = state.glob("containers/*/state.json")
+    pids = [json.loads(record.read_text())[f"{who}_pid"] for who in ("holder", "monitor")]
+    volume = Path(json.loads(record.read_text())["volume"])
+    assert not {state.stat().st_dev} & {record.stat().st_dev, (state / "runtime").stat().st_dev}
+    for pid in pids:
+        _end(pid)
+    for name in ("containers/a/rootfs", "containers", "runtime"):
+        kernel.umount(str(state / name), kernel.MNT_DETACH)
+    for tree in cgroup_trees():
+        await until(lambda tree=tree: _removed(Path(f"{tree}{config.cgroup_parent}/a")))  # type: ignore[misc]
+    assert volume.exists()
+    garden = await new_garden(config)
+    assert garden.containers() == []
+    assert not volume.exists()
+    assert [line.text async for line in garden.logs("a")] == ["begun"]
+    await start(garden, shell("a", "exit 3", ports=(8080,)))
+    assert (await garden.wait("a")).status == 3
+
+
+def _removed(cgroup: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        cgroup.rmdir()
+    return not cgroup.exists()
+
+
+async def test_a_depot_in_use_on_the_disk_stays_there_until_it_is_empty(
+    new_garden: Callable[..., Any], new_config: Callable[..., Any]
+) -> None:
+    config = new_config()
+    state = Path(config.state_dir)
+    (state / "containers" / "old").mkdir(parents=True)
+    first = await new_garden(config)
+    assert not (state / "containers").is_mount()
+    assert (state / "runtime").is_mount()
+    await first.close()
+    assert not (state / "runtime").is_mount()
+    assert not list((state / "containers").iterdir())
+    second = await new_garden(config)
+    assert (state / "containers").is_mount()
+    await start(second, shell("a", "exec sleep 600"))
+    await second.close()
+    third = await new_garden(config)
+    assert [container.state for container in third.containers()] == ["running"]
+    second._boxes.clear()
 
 
 HALF_BUILT = {

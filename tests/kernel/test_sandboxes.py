@@ -189,7 +189,7 @@ async def test_what_sweeps_the_host_ends_them_too(
     async with owner(config, "BUSY = False" + IDLE):
         pass
     names = CellNames(Path(config.state_dir), config.interface_prefix, config.nft_table, config.cgroup_parent)
-    assert {thing.kind for thing in host_sweep.of_cell(names)} == {"parent", "sandbox", "table"}
+    assert {thing.kind for thing in host_sweep.of_cell(names)} == {"memory", "parent", "sandbox", "table"}
     assert host_sweep.of_containers(names) == []
     assert await asyncio.to_thread(host_sweep.remove, names) == []
 
