@@ -68,8 +68,7 @@ class Announcement:
 
     async def start(self) -> None:
         """Runs between the listener and the first report."""
-        url = self.config.url or f"http://{self.config.listen_host}:{self.listener.port}"
-        self.presence.reached_at(url)
+        self.presence.reached_at(self.config.url or self.listener.url)
 
     async def stop(self) -> None:
         """Nothing to do."""
@@ -93,6 +92,8 @@ class Outside:
     task_ends: Disk
     """The same of tasks."""
     listen: Callable[[RepApi, Lease], Listener]
+    prober: Prober
+    """Asks the containers of the garden how they are."""
 
 
 @frozen
@@ -128,6 +129,7 @@ def build(
         ended=Directory(config.rep_state / "ended"),
         task_ends=Directory(config.rep_state / "task_ends"),
         listen=lambda api, lease: _listener(config, api, lease, clock, log),
+        prober=Prober(garden),
     )
     return wire(config, outside, on_defect)
 
@@ -143,9 +145,8 @@ def wire(config: CellConfig, outside: Outside, on_defect: Callable[[], None]) ->
     admission = Admission(fence, lease, books.ended, books.task_ends, drain)
     bbs = BBSInternalClient(outside.http, config.bbs_urls, config.cell_id)
     evacuation = Evacuation(bbs, drain, config.evacuate_on_stop_s, clock, log)
-    prober = Prober(garden)
     programs = OwnedTasks(log, grace_s=0.0)
-    executor = _executor(config, garden, prober, programs, clock)
+    executor = _executor(config, outside, programs)
     watches = OwnedTasks(log, grace_s=0.0)
     watcher = Watcher(config.cell_id, executor, books, watches, clock, log)
     once = RunOnce(executor)
@@ -173,7 +174,7 @@ def wire(config: CellConfig, outside: Outside, on_defect: Callable[[], None]) ->
         # Stopped in reverse: work under way is finished or undone first, while its askers can still be answered.
         parts=[
             bbs,
-            prober,
+            outside.prober,
             watches,
             Adoption(garden, executor, books, fence, drain, watcher, task_watcher, clock, log),
             programs,
@@ -273,16 +274,15 @@ def hop_server(
     )
 
 
-def _executor(
-    config: CellConfig, garden: ContainerBackend, prober: Prober, programs: OwnedTasks, clock: Clock
-) -> Executor:
+def _executor(config: CellConfig, outside: Outside, programs: OwnedTasks) -> Executor:
+    garden, clock = outside.garden, outside.clock
     pace = _pace(config)
     limits = UnpackLimits(bytes_max=config.layer_bytes_max, entries_max=config.layer_entries_max)
     transfers = Transfers(garden, config.transfers(), limits, clock)
     return Executor(
         cell_id=config.cell_id,
         garden=garden,
-        health=Health(garden, prober, clock, pace),
+        health=Health(garden, outside.prober, clock, pace),
         programs=Programs(garden, transfers, clock, pace.graceful_stop_s, programs),
         clock=clock,
         pace=pace,

@@ -17,6 +17,7 @@ from diego_py.errors import DiegoError
 
 COMMANDS = {
     "up": "Run Postgres, a BBS and cells on this machine.",
+    "sim-cells": "Run cells that only remember their containers, to try and to measure the API.",
     "desire": "Run an LRP; returns when all of its instances run.",
     "deploy": "Make an LRP be as a definition says, instance by instance.",
     "plan": "Say where the auction would place an LRP, and why not elsewhere.",
@@ -56,7 +57,8 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(import_module(f"diego_py.cli.{cmd_name}"), cmd_name)
+        name = cmd_name.replace("-", "_")
+        command: click.Command = getattr(import_module(f"diego_py.cli.{name}"), name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

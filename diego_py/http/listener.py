@@ -17,6 +17,10 @@ class Listener(Part, Protocol):
     port: int
     """Known once it was started."""
 
+    @property
+    def url(self) -> str:
+        """Where that is, as seen from here."""
+
 
 @define
 class HttpListener:
@@ -29,6 +33,10 @@ class HttpListener:
     grace_s: float = 2.0
     """How long requests under way may take to finish after the socket was closed."""
     _runner: DocumentRunner | None = field(default=None, init=False)
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
 
     async def start(self) -> None:
         """Listen. Raises OSError when the address cannot be had."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import TextIO
+from typing import Final, TextIO
 
 import structlog
 
+INFO: Final = 20
+WARNING: Final = 30
 
-def logger(process: str, id: str, stream: TextIO | None = None) -> structlog.stdlib.BoundLogger:
+
+def logger(process: str, id: str, stream: TextIO | None = None, level: int = INFO) -> structlog.stdlib.BoundLogger:
     """A logger of this process. Nothing global is configured, so that many processes' worth fit in one test."""
     out = stream or sys.stderr
     bound: structlog.stdlib.BoundLogger = structlog.wrap_logger(
@@ -21,7 +24,7 @@ def logger(process: str, id: str, stream: TextIO | None = None) -> structlog.std
             structlog.processors.EventRenamer("event"),
             structlog.processors.JSONRenderer(),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(20),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         process=process,
         id=id,
     )

@@ -27,7 +27,7 @@ from scripts.benchmarks.bare_runc import BareRunc
 from scripts.benchmarks.figures import Figures
 from scripts.benchmarks.first_instruction import COMMAND, NextContainer
 from scripts.benchmarks.garden_steps import GardenSteps
-from scripts.benchmarks.scale import Scale
+from scripts.benchmarks.hundred import Scale
 
 NOPE = ("/bin/nope",)
 TOO_MUCH_MB = 1_000_000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from attrs import define, field
 
@@ -21,7 +21,7 @@ ERRORS: dict[str, type[DiegoError]] = {
 
 
 @define
-class SimulatedGarden(FakeGarden):
+class HostGarden(FakeGarden):
     """The fake garden, with time and faults. `happened` is told what became true on the host."""
 
     chance: Faults = field(kw_only=True)
@@ -50,7 +50,7 @@ class SimulatedGarden(FakeGarden):
         self.happened(self.cell_id, "destroy", handle)
         self._fail_after(call, "destroy_after", DestroyFailed)
 
-    async def _scripted(self, op: str, handle: str) -> None:
+    async def _perform(self, op: str, handle: str) -> None:
         await self.clock.sleep(self.chance.random.random() * 0.05)
         if self.chance.strikes(op):
             raise ERRORS[op](f"{op} {handle}: the runtime said no")
@@ -59,26 +59,3 @@ class SimulatedGarden(FakeGarden):
         if self.chance.strikes(name):
             with call.hop("garden", self.cell_id, name, GardenFailed):
                 raise error("it was done, and the runtime said no")
-
-
-@define
-class MemoryDisk:
-    """What `cells.rep.disk.Disk` promises."""
-
-    files: dict[str, bytes] = field(factory=dict)
-
-    def names(self) -> Sequence[str]:
-        return list(self.files)
-
-    def read(self, name: str) -> bytes | None:
-        return self.files.get(name)
-
-    def write(self, name: str, content: bytes) -> None:
-        self.files.pop(name, None)
-        self.files[name] = content
-
-    def rename(self, name: str, other: str) -> None:
-        self.files[other] = self.files.pop(name)
-
-    def remove(self, name: str) -> None:
-        self.files.pop(name, None)

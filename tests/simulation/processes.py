@@ -15,12 +15,14 @@ from bbs.config import BbsConfig
 from bbs.store.connections import DatabaseSettings
 from cells import app as cells_app
 from cells.config import CellConfig
+from cells.executor.checks.prober import Prober
+from cells.simulated.disk import MemoryDisk
 from diego_py.http.server import Route
 from diego_py.models.identifiers import CellId
 from diego_py.service.run import Part
 from tests.simulation.clock import SimulatedClock
 from tests.simulation.faults import Faults
-from tests.simulation.garden import MemoryDisk, SimulatedGarden
+from tests.simulation.garden import HostGarden
 from tests.simulation.loop import SimulatedLoop, SimulatedProcess
 from tests.simulation.memory_store.engine import MemoryDatabase
 from tests.simulation.memory_store.store import MemoryStore
@@ -164,7 +166,7 @@ class CellHost(Host):
     """One cell, on a host of its own."""
 
     bbs_urls: tuple[str, ...]
-    garden: SimulatedGarden = field(init=False)
+    garden: HostGarden = field(init=False)
     state: MemoryDisk = field(factory=MemoryDisk, init=False)
     ended: MemoryDisk = field(factory=MemoryDisk, init=False)
     task_ends: MemoryDisk = field(factory=MemoryDisk, init=False)
@@ -173,7 +175,7 @@ class CellHost(Host):
         Host.__attrs_post_init__(self)
         world = self.world
         clock = SimulatedClock(world.loop)
-        self.garden = SimulatedGarden(self.name, clock, chance=world.faults, happened=world.witness.happened)
+        self.garden = HostGarden(self.name, clock, chance=world.faults, happened=world.witness.happened)
         world.witness.hosts[self.name] = self.garden
         world.witness.memory_mb[self.name] = MEMORY_MB
 
@@ -205,6 +207,7 @@ class CellHost(Host):
             ended=self.ended,
             task_ends=self.task_ends,
             listen=lambda api, lease: self.listener(server, api.routes()),
+            prober=Prober(self.garden),
         )
         return cells_app.wire(config, outside, self.defect()).parts
 

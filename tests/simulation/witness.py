@@ -13,7 +13,7 @@ from diego_py.models.actual_lrp import ActualLRP, ActualLRPState
 from diego_py.models.task import TRANSITIONS as TASK_TRANSITIONS
 from diego_py.models.task import Task, TaskState
 from tests.contract.store.test_transitions import MOVES
-from tests.simulation.garden import SimulatedGarden
+from tests.simulation.garden import HostGarden
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.memory_store.engine import Change, MemoryDatabase, MemoryTransactionCore
 from tests.simulation.memory_store.small_tables import LEADER
@@ -34,7 +34,7 @@ class Witness:
 
     loop: SimulatedLoop
     database: MemoryDatabase
-    hosts: dict[str, SimulatedGarden] = field(factory=dict)
+    hosts: dict[str, HostGarden] = field(factory=dict)
     memory_mb: dict[str, int] = field(factory=dict)
     broken: asyncio.Future[None] = field(init=False)
     story: list[str] | None = None
