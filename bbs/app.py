@@ -20,12 +20,13 @@ from bbs.api.tasks import Tasks
 from bbs.api.waiting import Waiting
 from bbs.callback_client import CallbackClient
 from bbs.cell_pool import CellPool
-from bbs.config import BbsConfig
+from bbs.config import BbsConfig, DiegoWireConfig
 from bbs.convergence.apply import Repairs
 from bbs.convergence.convergence import Convergence
 from bbs.convergence.leader import Leadership
 from bbs.convergence.task_apply import TaskRepairs
 from bbs.convergence.task_convergence import TaskConvergence
+from bbs.diego_api import api as diego_api
 from bbs.egress import LiveEgress
 from bbs.evacuation import Evacuation
 from bbs.lifecycle import Lifecycle
@@ -49,6 +50,7 @@ from diego_py.http.metrics import ServerMetrics
 from diego_py.http.openapi import ApiDescription
 from diego_py.http.server import HopServer, Route
 from diego_py.http.standard_routes import StandardRoutes
+from diego_py.http.tls import MutualTls
 from diego_py.service.clock import Clock
 from diego_py.service.run import Loop, OwnedTasks, Part, Process
 
@@ -81,6 +83,8 @@ class Outside:
     standard_routes: Sequence[Route]
     """What every listener serves, whatever its process does."""
     listen: Callable[[Sequence[Route]], Listener]
+    listen_diego: Callable[[Sequence[Route]], Listener] | None = None
+    """For Diego's own wire; None: it is not served."""
 
 
 @frozen
@@ -90,6 +94,7 @@ class Bbs:
     parts: Sequence[Part]
     listener: Listener
     routes: Sequence[Route]
+    diego_listener: Listener | None = None
 
 
 def build(config: BbsConfig, clock: Clock, log: structlog.stdlib.BoundLogger, process: Process) -> Bbs:
@@ -104,6 +109,11 @@ def build(config: BbsConfig, clock: Clock, log: structlog.stdlib.BoundLogger, pr
         server = hop_server(config, clock, log, metrics)
         return HttpListener(server.application(routes), config.listen_host, config.listen_port)
 
+    def listen_diego(routes: Sequence[Route]) -> HttpListener:
+        server, wire = hop_server(config, clock, log, metrics), config.diego or DiegoWireConfig()
+        tls = None if wire.tls is None else MutualTls(wire.tls, log)
+        return HttpListener(server.application(routes), wire.listen_host, wire.listen_port, tls)
+
     outside = Outside(
         store=database,
         http=http,
@@ -114,6 +124,7 @@ def build(config: BbsConfig, clock: Clock, log: structlog.stdlib.BoundLogger, pr
         new_guid=lambda: str(uuid.uuid4()),
         standard_routes=standard,
         listen=listen,
+        listen_diego=listen_diego,
     )
     bbs = wire(config, outside, process.defect)
     return evolve(bbs, parts=[database, Client(http), callbacks, *bbs.parts])
@@ -176,7 +187,8 @@ def wire(config: BbsConfig, outside: Outside, on_defect: Callable[[], None]) -> 
     routes += ApiDescription("diego-py BBS", routes).routes()
     listener = outside.listen(routes)
     loop = Loop("convergence", convergence.round, log, on_defect)
-    return Bbs([tasks, leadership, loop, listener], listener, routes)
+    diego = _diego_listener(config, outside, placement, tasks)
+    return Bbs([tasks, leadership, loop, listener, *([diego] if diego else [])], listener, routes, diego)
 
 
 @frozen
@@ -230,6 +242,22 @@ def _task_routes(
         waiting=waiting,
         request_budget_ms=config.request_budget_ms,
     ).routes()
+
+
+def _diego_listener(
+    config: BbsConfig, outside: Outside, placement: Placement, tasks: OwnedTasks
+) -> Listener | None:
+    if config.diego is None or outside.listen_diego is None:
+        return None
+    parts = diego_api.DiegoParts(
+        store=outside.store,
+        placement=placement,
+        tasks=tasks,
+        request_budget_ms=config.request_budget_ms,
+        ignored_fields=frozenset(config.diego.ignored_fields),
+        log=outside.log,
+    )
+    return outside.listen_diego(diego_api.routes(parts))
 
 
 def hop_server(config: BbsConfig, clock: Clock, log: structlog.stdlib.BoundLogger, metrics: ServerMetrics) -> HopServer:

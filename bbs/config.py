@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 from attrs import field, frozen
 
 from bbs.callback_client import DENIED
 from bbs.convergence.backoff import DIEGO, CrashPolicy
+from diego_py.http.tls import TlsFiles
+from diego_py.models.supported import ONLY_DEFAULT
+
+
+@frozen(kw_only=True)
+class DiegoWireConfig:
+    """Where Diego's own wire is served (docs/diego.md)."""
+
+    listen_host: str = "127.0.0.1"
+    listen_port: int = 8889
+    """Diego's. The native API then needs another one on this address. 0 takes any free one."""
+    tls: TlsFiles | None = None
+    """Clients must show a certificate: `authority`, `certificate` and `key`, each a path. None is only for loopback."""
+    ignored_fields: tuple[str, ...] = ()
+    """Fields of definitions that clients send, this release does not execute, and may be left out. What is not named
+    here is refused, as in the native API."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.tls is None and not ip_address(self.listen_host).is_loopback:
+            raise ValueError("diego.tls is needed where others than this machine can connect")
+        if unknown := set(self.ignored_fields) - set(ONLY_DEFAULT):
+            raise ValueError(f"diego.ignored_fields takes {', '.join(ONLY_DEFAULT)}; not {', '.join(sorted(unknown))}")
 
 
 @frozen(kw_only=True)
@@ -42,5 +66,7 @@ class BbsConfig:
     host, link-local addresses and the metadata services there."""
     callback_timeout_s: float = 8.0
     """How long one try of a completion callback may take; there are three."""
+    diego: DiegoWireConfig | None = None
+    """Diego's own wire for its clients, on a socket of its own; None: not served."""
     stop_grace_s: float = 20.0
     """How long requests under way may take to finish after SIGTERM."""

@@ -11,7 +11,27 @@ from attrs import frozen
 from diego_py import wire
 from diego_py.errors import AlreadyExists
 from diego_py.models.desired_lrp import DesiredLRP, DesiredLRPDefinition, SchedulingInfo
+from diego_py.models.identifiers import ProcessGuid
 from diego_py.models.workload import ModificationTag
+
+
+@frozen
+class StoredLRP:
+    """A desired LRP for who reads very many: its definition is still the JSON that is stored, with its secrets."""
+
+    process_guid: ProcessGuid
+    definition: bytes
+    modification_tag: ModificationTag
+
+
+@frozen(kw_only=True)
+class Filter:
+    """Which desired LRPs are wanted; what is None does not matter."""
+
+    domain: str | None = None
+    process_guids: Sequence[str] | None = None
+    prefixes: Sequence[str] | None = None
+    """Their process_guid begins with one of these."""
 
 
 @frozen
@@ -59,6 +79,22 @@ class PostgresDesiredLRPs:
         self, domain: str | None = None, after: str | None = None, limit: int = 500
     ) -> list[DesiredLRP]:
         return [_decoded(row) for row in await self.connection.fetch(self.LIST_PAGE, after or "", domain, limit)]
+
+    LIST_STORED = """
+        SELECT process_guid, definition, tag_epoch, tag_index FROM desired_lrps
+        WHERE process_guid > $1 AND ($2::text IS NULL OR domain = $2)
+          AND ($3::text[] IS NULL OR process_guid = ANY($3))
+          AND ($4::text[] IS NULL
+               OR EXISTS (SELECT FROM unnest($4::text[]) AS prefix WHERE starts_with(process_guid, prefix)))
+        ORDER BY process_guid LIMIT $5
+    """
+
+    async def list_stored(self, wanted: Filter, after: str | None = None, limit: int = 500) -> list[StoredLRP]:
+        filters = (wanted.domain, wanted.process_guids, wanted.prefixes)
+        return [
+            StoredLRP(row[0], row[1], ModificationTag(epoch=row[2], index=row[3]))
+            for row in await self.connection.fetch(self.LIST_STORED, after or "", *filters, limit)
+        ]
 
     LIST_SCHEDULING_INFOS = """
         SELECT process_guid, domain, instances, memory_mb, disk_mb, rootfs, placement_tags, tag_epoch, tag_index,

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
-from bbs.store import actual_lrps, failures, tasks
+from bbs.store import actual_lrps, desired_lrps, failures, tasks
 from bbs.store.actual_lrps import Cursor, Locked
 from bbs.store.cells import CellRecord
+from bbs.store.desired_lrps import StoredLRP
 from bbs.store.domains import DomainFreshness
 from bbs.store.failures import Document, FailureRecord
 from bbs.store.idempotency import IdempotencyKey, KeyRecord, StoredAnswer
@@ -94,6 +95,11 @@ class DesiredLRPTable(Protocol):
         self, domain: str | None = None, after: str | None = None, limit: int = 500
     ) -> list[DesiredLRP]:
         """At most `limit`, in order of process_guid, from the one behind `after` on."""
+
+    async def list_stored(
+        self, wanted: desired_lrps.Filter, after: str | None = None, limit: int = 500
+    ) -> list[StoredLRP]:
+        """At most `limit`, in order of process_guid, from the one behind `after` on; definitions as they are stored."""
 
     async def list_scheduling_infos(self) -> list[SchedulingInfo]:
         """Every one, without its definition."""

@@ -26,6 +26,14 @@ class MalformedJSON(CallerError):
     next: ClassVar[tuple[Next, ...]] = (Next("Correct the body at the byte that the detail names"),)
 
 
+class MalformedProtobuf(CallerError):
+    """The body is not the protobuf message that this path of Diego's wire takes."""
+
+    code = "malformed_protobuf"
+    title = "The body is not valid protobuf"
+    next: ClassVar[tuple[Next, ...]] = (Next("Send the message that docs/diego.md names for this path"),)
+
+
 class InvalidHeader(CallerError):
     """A header or query parameter that steers the request cannot be understood."""
 

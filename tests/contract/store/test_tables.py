@@ -5,11 +5,13 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from bbs.store import actual_lrps, failures, idempotency
+from bbs.store import actual_lrps, desired_lrps, failures, idempotency
 from bbs.store.actual_lrps import Filter
+from bbs.store.desired_lrps import StoredLRP
 from diego_py import wire
 from diego_py.errors import CallerError, InternalError
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState
+from diego_py.models.desired_lrp import DesiredLRPDefinition
 from tests.contract.store.conftest import NET_INFO, Scene, definition, problem
 
 DAY_S = 24 * 3600
@@ -46,6 +48,33 @@ async def test_filters_of_instances(scene: Scene) -> None:
     assert len(await pages(scene, Filter(domain="tests"))) == 2
     of_cell = await scene.store.read(scene.call, "list", lambda tx: tx.actual_lrps.list_of_cell("cell-1"))
     assert of_cell == [running]
+
+
+async def test_stored_definitions_are_filtered_and_paged(scene: Scene) -> None:
+    for guid in ("a-1", "a-2", "b-1", "B"):
+        await scene.unclaimed(guid, instances=1)
+
+    async def listed(after: str | None = None, limit: int = 500, **wanted: Any) -> list[StoredLRP]:
+        selection = desired_lrps.Filter(**wanted)
+        return await scene.store.read(
+            scene.call, "list", lambda tx: tx.desired_lrps.list_stored(selection, after, limit)
+        )
+
+    whole = await listed()
+    assert [stored.process_guid for stored in whole] == ["B", "a-1", "a-2", "b-1"]
+    desired = await scene.store.read(scene.call, "list", lambda tx: tx.desired_lrps.list_page())
+    assert [wire.decode(DesiredLRPDefinition, stored.definition) for stored in whole] == [
+        lrp.definition for lrp in desired
+    ]
+    assert [stored.modification_tag for stored in whole] == [lrp.modification_tag for lrp in desired]
+    assert await listed(after="B", limit=2) == whole[1:3]
+    assert await listed(domain="tests") == whole
+    assert await listed(domain="other") == []
+    assert await listed(process_guids=["b-1", "B", "none"]) == [whole[0], whole[3]]
+    assert await listed(prefixes=["a-", "B"]) == whole[:3]
+    assert await listed(process_guids=["a-1", "b-1"], prefixes=["a"]) == [whole[1]]
+    assert await listed(process_guids=[]) == []
+    assert await listed(prefixes=["_"]) == []
 
 
 async def test_documents_come_with_lists_only_when_asked_for(scene: Scene) -> None:

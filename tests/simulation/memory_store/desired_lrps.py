@@ -6,6 +6,8 @@ from typing import Final
 
 from attrs import evolve, frozen
 
+from bbs.store.desired_lrps import Filter, StoredLRP
+from diego_py import wire
 from diego_py.errors import AlreadyExists
 from diego_py.models.desired_lrp import DesiredLRP, DesiredLRPDefinition, SchedulingInfo
 from diego_py.models.workload import ModificationTag
@@ -49,6 +51,27 @@ class MemoryDesiredLRPs:
             if desired.definition.process_guid > (after or "") and domain in (None, desired.definition.domain)
         )
         return list(found)[:limit]
+
+    async def list_stored(self, wanted: Filter, after: str | None = None, limit: int = 500) -> list[StoredLRP]:
+        guids, prefixes = wanted.process_guids, wanted.prefixes
+        await self.core.statement(wanted.domain, after, *(guids or ()), *(prefixes or ()))
+
+        def fits(definition: DesiredLRPDefinition) -> bool:
+            guid = definition.process_guid
+            return (
+                guid > (after or "")
+                and wanted.domain in (None, definition.domain)
+                and (guids is None or guid in guids)
+                and (prefixes is None or guid.startswith(tuple(prefixes)))
+            )
+
+        found = [desired for desired in self._all() if fits(desired.definition)]
+        return [
+            StoredLRP(
+                desired.definition.process_guid, wire.encode_revealed(desired.definition), desired.modification_tag
+            )
+            for desired in found[:limit]
+        ]
 
     async def list_scheduling_infos(self) -> list[SchedulingInfo]:
         await self.core.statement()

@@ -1,0 +1,174 @@
+"""Models as messages, and messages as models. Pure. What a client sent wrong is told as the native API tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any, Final, TypeVar
+
+import msgspec
+from google.protobuf.message import DecodeError, Message
+
+from bbs.diego_api.descriptors import MESSAGES
+from bbs.diego_api.nouns import EMPTY_IS_DEFAULT, ENUMERATIONS, JSON_MAPS, JSON_TEXTS, NOUN_MESSAGES, PRESENCE
+from diego_py import wire
+from diego_py.bad_fields import bad_fields
+from diego_py.errors import MalformedProtobuf
+from diego_py.http.server import invalid_fields
+from diego_py.models.cell import CellPresence
+from diego_py.models.fields import INVALID, TOO_LONG, FieldError
+from diego_py.models.shapes import Choice, Field, Maybe, Noun, Sequence, Shape, Table, fields_of
+from diego_py.models.validation import JSON_DEPTH_MAX, depth_exceeds
+
+T = TypeVar("T")
+
+DEPTH_MAX: Final = JSON_DEPTH_MAX - 4
+"""Nesting of what is stored as JSON, inside of other JSON."""
+_ABSENT: Final = object()
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MESSAGE_OF: Final = {message.noun: message for message in NOUN_MESSAGES}
+
+
+# Messages to models
+
+
+def parse(name: str, body: bytes) -> Message:
+    """The message that `body` is. Unknown fields are ignored. Raises MalformedProtobuf."""
+    try:
+        message: Message = MESSAGES[name].FromString(body)
+    except DecodeError as error:
+        raise MalformedProtobuf(f"the body is not a {name}") from error
+    return message
+
+
+def model(noun: type[T], message: Message) -> T:
+    """The model that a message says. Raises InvalidSpec with every field that is missing or wrong; see `validate`."""
+    told = builtins(noun, message)
+    if depth_exceeds(told, DEPTH_MAX):
+        raise invalid_fields([FieldError("/action", TOO_LONG, f"is nested deeper than {DEPTH_MAX} levels")])
+    try:
+        return wire.convert(noun, told)
+    except wire.InvalidFields:
+        raise invalid_fields(bad_fields(noun, told)) from None
+
+
+def builtins(noun: type[Any], message: Message) -> dict[str, Any]:
+    """What the model would be in JSON. Without the fields that are not there, so that they have the model's default."""
+    told = {}
+    for field, at in _fields(noun):
+        value = _value(message, field, at)
+        if value is not _ABSENT:
+            told[field.key] = value
+    return told
+
+
+def routes(message: Message) -> dict[str, Any]:
+    """The JSON of a ProtoRoutes. Raises InvalidSpec."""
+    return {name: _json("/routes", text) for name, text in message.routes.items()}
+
+
+def _fields_on_the_wire(noun: Any) -> tuple[tuple[Field, str], ...]:
+    message = _MESSAGE_OF[noun]
+    return tuple((field, f"{message.message}.{field.key}") for field in fields_of(noun) if field.key in message.numbers)
+
+
+_fields: Callable[[Any], tuple[tuple[Field, str], ...]] = cache(_fields_on_the_wire)
+"""The fields of a model that are on the wire, and what each is called in the tables."""
+
+
+def _value(message: Message, field: Field, at: str) -> Any:
+    optional = isinstance(field.shape, Maybe)
+    shape = field.shape.inner if isinstance(field.shape, Maybe) else field.shape
+    value = getattr(message, field.key)
+    if at in JSON_MAPS:
+        return routes(value)
+    if at in JSON_TEXTS:
+        return _json(f"/{field.key}", value.encode()) if value else {}
+    if (isinstance(shape, Noun) or at in PRESENCE) and not message.HasField(field.key):
+        return _ABSENT
+    if at in EMPTY_IS_DEFAULT and not value:
+        return _ABSENT
+    if isinstance(shape, Choice):
+        return _choice(shape, value, optional)
+    return _composite(shape, value)
+
+
+def _composite(shape: Shape, value: Any) -> Any:
+    match shape:
+        case Noun():
+            return builtins(shape.type, value)
+        case Sequence():
+            return [_composite(shape.items, item) for item in value]
+        case Table():
+            return {key: _composite(shape.values, item) for key, item in value.items()}
+        case _:
+            return value
+
+
+def _choice(shape: Choice, value: Any, optional: bool) -> Any:
+    numbers = ENUMERATIONS.get(shape.type)
+    if numbers is None:
+        return value or (None if optional else _ABSENT)
+    name = next((name for name, number in numbers.items() if number == value), str(value))
+    known = name in {choice.value for choice in shape.type}
+    if value == 0 and not known:
+        return None if optional else _ABSENT
+    return name
+
+
+def _json(pointer: str, text: bytes) -> Any:
+    try:
+        return wire.parse(text)
+    except wire.MalformedJSON as malformed:
+        raise invalid_fields([FieldError(pointer, INVALID, "must be JSON")]) from malformed
+
+
+# Models to messages
+
+
+def presence(cell: CellPresence) -> dict[str, Any]:
+    """A cell, to make a CellPresence from."""
+    told = wire.to_builtins(cell)
+    address = {"rep_address": cell.url, "rep_url": cell.url}
+    return {**{key: told[key] for key in _CELL_KEYS if key in told}, **address}
+
+
+def outward(definition: dict[str, Any]) -> dict[str, Any]:
+    """The JSON of a definition, changed where the wire's shape differs: what its message is made from. Consumes it."""
+    if "routes" in definition:
+        definition["routes"] = proto_routes(definition["routes"])
+    for mount in definition["volume_mounts"]:
+        device = mount["shared"]
+        device["mount_config"] = msgspec.json.encode(device["mount_config"]).decode()
+    checks = definition.get("check_definition")
+    if checks is not None:
+        for kind in ("checks", "readiness_checks"):
+            checks[kind] = [check for check in checks[kind] if "command" not in check]
+    _without_foreign(definition)
+    return definition
+
+
+def _without_foreign(definition: dict[str, Any]) -> None:
+    """Leave out what the wire has no field for."""
+    known = _DESIRED_KEYS if "process_guid" in definition else _TASK_KEYS
+    for key in definition.keys() - known:
+        del definition[key]
+
+
+def proto_routes(routes: Mapping[str, Any]) -> dict[str, Any]:
+    """A ProtoRoutes, to make a message from."""
+    return {"routes": {name: msgspec.json.encode(value) for name, value in routes.items()}}
+
+
+def nanoseconds(moment: datetime | None) -> int:
+    """A time as Diego tells it; 0 for none."""
+    if moment is None:
+        return 0
+    since = moment - _EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1_000
+
+
+_DESIRED_KEYS: Final = MESSAGES["DesiredLRP"].DESCRIPTOR.fields_by_name.keys()
+_CELL_KEYS: Final = MESSAGES["CellPresence"].DESCRIPTOR.fields_by_name.keys()
+_TASK_KEYS: Final = MESSAGES["TaskDefinition"].DESCRIPTOR.fields_by_name.keys()
