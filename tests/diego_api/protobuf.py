@@ -1,4 +1,4 @@
-"""Protobuf by hand, from `messages.txt` alone: what a client of Diego sends and understands, whatever the product thinks.
+"""Protobuf by hand, from `messages.txt` alone: what a client of Diego sends and understands.
 
 A message is a dict by the field names of that file. What is left out has its zero.
 """
