@@ -12,6 +12,7 @@ from attrs import define, evolve, frozen
 from bbs.api.actual_lrps import ActualLRPs
 from bbs.api.auctions import Auctions
 from bbs.api.cells import Cells
+from bbs.api.decisions import DecisionRoutes
 from bbs.api.desired_lrps import DEFAULT_START_TIMEOUT_MS, DesiredLRPs
 from bbs.api.domains import Domains
 from bbs.api.failures import Failures
@@ -182,6 +183,7 @@ def wire(config: BbsConfig, outside: Outside, on_defect: Callable[[], None]) -> 
         ).routes(),
         *Failures(store).routes(),
         *Auctions(placement).routes(),
+        *DecisionRoutes(store).routes(),
         *outside.standard_routes,
     ]
     routes += ApiDescription("diego-py BBS", routes).routes()

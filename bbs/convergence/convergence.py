@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import structlog
 from attrs import define, field
 
 from bbs.cell_pool import CellPool
 from bbs.convergence.apply import Repairs
+from bbs.convergence.decisions import Decisions, decisions_of
 from bbs.convergence.leader import Leadership
 from bbs.convergence.plan import Snapshot, mass_loss, plan
 from bbs.convergence.task_convergence import TaskConvergence
@@ -47,6 +49,7 @@ class Convergence:
     _valve: str = field(default="", init=False)
     _mass_lost_s: float = field(default=float("-inf"), init=False)
     """When more than half of the cells were last seen missing at once."""
+    _told: tuple[int, Decisions] | None = field(default=None, init=False)
     _pruned_s: float = field(default=float("-inf"), init=False)
 
     async def round(self) -> None:
@@ -69,6 +72,16 @@ class Convergence:
         await self._prune(call)
         if not planned.empty:
             self.tasks.begin(self.repairs.apply(planned, epoch), "convergence")
+        await self._tell(call, epoch, decisions_of(planned, self.task_convergence.planned))
+
+    async def _tell(self, call: Call, epoch: int, decided: Decisions) -> None:
+        """Let every BBS know what was decided. Most rounds decide what the one before did: then only that they came."""
+        told = epoch, decided
+        document = None if told == self._told else msgspec.json.encode(decided)
+        await self.store.run(
+            call, "tell_decisions", lambda tx: tx.decisions.tell(epoch, self.leadership.owner, document)
+        )
+        self._told = told
 
     async def _read(self, tx: Transaction) -> Snapshot:
         statuses = await tx.cells.list_all()

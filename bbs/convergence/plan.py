@@ -52,6 +52,8 @@ class Step:
 
     row: ActualLRP
     reason: str
+    due_at: datetime | None = None
+    """When something is done about it, if nothing happens before."""
 
 
 @frozen
@@ -144,9 +146,9 @@ class _Planner:
         """Put one row into the bucket that it belongs in, if into any."""
         desired = self.snapshot.desired.get(row.process_guid)
         if row.stop_asked_at is not None:
-            due = self._has_passed(row.stop_asked_at + timedelta(seconds=STOP_PATIENCE_S))
-            at = row.stop_asked_at.isoformat(timespec="seconds")
-            self._put("stop" if due else "held", row, f"somebody asked for its end at {at}")
+            due_at = row.stop_asked_at + timedelta(seconds=STOP_PATIENCE_S)
+            told = f"somebody asked for its end at {row.stop_asked_at.isoformat(timespec='seconds')}"
+            self._put("stop" if self._has_passed(due_at) else "held", row, told, due_at)
         elif desired is None or row.index >= desired.instances:
             why = "no desired LRP" if desired is None else f"only {desired.instances} instance(s) desired"
             fresh = row.domain in self.snapshot.fresh_domains
@@ -163,8 +165,10 @@ class _Planner:
             self._when_due("retry", row, f"crashed {row.crash_count} time(s)")
         elif row.next_attempt_at is not None:
             self._when_due("place", row, f"attempt {row.attempts} failed")
-        elif self._has_passed(row.since + timedelta(seconds=STALE_UNCLAIMED_S)):
+        elif self._has_passed(_stale(row)):
             self._put("place", row, f"unclaimed for over {STALE_UNCLAIMED_S:.0f} s")
+        else:
+            self._put("held", row, "the BBS that was asked for it places it", _stale(row))
 
     def _look_placed(self, row: ActualLRP) -> None:
         """A cell has it: is that cell there?"""
@@ -219,7 +223,7 @@ class _Planner:
             self._put(bucket, row, reason)
         else:
             at = row.next_attempt_at.isoformat(timespec="seconds")
-            self._put("held", row, f"{reason}; next attempt at {at}")
+            self._put("held", row, f"{reason}; next attempt at {at}", row.next_attempt_at)
 
     def _has_passed(self, at: datetime) -> bool:
         """Whether it is time; if not, this is one of the times to look again at."""
@@ -236,8 +240,9 @@ class _Planner:
     def _is_recalled(self, key: Key) -> bool:
         return any(_key(step.row) == key for step in self.buckets.get("recall", ()))
 
-    def _put(self, bucket: str, row: ActualLRP, reason: str) -> None:
-        self.buckets.setdefault(bucket, []).append(Step(row, reason))
+    def _put(self, bucket: str, row: ActualLRP, reason: str, due_at: datetime | None = None) -> None:
+        due_at = due_at if bucket == "held" else None
+        self.buckets.setdefault(bucket, []).append(Step(row, reason, due_at))
 
 
 def _key(row: ActualLRP) -> Key:

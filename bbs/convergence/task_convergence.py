@@ -18,6 +18,8 @@ class TaskConvergence:
     store: Store
     repairs: TaskRepairs
     tasks: OwnedTasks
+    planned: TaskPlan = field(factory=TaskPlan, init=False)
+    """What was decided last."""
     _applying: bool = field(default=False, init=False)
 
     async def round(self, call: Call, epoch: int, may_lose_cells: bool, mass_lost: bool) -> None:
@@ -38,10 +40,10 @@ class TaskConvergence:
                 mass_lost=mass_lost,
             )
 
-        planned = plan(await self.store.snapshot(call, "read_tasks", read))
-        if not planned.empty:
+        self.planned = plan(await self.store.snapshot(call, "read_tasks", read))
+        if not self.planned.empty:
             self._applying = True
-            self.tasks.begin(self._apply(planned, epoch), "task convergence")
+            self.tasks.begin(self._apply(self.planned, epoch), "task convergence")
 
     async def _apply(self, planned: TaskPlan, epoch: int) -> None:
         try:

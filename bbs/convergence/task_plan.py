@@ -42,6 +42,8 @@ class TaskStep:
 
     task: TaskStatus
     reason: str
+    due_at: datetime | None = None
+    """When something is done about it, if nothing happens before."""
 
 
 @frozen
@@ -81,7 +83,8 @@ class _Buckets:
             self.expire.append(TaskStep(task, f"not started within {PENDING_MAX_S / 60:.0f} minutes"))
         elif task.next_attempt_at is not None and task.next_attempt_at > self.snapshot.now:
             at = task.next_attempt_at.isoformat(timespec="seconds")
-            self.held.append(TaskStep(task, f"attempt {task.attempts} failed; next attempt at {at}"))
+            told = f"attempt {task.attempts} failed; next attempt at {at}"
+            self.held.append(TaskStep(task, told, task.next_attempt_at))
         elif task.next_attempt_at is not None:
             self.place.append(TaskStep(task, f"attempt {task.attempts} failed"))
         elif self._older(task.updated_at, KICK_S):

@@ -9,6 +9,7 @@ from attrs import define, field
 
 from bbs.store.actual_lrps import PostgresActualLRPs
 from bbs.store.cells import PostgresCells
+from bbs.store.decisions import PostgresDecisions
 from bbs.store.desired_lrps import PostgresDesiredLRPs
 from bbs.store.domains import PostgresDomains
 from bbs.store.failures import PostgresFailures
@@ -24,6 +25,7 @@ class PostgresTransaction:
     connection: asyncpg.Connection
     actual_lrps: PostgresActualLRPs = field(init=False)
     cells: PostgresCells = field(init=False)
+    decisions: PostgresDecisions = field(init=False)
     desired_lrps: PostgresDesiredLRPs = field(init=False)
     domains: PostgresDomains = field(init=False)
     failures: PostgresFailures = field(init=False)
@@ -34,6 +36,7 @@ class PostgresTransaction:
     def __attrs_post_init__(self) -> None:
         self.actual_lrps = PostgresActualLRPs(self.connection)
         self.cells = PostgresCells(self.connection)
+        self.decisions = PostgresDecisions(self.connection)
         self.desired_lrps = PostgresDesiredLRPs(self.connection)
         self.domains = PostgresDomains(self.connection)
         self.failures = PostgresFailures(self.connection)

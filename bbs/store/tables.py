@@ -9,6 +9,7 @@ from typing import Protocol
 from bbs.store import actual_lrps, desired_lrps, failures, tasks
 from bbs.store.actual_lrps import Cursor, Locked
 from bbs.store.cells import CellRecord
+from bbs.store.decisions import LastRound
 from bbs.store.desired_lrps import StoredLRP
 from bbs.store.domains import DomainFreshness
 from bbs.store.failures import Document, FailureRecord
@@ -231,6 +232,16 @@ class IdempotencyTable(Protocol):
 
     async def prune(self) -> None:
         """Forget keys a day after they ran out."""
+
+
+class DecisionTable(Protocol):
+    """The one row that says what the convergence leader decided in its last round."""
+
+    async def tell(self, epoch: int, owner: str, document: bytes | None) -> None:
+        """Replace what was decided before, as of now; None: it is the same as before. Nothing if a later epoch told."""
+
+    async def last(self) -> LastRound | None:
+        """What was told last; None before anybody did."""
 
 
 class LeaderTable(Protocol):

@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 from bbs.store.tables import (
     ActualLRPTable,
     CellTable,
+    DecisionTable,
     DesiredLRPTable,
     DomainTable,
     FailureTable,
@@ -29,6 +30,9 @@ class Transaction(Protocol):
 
     @property
     def cells(self) -> CellTable: ...
+
+    @property
+    def decisions(self) -> DecisionTable: ...
 
     @property
     def desired_lrps(self) -> DesiredLRPTable: ...

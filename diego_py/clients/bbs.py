@@ -18,7 +18,7 @@ from attrs import define, evolve, field
 
 from diego_py import chain, wire
 from diego_py.call import Call, Hop
-from diego_py.clients.bbs_answers import CellStatus, Deleted, LogLine, Placed, PlannedInstance, StoredFailure
+from diego_py.clients.bbs_answers import CellStatus, Decisions, Deleted, LogLine, Placed, PlannedInstance, StoredFailure
 from diego_py.clients.bbs_wire import instance_path, lines, loose, lrp_path, model, object_of, task_path, with_query
 from diego_py.clients.cell import decoded
 from diego_py.errors import ConnectionLost, DiegoError
@@ -244,6 +244,17 @@ class BbsClient:
     async def cells(self) -> list[CellStatus]:
         """Every known cell, live or not."""
         return [msgspec.convert(item, CellStatus) async for item in self._pages("/v1/cells", {})]
+
+    async def cell(self, cell_id: str) -> CellStatus:
+        """One cell. Raises CellNotFound."""
+        return loose(CellStatus, (await self._send("get_cell", "GET", f"/v1/cells/{quote(cell_id, safe='')}")).body)
+
+    async def decisions(
+        self, process_guid: str | None = None, *, task_guid: str | None = None, cell_id: str | None = None
+    ) -> Decisions:
+        """What convergence decided in its last round about what is not as desired, and matches every given filter."""
+        query = {"process_guid": process_guid, "task_guid": task_guid, "cell_id": cell_id}
+        return loose(Decisions, (await self._send("decisions", "GET", with_query("/v1/decisions", query))).body)
 
     async def evacuate(self, cell_id: str, *, timeout_s: int = 600) -> int:
         """Empty a cell. Returns how many instances were moved once it has none. Raises EvacuationFailed with the rest.

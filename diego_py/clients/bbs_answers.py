@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from attrs import field, frozen
@@ -78,6 +79,36 @@ class StoredFailure:
     cell_id: str | None = None
     phase: str | None = None
     document: dict[str, Any] = field(factory=dict)
+
+
+@frozen(kw_only=True)
+class Decision:
+    """What convergence decided about one instance or task that is not as desired."""
+
+    decision: str
+    """`held`, or the repair that was begun."""
+    reason: str
+    process_guid: str | None = None
+    index: int | None = None
+    presence: str | None = None
+    task_guid: str | None = None
+    cell_id: str | None = None
+    due_at: datetime | None = None
+    """When it is looked at again, if nothing happens before."""
+
+
+@frozen(kw_only=True)
+class Decisions:
+    """What convergence decided in its last round, as far as it was asked for."""
+
+    leader: str = ""
+    epoch: int = 0
+    decided_at: datetime | None = None
+    """None: no round yet."""
+    valve: str = ""
+    """Why nothing on vanished cells is replaced, if that is so."""
+    items: tuple[Decision, ...] = ()
+    omitted: int = 0
 
 
 @frozen(kw_only=True)

@@ -71,6 +71,7 @@ class TwoStores(RuleBasedStateMachine):
         async def clean() -> None:
             tampering = PostgresTampering(self.database)
             await tampering.sql(f"TRUNCATE {', '.join(TABLES)}")
+            await tampering.sql("UPDATE decisions SET epoch = 0, owner = '', decided_at = NULL, document = '\\x7b7d'")
             await tampering.sql("UPDATE leader SET epoch = 0, owner = '', expires_at = '-infinity'")
 
         self.runner.run(clean())

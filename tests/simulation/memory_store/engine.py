@@ -21,7 +21,17 @@ Rows = dict[Any, Any]
 Change = tuple[str, Any, Any, Any]
 """Table, primary key, row before and row after."""
 
-TABLES: Final = ("desired_lrps", "actual_lrps", "cells", "domains", "failures", "idempotency_keys", "leader", "tasks")
+TABLES: Final = (
+    "desired_lrps",
+    "actual_lrps",
+    "cells",
+    "decisions",
+    "domains",
+    "failures",
+    "idempotency_keys",
+    "leader",
+    "tasks",
+)
 
 
 class ConstraintViolated(Exception):

@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 from attrs import evolve, fields, frozen
 
+from bbs.store.decisions import LastRound
 from bbs.store.domains import DomainFreshness
 from bbs.store.failures import PRUNE_ROWS, Document, FailureRecord, Filter, columns_of
 from bbs.store.idempotency import KEPT_S, IdempotencyKey, KeyRecord, StoredAnswer
@@ -198,6 +199,28 @@ class MemoryIdempotency:
 
 
 @frozen
+class MemoryDecisions:
+    """What `tables.DecisionTable` promises."""
+
+    core: MemoryTransactionCore
+
+    async def tell(self, epoch: int, owner: str, document: bytes | None) -> None:
+        await self.core.statement(owner)
+        now = self.core.began_at
+        await self.core.update(
+            "decisions",
+            LEADER,
+            lambda row: row.epoch <= epoch,
+            lambda row: LastRound(epoch, owner, now, row.document if document is None else document),
+        )
+
+    async def last(self) -> LastRound | None:
+        await self.core.statement()
+        row: LastRound = self.core.get("decisions", LEADER)
+        return None if row.decided_at == NEVER else row
+
+
+@frozen
 class LeaderRow:
     """Who leads, in which epoch, until when."""
 
@@ -207,6 +230,7 @@ class LeaderRow:
 
 
 NOBODY: Final = LeaderRow(0, "", NEVER)
+UNDECIDED: Final = LastRound(0, "", NEVER, b"{}")
 
 
 @frozen

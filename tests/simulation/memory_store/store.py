@@ -23,6 +23,8 @@ from tests.simulation.memory_store.engine import MemoryDatabase, MemoryTransacti
 from tests.simulation.memory_store.small_tables import (
     LEADER,
     NOBODY,
+    UNDECIDED,
+    MemoryDecisions,
     MemoryDomains,
     MemoryFailures,
     MemoryIdempotency,
@@ -60,6 +62,7 @@ class MemoryTransaction:
     core: MemoryTransactionCore
     actual_lrps: MemoryActualLRPs = field(init=False)
     cells: MemoryCells = field(init=False)
+    decisions: MemoryDecisions = field(init=False)
     desired_lrps: MemoryDesiredLRPs = field(init=False)
     domains: MemoryDomains = field(init=False)
     failures: MemoryFailures = field(init=False)
@@ -70,6 +73,7 @@ class MemoryTransaction:
     def __attrs_post_init__(self) -> None:
         self.actual_lrps = MemoryActualLRPs(self.core)
         self.cells = MemoryCells(self.core)
+        self.decisions = MemoryDecisions(self.core)
         self.desired_lrps = MemoryDesiredLRPs(self.core)
         self.domains = MemoryDomains(self.core)
         self.failures = MemoryFailures(self.core)
@@ -104,6 +108,7 @@ class MemoryStore:
 
     def __attrs_post_init__(self) -> None:
         self.database.tables["leader"].setdefault(LEADER, NOBODY)
+        self.database.tables["decisions"].setdefault(LEADER, UNDECIDED)
 
     async def start(self) -> None:
         """Nothing to connect to."""

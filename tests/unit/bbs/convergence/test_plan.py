@@ -131,7 +131,7 @@ WAITING = [
         row(UNCLAIMED, attempts=2, next_attempt_at=NOW + timedelta(seconds=5)),
         {"held": ["attempt 2 failed; next attempt at 2026-01-02T03:04:10+00:00"]},
     ),
-    (row(UNCLAIMED, seconds_ago=STALE_UNCLAIMED_S - 1), {}),
+    (row(UNCLAIMED, seconds_ago=STALE_UNCLAIMED_S - 1), {"held": ["the BBS that was asked for it places it"]}),
     (row(UNCLAIMED, seconds_ago=STALE_UNCLAIMED_S), {"place": ["unclaimed for over 30 s"]}),
     (row(RUNNING), {}),
     (row(RUNNING, stop_asked_at=NOW), {"held": ["somebody asked for its end at 2026-01-02T03:04:05+00:00"]}),

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 from io import StringIO
 
+import msgspec
 import pytest
 from attrs import define, field
 
 from bbs.cell_pool import CellPool
 from bbs.convergence.convergence import AFTER_S, JITTER, PAUSE_MIN_S, Convergence
+from bbs.convergence.decisions import Decisions
 from bbs.convergence.leader import Leadership
 from bbs.convergence.plan import Plan
 from bbs.convergence.task_convergence import TaskConvergence
 from bbs.lifecycle import Lifecycle
+from bbs.store.decisions import LastRound
 from diego_py.call import Call
 from diego_py.models.work import ClaimRequest
 from diego_py.service.log import logger
@@ -136,6 +139,24 @@ async def test_it_is_due_at_the_moment_that_was_told(leader: Leader) -> None:
     assert await leader.round() == pytest.approx(30 - 20 - 1.1 + AFTER_S)
     (plan,) = leader.seen.plans
     assert [step.reason for step in plan.retry] == ["crashed 3 time(s)"]
+
+
+async def test_what_was_decided_can_be_read_and_is_written_when_it_changes(leader: Leader) -> None:
+    async def last() -> LastRound:
+        told = await leader.convergence.store.read(leader.call, "last", lambda tx: tx.decisions.last())
+        assert told is not None
+        return told
+
+    await leader.round()
+    assert (await last()).document == msgspec.json.encode(Decisions())
+    await leader.crashed_three_times()
+    await leader.round()
+    before = await last()
+    decided = msgspec.json.decode(before.document, type=Decisions)
+    assert [(item.decision, item.process_guid) for item in decided.items] == [("retry", "app")]
+    await leader.round()
+    after = await last()
+    assert after.decided_at > before.decided_at
 
 
 async def test_what_is_due_already_does_not_make_it_spin(leader: Leader) -> None:

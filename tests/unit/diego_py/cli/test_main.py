@@ -204,6 +204,34 @@ def test_explain_tells_where_it_stands_and_what_was_with_the_newest_last(fake: F
     assert diego("explain", "web")[0] == 10
 
 
+def test_explain_tells_what_convergence_decided(fake: FakeBbs, diego: Command) -> None:
+    of_web = {"process_guid": "web", "index": 0, "presence": "ORDINARY", "cell_id": "cell-1"}
+    held = {**of_web, "decision": "held", "reason": "cell-1 drains; no room", "due_at": "2999-01-01T00:00:00Z"}
+    other = {**of_web, "process_guid": "other", "decision": "place", "reason": "attempt 1 failed"}
+    fake.decided = [held, other, {"process_guid": "web", "index": 3, "decision": "create", "reason": "it had no row"}]
+    diego(*WEB)
+    out = diego("explain", "web")[1]
+    assert "     convergence: held: cell-1 drains; no room; due in " in out
+    assert "attempt 1 failed" not in out
+    assert "  3  create: it had no row" in out
+    assert "convergence last looked 0s ago (bbs-1)" in out
+    status, text, _ = diego("explain", "web", "-o", "json")
+    assert status == 0
+    assert [item["decision"] for item in json.loads(text)["decisions"]["items"]] == ["held", "create"]
+
+
+def test_explain_of_a_task_and_of_a_cell(fake: FakeBbs, diego: Command) -> None:
+    diego(*WEB)
+    diego("task", "run", "job", "--rootfs", "b", "--detach", "--", "x")
+    job = {"task_guid": "job", "cell_id": "cell-1", "decision": "held", "reason": "cell-1 disappeared; 2 of 2 did"}
+    fake.decided = [job]
+    assert "convergence: held: cell-1 disappeared" in diego("explain", "job")[1]
+    out = diego("explain", "cell-1")[1]
+    assert out.startswith("cell-1 takes work, seen ")
+    assert "  web/0  RUNNING on cell-1" in out
+    assert "convergence: held: cell-1 disappeared" in out
+
+
 def test_nobody_listens(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--bbs", "http://127.0.0.1:1", "ps"]) == 13
     assert "cannot be reached" in capsys.readouterr().err

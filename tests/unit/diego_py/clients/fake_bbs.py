@@ -13,7 +13,14 @@ from attrs import define, evolve, field
 
 from diego_py import wire
 from diego_py.call import Call
-from diego_py.errors import DesiredLRPNotFound, DesireFailed, DiegoError, EvacuationFailed, RequestFailed
+from diego_py.errors import (
+    CellNotFound,
+    DesiredLRPNotFound,
+    DesireFailed,
+    DiegoError,
+    EvacuationFailed,
+    RequestFailed,
+)
 from diego_py.http.metrics import ServerMetrics
 from diego_py.http.server import HopServer, Route, answer, decode
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, NetInfo, PortMapping
@@ -34,6 +41,7 @@ class FakeBbs:
 
     fails: DiegoError | None = None
     failures: list[dict[str, Any]] = field(factory=list)
+    decided: list[dict[str, Any]] = field(factory=list)
     lines: list[dict[str, str]] = field(factory=list)
     page_items: int = 500
     of_tasks: FakeTasks = field(factory=FakeTasks)
@@ -60,6 +68,8 @@ class FakeBbs:
                 Route("DELETE", instance, "stop", self.stop, RequestFailed),
                 Route("GET", instance + "/logs", "logs", self.logs, RequestFailed),
                 Route("GET", "/v1/cells", "cells", self.cells, RequestFailed),
+                Route("GET", "/v1/cells/{cell_id}", "cell", self.cell, RequestFailed),
+                Route("GET", "/v1/decisions", "decisions", self.list_decisions, RequestFailed),
                 Route("POST", "/v1/cells/{cell_id}/evacuate", "evacuate", self.evacuate, EvacuationFailed),
                 Route("POST", "/v1/cells/{cell_id}/readmit", "readmit", self.readmit, RequestFailed),
                 Route("GET", "/v1/failures", "failures", self.list_failures, RequestFailed),
@@ -123,23 +133,19 @@ class FakeBbs:
         body = b"".join(wire.encode(line) + b"\n" for line in self.lines)
         return web.Response(body=body, content_type="application/x-ndjson")
 
+    async def cell(self, request: web.Request, call: Call) -> web.StreamResponse:
+        if request.match_info["cell_id"] != "cell-1":
+            raise CellNotFound("no cell of that name")
+        return answer(_cell())
+
+    async def list_decisions(self, request: web.Request, call: Call) -> web.StreamResponse:
+        self._note(request)
+        items = [item for item in self.decided if all(str(item.get(k)) == v for k, v in request.query.items())]
+        at = datetime.now(UTC)
+        return answer({"leader": "bbs-1:x", "epoch": 1, "decided_at": at, "valve": "", "items": items, "omitted": 0})
+
     async def cells(self, request: web.Request, call: Call) -> web.StreamResponse:
-        room = {"memory_mb": 100, "disk_mb": 200, "containers": 3}
-        cell = {
-            "cell_id": "cell-1",
-            "zone": "z1",
-            "url": "http://c1",
-            "address": "192.0.2.1",
-            "live": True,
-            "draining": False,
-            "capacity": room,
-            "available": {**room, "memory_mb": 36},
-            "instances": 1,
-            "seen_at": NOW,
-            "expires_at": NOW,
-            "a_field_of_tomorrow": 1,
-        }
-        return answer({"items": [cell], "next_cursor": None})
+        return answer({"items": [_cell()], "next_cursor": None})
 
     async def evacuate(self, request: web.Request, call: Call) -> web.StreamResponse:
         self._note(request)
@@ -172,6 +178,24 @@ class FakeBbs:
 
     def _note(self, request: web.Request) -> None:
         self.seen.append((request.method, request.path_qs, dict(request.headers)))
+
+
+def _cell() -> dict[str, Any]:
+    room = {"memory_mb": 100, "disk_mb": 200, "containers": 3}
+    return {
+        "cell_id": "cell-1",
+        "zone": "z1",
+        "url": "http://c1",
+        "address": "192.0.2.1",
+        "live": True,
+        "draining": False,
+        "capacity": room,
+        "available": {**room, "memory_mb": 36},
+        "instances": 1,
+        "seen_at": NOW,
+        "expires_at": NOW,
+        "a_field_of_tomorrow": 1,
+    }
 
 
 def _desired(definition: DesiredLRPDefinition) -> DesiredLRP:
