@@ -13,12 +13,12 @@ from datetime import timedelta
 import structlog
 from attrs import define, evolve, field, frozen
 
-from bbs.auction.auction import Assignment
-from bbs.auction.reasons import placement as told_placement
-from bbs.auction.reasons import summary
+from bbs.auction.cell_view import Assignment, Demand
+from bbs.auction.reasons import Explanation
 from bbs.cell_pool import CellPool, demand_of
 from bbs.convergence.backoff import after_failure_s
 from bbs.egress import LiveEgress
+from bbs.known_cells import Promise
 from bbs.lifecycle import Lifecycle, Updated
 from bbs.outcome import Failure, InstanceOutcome, Told, given_up, instant, is_crash, tell
 from bbs.removal import Removal
@@ -30,8 +30,6 @@ from diego_py.errors import (
     DesiredLRPNotFound,
     DesireFailed,
     DiegoError,
-    NoCellFits,
-    NoCells,
     Outcome,
     PlacementFailed,
     PreconditionFailed,
@@ -154,11 +152,13 @@ class Placement:
             told = tell(call, RepairFailed, f"repair {row.process_guid}/{row.index}", [outcome])
             raise await self.stored(call, told)
 
-    async def dry_run(self, call: Call, definition: DesiredLRPDefinition, count: int) -> list[Assignment]:
+    async def dry_run(
+        self, call: Call, definition: DesiredLRPDefinition, count: int, explained: int
+    ) -> list[tuple[Assignment, Explanation | None]]:
         """What the auction would do now with so many instances; nothing is reserved or stored."""
         await self.pool.refresh(call)
         demands = [demand_of(definition, index) for index in range(count)]
-        return self.pool.assign(demands)
+        return self.pool.cells.rehearse(demands, explained)
 
     def numbered(self, document: Problem) -> Problem:
         """The document with the place where it can be read again."""
@@ -169,16 +169,16 @@ class Placement:
         if not rows:
             return []
         demands = [demand_of(desired.definition, row.index) for row in rows]
-        assignments = self.pool.assign(demands)
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(self.place_one(call, desired, row, assignment))
-                for row, assignment in zip(rows, assignments, strict=True)
-            ]
+        with self.pool.cells.promised(demands) as promises:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self.place_one(call, desired, row, promise))
+                    for row, promise in zip(rows, promises, strict=True)
+                ]
         return [task.result() for task in tasks]
 
     async def place_one(
-        self, call: Call, desired: DesiredLRP, row: ActualLRP, first: Assignment | None
+        self, call: Call, desired: DesiredLRP, row: ActualLRP, first: Promise | None
     ) -> InstanceOutcome:
         """Try up to three cells, the best first; each failed attempt stays as a frame in the chain."""
         name = f"place {row.process_guid}/{row.index}"
@@ -188,16 +188,18 @@ class Placement:
                 with call.hop("auction", self.id, name, PlacementFailed) as call:
                     while True:
                         with call.step("auction"):
-                            cell_id, choice = await self._choose(call, desired, row, first, failed)
-                        if failed:
-                            row = await self.lifecycle.offer(call, row, revision=desired.revision)
-                        try:
-                            row = await self._start_on(call, desired, row, cell_id, choice, attempt=len(failed) + 1)
-                            return InstanceOutcome(row, cell_id=cell_id)
-                        except DiegoError as error:
-                            failed.append((cell_id, error))
-                            if not error.root.elsewhere or len(failed) >= CELLS_TRIED_MAX:
-                                raise _spent(row, choice, failed) from error
+                            cell_id, promise = await self._choose(call, desired, row, first, failed)
+                        with self.pool.cells.held(promise):
+                            if failed:
+                                row = await self.lifecycle.offer(call, row, revision=desired.revision)
+                            try:
+                                row = await self._start_on(call, desired, row, promise, attempt=len(failed) + 1)
+                                return InstanceOutcome(row, cell_id=cell_id)
+                            except DiegoError as error:
+                                cause = error
+                                failed.append((cell_id, error))
+                        if not cause.root.elsewhere or len(failed) >= CELLS_TRIED_MAX:
+                            raise self._spent(row, promise.demand, failed, won=cell_id) from cause
                         first = None
         except DiegoError as error:
             return InstanceOutcome(row, error, failed[-1][0] if failed else None)
@@ -207,10 +209,10 @@ class Placement:
         call: Call,
         desired: DesiredLRP,
         row: ActualLRP,
-        first: Assignment | None,
+        first: Promise | None,
         failed: Sequence[tuple[CellId, DiegoError]],
-    ) -> tuple[CellId, Assignment]:
-        """The next cell to try. Before a refusal the cells themselves are asked, so that it is true now.
+    ) -> tuple[CellId, Promise]:
+        """The next cell to try, with room held there. Before a refusal cells are asked, so that it is true now.
 
         When every cell was ruled out without being tried, that is the failure. Once one was tried, what failed there
         is: it names the problem, and `placement` still says why no other cell came into question.
@@ -218,24 +220,19 @@ class Placement:
         if first is not None and first.cell_id is not None:
             return first.cell_id, first
         demand = demand_of(desired.definition, row.index)
-        tried = frozenset(cell_id for cell_id, _ in failed)
-        choice = await self.pool.best(call, demand, tried)
-        if choice.cell_id is not None:
-            return choice.cell_id, choice
+        promise = await self.pool.best(call, demand, frozenset(cell_id for cell_id, _ in failed))
+        if promise.cell_id is not None:
+            return promise.cell_id, promise
         if failed:
-            raise _spent(row, choice, failed) from failed[-1][1]
-        if not choice.bids:
-            raise NoCells("no cell has a live presence", outcome=Outcome.NOT_STARTED)
-        placement = told_placement(demand, choice.bids)
-        raise NoCellFits(summary(demand, choice.bids), outcome=Outcome.NOT_STARTED, placement=placement)
+            raise self._spent(row, demand, failed) from failed[-1][1]
+        raise self.pool.refusal(demand)
 
     async def _start_on(
         self,
         call: Call,
         desired: DesiredLRP,
         row: ActualLRP,
-        cell_id: CellId,
-        choice: Assignment,
+        promise: Promise,
         attempt: int,
     ) -> ActualLRP:
         """Send the work to the cell, which claims the row itself, and record that it runs."""
@@ -248,8 +245,7 @@ class Placement:
             instance_guid=row.instance_guid,
             definition=desired.definition,
         )
-        with self.pool.on_its_way(cell_id, choice.demand, row.instance_guid):
-            started = await self.pool.run(call, cell_id, work, attempt)
+        cell_id, started = await self.pool.run(call, promise, work, attempt)
         zone = self.pool.zone_of(cell_id)
         try:
             with call.hop("bbs", self.id, "start_instance", PlacementFailed) as call:
@@ -259,6 +255,17 @@ class Placement:
             # The cell's next report records it, or is answered with the order to stop what nobody wants any more.
             unrecorded.outcome = Outcome.RUNNING
             raise
+
+    def _spent(
+        self, row: ActualLRP, demand: Demand, failed: Sequence[tuple[CellId, DiegoError]], won: CellId | None = None
+    ) -> PlacementFailed:
+        """No further cell is tried; the last failure becomes the cause, the earlier ones stay as attempts."""
+        tried = [cell_id for cell_id, _ in failed if cell_id != won]
+        return PlacementFailed(
+            f"place {row.process_guid}/{row.index}",
+            attempts=[error for _, error in failed[:-1]],
+            placement=self.pool.cells.explain(demand, tried, won).told(),
+        )
 
     async def stored(self, call: Call, told: Told) -> DiegoError:
         """Store each instance's document with its row, and return the error that answers with the first one.
@@ -322,15 +329,6 @@ class Placement:
             await self.lifecycle.record_failure(call, document, "place", failure.outcome.row)
             told.error.problem = told.error.problem or document
         return told.error
-
-
-def _spent(row: ActualLRP, choice: Assignment, failed: Sequence[tuple[CellId, DiegoError]]) -> PlacementFailed:
-    """No further cell is tried; the last failure becomes the cause, the earlier ones stay as attempts."""
-    return PlacementFailed(
-        f"place {row.process_guid}/{row.index}",
-        attempts=[error for _, error in failed[:-1]],
-        placement=told_placement(choice.demand, choice.bids),
-    )
 
 
 def _next_at(document: Problem, call: Call, wait_s: float) -> Problem:

@@ -14,11 +14,10 @@ from datetime import timedelta
 import structlog
 from attrs import define, evolve, field, frozen
 
-from bbs.auction.auction import Assignment
-from bbs.auction.reasons import placement as told_placement
-from bbs.auction.reasons import summary
+from bbs.auction.cell_view import Demand
 from bbs.cell_pool import CellPool, demand_of_task
 from bbs.convergence.backoff import after_failure_s
+from bbs.known_cells import Promise
 from bbs.placement import CELLS_TRIED_MAX, PLACEMENTS_MAX, ROLLBACK_BUDGET_MS, SETTLE_BUDGET_MS
 from bbs.store.failures import PATH
 from bbs.store.task_moves import is_over, subject
@@ -32,8 +31,6 @@ from diego_py.errors import (
     CancelFailed,
     DiegoError,
     HopUnreachable,
-    NoCellFits,
-    NoCells,
     Outcome,
     PlacementFailed,
     TaskCancelled,
@@ -124,47 +121,45 @@ class TaskPlacement:
                 with call.hop("auction", self.id, f"place {task.task_guid}", PlacementFailed) as call:
                     while True:
                         with call.step("auction"):
-                            cell_id, choice = await self._choose(call, task, failed)
-                        if failed:
-                            task = await self._offered_anew(call, task, choice, failed)
-                        try:
-                            await self._start_on(call, task, cell_id, choice, attempt=len(failed) + 1)
-                            return Attempted(await self._started(call, task, cell_id))
-                        except DiegoError as error:
-                            failed.append((cell_id, error))
-                            verdict = verdict_of(error)
-                            if not verdict.elsewhere or len(failed) >= CELLS_TRIED_MAX or verdict.gives_up(task):
-                                raise _spent(task, choice, failed) from error
+                            cell_id, promise = await self._choose(call, task, failed)
+                        with self.pool.cells.held(promise):
+                            if failed:
+                                task = await self._offered_anew(call, task, promise.demand, failed)
+                            try:
+                                await self._start_on(call, task, promise, attempt=len(failed) + 1)
+                                return Attempted(await self._started(call, task, cell_id))
+                            except DiegoError as error:
+                                cause = error
+                                failed.append((cell_id, error))
+                        verdict = verdict_of(cause)
+                        if not verdict.elsewhere or len(failed) >= CELLS_TRIED_MAX or verdict.gives_up(task):
+                            raise self._spent(task, promise.demand, failed, won=cell_id) from cause
         except DiegoError as error:
             return Attempted(task, error)
 
     async def _choose(
         self, call: Call, task: Task, failed: Sequence[tuple[CellId, DiegoError]]
-    ) -> tuple[CellId, Assignment]:
-        """The next cell to try. Before a refusal the cells themselves are asked, so that it is true now."""
+    ) -> tuple[CellId, Promise]:
+        """The next cell to try, with room held there. Before a refusal cells are asked, so that it is true now."""
         demand = demand_of_task(task)
-        tried = frozenset(cell_id for cell_id, _ in failed)
-        choice = await self.pool.best(call, demand, tried)
-        if choice.cell_id is not None:
-            return choice.cell_id, choice
+        promise = await self.pool.best(call, demand, frozenset(cell_id for cell_id, _ in failed))
+        if promise.cell_id is not None:
+            return promise.cell_id, promise
         if failed:
-            raise _spent(task, choice, failed) from failed[-1][1]
-        if not choice.bids:
-            raise NoCells("no cell has a live presence", outcome=Outcome.NOT_STARTED)
-        placement = told_placement(demand, choice.bids)
-        raise NoCellFits(summary(demand, choice.bids), outcome=Outcome.NOT_STARTED, placement=placement)
+            raise self._spent(task, demand, failed) from failed[-1][1]
+        raise self.pool.refusal(demand)
 
     async def _offered_anew(
-        self, call: Call, task: Task, choice: Assignment, failed: Sequence[tuple[CellId, DiegoError]]
+        self, call: Call, task: Task, demand: Demand, failed: Sequence[tuple[CellId, DiegoError]]
     ) -> Task:
         """The task under another name, for the next cell; the last failure if it may have begun, or has moved on."""
         error = failed[-1][1]
         following = await self.lifecycle.try_next(call, task, verdict_of(error))
         if following is None:
-            raise _spent(task, choice, failed) from error
+            raise self._spent(task, demand, failed, won=failed[-1][0]) from error
         return following
 
-    async def _start_on(self, call: Call, task: Task, cell_id: CellId, choice: Assignment, attempt: int) -> None:
+    async def _start_on(self, call: Call, task: Task, promise: Promise, attempt: int) -> None:
         """Send the work to the cell, which claims the row itself."""
         if task.instance_guid is None:
             raise ValueError("only a task that was offered can be started")
@@ -174,8 +169,18 @@ class TaskPlacement:
             instance_guid=task.instance_guid,
             definition=task.definition,
         )
-        with self.pool.on_its_way(cell_id, choice.demand, task.instance_guid):
-            await self.pool.run_task(call, cell_id, work, attempt)
+        await self.pool.run_task(call, promise, work, attempt)
+
+    def _spent(
+        self, task: Task, demand: Demand, failed: Sequence[tuple[CellId, DiegoError]], won: CellId | None = None
+    ) -> PlacementFailed:
+        """No further cell is tried; the last failure becomes the cause, the earlier ones stay as attempts."""
+        tried = [cell_id for cell_id, _ in failed if cell_id != won]
+        return PlacementFailed(
+            f"place {task.task_guid}",
+            attempts=[error for _, error in failed[:-1]],
+            placement=self.pool.cells.explain(demand, tried, won).told(),
+        )
 
     async def _started(self, call: Call, task: Task, cell_id: CellId) -> Task:
         """The task as it is by now. If it was taken away already, or nobody can say, it did run all the same."""
@@ -222,12 +227,3 @@ class TaskPlacement:
         if task.state is TaskState.PENDING:
             cancelled.outcome = Outcome.NOT_STARTED
         return self.numbered(chain.problem(cancelled, call, subject(task)))
-
-
-def _spent(task: Task, choice: Assignment, failed: Sequence[tuple[CellId, DiegoError]]) -> PlacementFailed:
-    """No further cell is tried; the last failure becomes the cause, the earlier ones stay as attempts."""
-    return PlacementFailed(
-        f"place {task.task_guid}",
-        attempts=[error for _, error in failed[:-1]],
-        placement=told_placement(choice.demand, choice.bids),
-    )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from hypothesis import settings
 
 from diego_py.embedded.postgres import EmbeddedPostgres
 from tests.slowness import patient
@@ -18,6 +19,10 @@ ROOT_MARKERS = ("kernel", "cluster")
 TEMPLATE_DATABASE = "template_diego"
 
 _database_numbers = count(1)
+
+# How long one example may take says more about the machine than about the code.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.hookimpl(tryfirst=True)

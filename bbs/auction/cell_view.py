@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
 from diego_py.models.identifiers import CellId, ProcessGuid
 
 MEMORY_MB = "memory_mb"
 DISK_MB = "disk_mb"
 CONTAINERS = "containers"
+RESOURCES = (MEMORY_MB, DISK_MB, CONTAINERS)
 
 
 @frozen
@@ -30,11 +31,14 @@ class Room:
     def lacks(self, need: Room) -> dict[str, dict[str, int]]:
         """What is short of `need`, with the amount needed and the amount there."""
         short = {}
-        for name in (MEMORY_MB, DISK_MB, CONTAINERS):
+        for name in RESOURCES:
             wanted, there = getattr(need, name), max(0, getattr(self, name))  # more may be on its way than fits
             if wanted > there:
                 short[name] = {"need": wanted, "have": there}
         return short
+
+    def told(self) -> dict[str, int]:
+        return {MEMORY_MB: self.memory_mb, DISK_MB: self.disk_mb, CONTAINERS: self.containers}
 
 
 @frozen
@@ -73,13 +77,14 @@ class CellView:
     tasks: int = 0
     """How many tasks it has or is about to have."""
 
-    def with_one_more(self, demand: Demand) -> CellView:
-        """This cell once it was given `demand`."""
-        fuller = evolve(self, available=self.available.less(demand.need), starting=self.starting + 1)
-        if demand.task:
-            return evolve(fuller, tasks=self.tasks + 1)
-        count = self.instances.get(demand.process_guid, 0) + 1
-        return evolve(fuller, instances={**self.instances, demand.process_guid: count})
+
+@frozen
+class Assignment:
+    """The result for one demand: the winner with its score, or None when nothing fits."""
+
+    demand: Demand
+    cell_id: CellId | None
+    score: float | None = None
 
 
 @frozen
@@ -87,21 +92,29 @@ class Bid:
     """What one cell said to one demand: a score (lower is better), or why it is ruled out."""
 
     cell_id: CellId
+    zone: str
     verdict: str
     """won, fits, or the reason: no_fit, rootfs, placement_tags, privileged, draining, tried."""
     have: Room
     score: float | None = None
     parts: Mapping[str, float] = field(factory=dict)
     """The terms of the score."""
+    in_zone: int = 0
+    """Instances of the process in the zone of the cell. Zones with fewer come first, whatever the score."""
     lacks: Mapping[str, Mapping[str, int]] = field(factory=dict)
     detail: str = ""
 
     def told(self) -> dict[str, Any]:
         """The bid as the failure document and the dry run show it."""
-        have = {MEMORY_MB: self.have.memory_mb, DISK_MB: self.have.disk_mb, CONTAINERS: self.have.containers}
-        told: dict[str, Any] = {"cell": self.cell_id, "verdict": self.verdict, "have": have}
+        told: dict[str, Any] = {
+            "cell": self.cell_id,
+            "zone": self.zone,
+            "verdict": self.verdict,
+            "have": self.have.told(),
+        }
         if self.score is not None:
-            told |= {"score": round(self.score, 4), "parts": {k: round(v, 4) for k, v in self.parts.items()}}
+            parts = {name: round(part, 4) for name, part in self.parts.items()}
+            told |= {"score": round(self.score, 4), "parts": parts, "in_zone": self.in_zone}
         if self.lacks:
             told["lacks"] = {name: dict(amounts) for name, amounts in self.lacks.items()}
         if self.detail:

@@ -1,76 +1,211 @@
-"""Why a cell is ruled out for a demand. Every refusal has a reason with its numbers. Pure."""
+"""Why a demand goes where it goes, or nowhere: reckoned only when somebody asks, or is refused. Pure."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
+from enum import IntEnum
 from typing import Any
 
-from bbs.auction.cell_view import Bid, CellView, Demand
+import numpy as np
+from attrs import evolve, field, frozen
+from numpy.typing import NDArray
+
+from bbs.auction.cell_view import Bid, Demand
+from bbs.auction.columns import Floats
+from bbs.auction.fleet import Fleet
+from bbs.auction.scoring import SPREAD_WEIGHT, STARTING_WEIGHT, UNASKED_TAG_WEIGHT
+from diego_py.models.identifiers import CellId
 
 BIDS_SHOWN_MAX = 20
+"""However many cells there are: the best, or the nearest misses. The others are counted."""
+TRIED = "tried in this request; see its frames in the chain"
 
 
-def ruled_out(cell: CellView, demand: Demand, tried: frozenset[str]) -> Bid | None:
-    """The bid of a cell that cannot take the demand, None if it can.
+class _Verdict(IntEnum):
+    """As numbers, for arrays."""
 
-    The order is Diego's filter order: rootfs, placement tags, then resources (auctionrunner/zone.go); privileged,
-    which Diego does not ask about, is before the resources.
-    """
-    if cell.cell_id in tried:
-        return Bid(cell.cell_id, "tried", cell.available, detail="tried in this request; see its frames in the chain")
-    if cell.draining:
-        return Bid(cell.cell_id, "draining", cell.available, detail="the cell is being emptied")
-    scheme, _, name = demand.rootfs.partition(":")
-    offered = cell.rootfs_providers.get(scheme)
-    if offered is None or (offered and name not in offered):
-        return Bid(cell.cell_id, "rootfs", cell.available, detail=f"does not offer {demand.rootfs[:200]}")
-    if missing := cell.placement_tags - demand.placement_tags:
-        told = ", ".join(sorted(missing))
-        return Bid(cell.cell_id, "placement_tags", cell.available, detail=f"takes only work tagged {told}")
-    if foreign := demand.placement_tags - cell.placement_tags - cell.optional_placement_tags:
-        told = ", ".join(sorted(foreign))
-        return Bid(cell.cell_id, "placement_tags", cell.available, detail=f"lacks the tags {told}")
-    if demand.privileged and not cell.privileged:
-        return Bid(cell.cell_id, "privileged", cell.available, detail="makes no privileged containers")
-    if lacks := cell.available.lacks(demand.need):
-        return Bid(cell.cell_id, "no_fit", cell.available, lacks=lacks)
-    return None
+    fits = 0
+    no_fit = 1
+    rootfs = 2
+    placement_tags = 3
+    privileged = 4
+    draining = 5
+    tried = 6
+    absent = 7
+    won = 8
 
 
-def placement(demand: Demand, bids: Sequence[Bid]) -> dict[str, Any]:
-    """The auction as a failure document and a dry run show it: need, a count by verdict, nearest bids first."""
-    need = demand.need
-    shown = sorted(bids, key=_nearness)[:BIDS_SHOWN_MAX]
-    return {
-        "need": {"memory_mb": need.memory_mb, "disk_mb": need.disk_mb, "containers": need.containers},
-        "rootfs": demand.rootfs,
-        "cells": len(bids),
-        "verdicts": dict(Counter(bid.verdict for bid in bids)),
-        "bids": [bid.told() for bid in shown],
-    }
+@frozen
+class Shortage:
+    """A resource of which cells that may take a demand have too little."""
+
+    cells: int
+    need: int
+    most: int
+    """The most that any of them has free."""
 
 
-def summary(demand: Demand, bids: Sequence[Bid]) -> str:
-    """One line with the numbers that matter: what was needed, and the most that any cell has of what is short."""
-    short = [bid for bid in bids if bid.lacks]
-    if short:
-        names = sorted({name for bid in short for name in bid.lacks})
-        most = {name: max(max(0, getattr(bid.have, name)) for bid in short) for name in names}
-        told = ", ".join(f"{name} {getattr(demand.need, name)} needed, {most[name]} at most free" for name in names)
-        others = len(bids) - len(short)
-        return f"{told} on {len(short)} cell(s)" + (f"; {others} ruled out otherwise" if others else "")
-    verdicts = Counter(bid.verdict for bid in bids)
-    return "; ".join(f"{count} cell(s): {_sample(bids, verdict)}" for verdict, count in sorted(verdicts.items()))
+@frozen
+class Explanation:
+    """What the auction says to one demand: how many cells for which verdict, and the bids that matter most."""
+
+    demand: Demand
+    cells: int
+    verdicts: Mapping[str, int]
+    short: Mapping[str, Shortage]
+    bids: tuple[Bid, ...]
+    """The winner, then cells that fit, then the nearest misses, then others; at most BIDS_SHOWN_MAX."""
+    others: Mapping[str, str] = field(factory=dict)
+    """For each verdict that is not about room: the detail of one cell with it."""
+
+    def told(self) -> dict[str, Any]:
+        """As failure documents and the dry run show it."""
+        told: dict[str, Any] = {
+            "need": self.demand.need.told(),
+            "rootfs": self.demand.rootfs,
+            "cells": self.cells,
+            "verdicts": dict(self.verdicts),
+        }
+        if self.short:
+            told["short"] = {
+                name: {"cells": short.cells, "need": short.need, "most": short.most}
+                for name, short in self.short.items()
+            }
+        return told | {"bids": [bid.told() for bid in self.bids]}
+
+    def summary(self) -> str:
+        """One line with the numbers that matter: what was needed, and the most that any cell has of what is short."""
+        if self.short:
+            told = ", ".join(
+                f"{name} {short.need} needed, {short.most} at most free" for name, short in sorted(self.short.items())
+            )
+            lacking = self.verdicts["no_fit"]
+            others = self.cells - lacking
+            return f"{told} on {lacking} cell(s)" + (f"; {others} ruled out otherwise" if others else "")
+        counts = sorted(self.verdicts.items())
+        return "; ".join(f"{count} cell(s): {self.others.get(verdict, verdict)}" for verdict, count in counts)
 
 
-def _sample(bids: Sequence[Bid], verdict: str) -> str:
-    return next((bid.detail for bid in bids if bid.verdict == verdict and bid.detail), verdict)
+def explain(fleet: Fleet, demand: Demand, tried: Collection[str] = (), won: CellId | None = None) -> Explanation:
+    """What every cell says to a demand as things are; `won` is the cell that had the best bid, if it still fits."""
+    scores, static = fleet.scores(demand, tried)
+    fleet.disperse(demand, scores)
+    verdicts = _verdicts(fleet, demand, tried)
+    winner = fleet.slots.get(won) if won is not None else None
+    if winner is not None and verdicts[winner] == _Verdict.fits:
+        verdicts[winner] = _Verdict.won
+    counts = np.bincount(verdicts, minlength=len(_Verdict))
+    lacking = np.flatnonzero(verdicts == _Verdict.no_fit)
+    short = {}
+    for name, wanted, have in fleet.haves(demand):
+        has = have[lacking]
+        if (has < wanted).any():
+            short[name] = Shortage(int((has < wanted).sum()), wanted, max(0, int(has.max())))
+    others = {}
+    for verdict in (_Verdict.rootfs, _Verdict.placement_tags, _Verdict.privileged, _Verdict.draining, _Verdict.tried):
+        if counts[verdict]:
+            others[verdict.name] = _detail(fleet, demand, verdict, int(np.argmax(verdicts == verdict)))
+    shown = _nearest(fleet, demand, verdicts, scores)
+    return Explanation(
+        demand=demand,
+        cells=len(fleet.slots),
+        verdicts={
+            verdict.name: int(counts[verdict])
+            for verdict in sorted(_Verdict, key=lambda verdict: verdict.name)
+            if counts[verdict] and verdict is not _Verdict.absent
+        },
+        short=short,
+        bids=tuple(_bid(fleet, demand, _Verdict(verdicts[slot]), slot, static) for slot in shown),
+        others=others,
+    )
 
 
-def _nearness(bid: Bid) -> tuple[int, float]:
-    """Winners and fits first, then what lacks least, then the rest."""
-    if bid.score is not None:
-        return (0 if bid.verdict == "won" else 1, bid.score)
-    missing = sum((amounts["need"] - amounts["have"]) / max(1, amounts["need"]) for amounts in bid.lacks.values())
-    return (2, missing) if bid.lacks else (3, 0.0)
+def nearest_misses(fleet: Fleet, demand: Demand, tried: Collection[str], count: int) -> list[CellId]:
+    """Cells that do not take a demand now and might at another time, at most `count`, what lacks least first."""
+    scores, _ = fleet.scores(demand, tried)
+    verdicts = _verdicts(fleet, demand, tried)
+    verdicts[verdicts == _Verdict.tried] = _Verdict.absent
+    for _, wanted, capacity in fleet.capacities(demand):
+        verdicts[(verdicts == _Verdict.no_fit) & (capacity < wanted)] = _Verdict.absent
+    misses = [slot for slot in _nearest(fleet, demand, verdicts, scores, count) if verdicts[slot] != _Verdict.fits]
+    return [cell_id for slot in misses if (cell_id := fleet.ids[slot]) is not None]
+
+
+def _verdicts(fleet: Fleet, demand: Demand, tried: Collection[str]) -> NDArray[np.int64]:
+    """By slot. The order of filters is: tried, what the kind of cell decides, then room."""
+    of_kind = np.array([_verdict_of_kind(fleet, kind, demand) for kind in range(len(fleet.kinds.values))])
+    verdicts = of_kind.take(fleet.columns.kind.array[: fleet.count])
+    fits = verdicts == _Verdict.fits
+    for _, wanted, have in fleet.haves(demand):
+        verdicts[fits & (have < wanted)] = _Verdict.no_fit
+    for cell_id in tried:
+        slot = fleet.slots.get(CellId(cell_id))
+        if slot is not None:
+            verdicts[slot] = _Verdict.tried
+    return verdicts
+
+
+def _verdict_of_kind(fleet: Fleet, number: int, demand: Demand) -> int:
+    kind = fleet.kinds.values[number]
+    if kind is None:
+        return _Verdict.absent
+    refusal = kind.refusal(demand)
+    return _Verdict.fits if refusal is None else _Verdict[refusal[0]]
+
+
+def _nearest(
+    fleet: Fleet, demand: Demand, verdicts: NDArray[np.int64], scores: Floats, count: int = BIDS_SHOWN_MAX
+) -> list[int]:
+    """Slots of the winner, of the best that fit, of what lacks least, then of the rest, at most `count`."""
+    group = np.choose(np.minimum(verdicts, _Verdict.rootfs), [1, 2, 3])
+    group[verdicts == _Verdict.won] = 0
+    zones = fleet.in_zone(demand)
+    crowd = zones if zones is not None else np.zeros(fleet.count)
+    missing = np.zeros(fleet.count)
+    for _, wanted, have in fleet.haves(demand):
+        missing += np.maximum(0, wanted - np.maximum(0, have)) / max(1, wanted)
+    fits = group <= 1
+    first, second = np.where(fits, crowd, missing), np.where(fits, scores, 0.0)
+    rank = fleet.columns.rank.array[: fleet.count]
+    there = np.flatnonzero(verdicts != _Verdict.absent)
+    order = np.lexsort((rank[there], second[there], first[there], group[there]))
+    return [int(slot) for slot in there[order[:count]]]
+
+
+def _bid(fleet: Fleet, demand: Demand, verdict: _Verdict, slot: int, static: Floats) -> Bid:
+    cell_id = fleet.ids[slot]
+    assert cell_id is not None
+    zone = fleet.columns.zone.at[slot]
+    have = fleet.available(slot)
+    bid = Bid(cell_id, str(fleet.zones.values[zone]), verdict.name, have)
+    if verdict in (_Verdict.fits, _Verdict.won):
+        parts = _parts(fleet, demand, slot, float(static[slot]))
+        return evolve(bid, parts=parts, score=sum(parts.values()), in_zone=fleet.spread(demand).by_zone.get(zone, 0))
+    if verdict is _Verdict.no_fit:
+        return evolve(bid, lacks=have.lacks(demand.need))
+    return evolve(bid, detail=_detail(fleet, demand, verdict, slot))
+
+
+def _parts(fleet: Fleet, demand: Demand, slot: int, static: float) -> dict[str, float]:
+    """The terms of the score of one cell."""
+    columns = fleet.columns
+    kind = fleet.kinds.values[columns.kind.at[slot]]
+    assert kind is not None
+    unasked = kind.unasked_tags(demand) * UNASKED_TAG_WEIGHT
+    packing = columns.packing.at[slot]
+    starting = columns.starting.at[slot] * STARTING_WEIGHT
+    load = columns.base.at[slot] - starting + static - unasked - packing
+    parts = {"load": load, "starting": starting, "unasked_tags": unasked}
+    if fleet.bin_pack_weight:
+        parts["packing"] = packing
+    if demand.task:
+        return {**parts, "tasks": columns.tasks.at[slot] * SPREAD_WEIGHT}
+    return {**parts, "same_process": fleet.spread(demand).by_slot.get(slot, 0) * SPREAD_WEIGHT}
+
+
+def _detail(fleet: Fleet, demand: Demand, verdict: _Verdict, slot: int) -> str:
+    if verdict is _Verdict.tried:
+        return TRIED
+    kind = fleet.kinds.values[fleet.columns.kind.at[slot]]
+    refusal = kind.refusal(demand) if kind is not None else None
+    return refusal[1] if refusal is not None else ""

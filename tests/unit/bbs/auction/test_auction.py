@@ -1,17 +1,29 @@
-"""What every auction must hold: room, reasons, zones, spread; the same words in give the same cells out."""
+"""What every auction must hold: room, zones, spread; the same cell as the slow and obvious auction finds."""
 
 from collections import Counter
 from collections.abc import Sequence
 
+import pytest
 from attrs import evolve
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bbs.auction.auction import Assignment, assign, choose
-from bbs.auction.cell_view import CellView, Demand, Room
-from bbs.auction.reasons import ruled_out
+from bbs.auction import auction
+from bbs.auction.cell_view import Assignment, CellView, Demand, Room
 from diego_py.models.identifiers import CellId
-from tests.unit.bbs.auction.cells import cell, cell_lists, demand, demands
+from tests.unit.bbs.auction import reference
+from tests.unit.bbs.auction.cells import alike, cell, cell_lists, demand, demands, fleet_of, plain_cell_lists
+from tests.unit.bbs.auction.reference import fits, with_one_more
+
+weights = st.sampled_from([0.0, 0.0, 0.125])
+
+
+def choose(wanted: Demand, cells: Sequence[CellView], tried: frozenset[str] = frozenset()) -> Assignment:
+    return auction.choose(fleet_of(cells), wanted, tried)
+
+
+def assign(wanted: Sequence[Demand], cells: Sequence[CellView]) -> list[Assignment]:
+    return auction.assign(fleet_of(cells), wanted)
 
 
 def used(cell_id: CellId, assignments: Sequence[Assignment]) -> Room:
@@ -23,25 +35,51 @@ def used(cell_id: CellId, assignments: Sequence[Assignment]) -> Room:
     )
 
 
-def fits(view: CellView, wanted: Demand) -> bool:
-    """The rules once more, in the words of the specification."""
-    scheme, _, name = wanted.rootfs.partition(":")
-    offered = view.rootfs_providers.get(scheme)
-    return (
-        not view.draining
-        and offered is not None
-        and (not offered or name in offered)
-        and view.placement_tags <= wanted.placement_tags
-        and wanted.placement_tags <= view.placement_tags | view.optional_placement_tags
-        and (view.privileged or not wanted.privileged)
-        and wanted.need.memory_mb <= view.available.memory_mb
-        and wanted.need.disk_mb <= view.available.disk_mb
-        and wanted.need.containers <= view.available.containers
-    )
+@given(demands, cell_lists, st.frozensets(st.integers(0, 99).map(lambda n: f"cell-{n:02}"), max_size=30), weights)
+def test_one_demand_goes_where_the_obvious_auction_has_it_go(
+    wanted: Demand, cells: list[CellView], tried: frozenset[str], bin_pack_weight: float
+) -> None:
+    chosen = auction.choose(fleet_of(cells, bin_pack_weight), wanted, tried)
+    assert chosen == reference.choose(wanted, cells, tried, bin_pack_weight)
+
+
+@given(st.lists(demands, max_size=12), cell_lists, weights)
+def test_demands_of_every_sort_go_where_the_obvious_auction_has_them_go(
+    wanted: list[Demand], cells: list[CellView], bin_pack_weight: float
+) -> None:
+    assigned = auction.assign(fleet_of(cells, bin_pack_weight), wanted)
+    assert assigned == reference.assign(wanted, cells, bin_pack_weight)
+
+
+@given(st.lists(alike, min_size=10, max_size=60), plain_cell_lists, weights)
+def test_demands_that_are_alike_go_where_the_obvious_auction_has_them_go(
+    wanted: list[Demand], cells: list[CellView], bin_pack_weight: float
+) -> None:
+    assigned = auction.assign(fleet_of(cells, bin_pack_weight), wanted)
+    assert assigned == reference.assign(wanted, cells, bin_pack_weight)
+
+
+@example(2_000, 1, 60)
+@given(st.integers(0, 2_000), st.integers(1, 4), st.integers(1, 60))
+def test_a_crowd_is_left_only_for_something_worse(starting: int, zones: int, count: int) -> None:
+    """A cell that starts four thousand is worse than one with an instance of the process, and no order may hide it."""
+    cells = [cell(f"c{n}", containers=100, zone=f"z{n % zones}", starting=starting * 3 * n) for n in range(6)]
+    wanted = [demand(f"p{n % 20}", n, memory_mb=1) for n in range(count)]
+    assert assign(wanted, cells) == reference.assign(wanted, cells)
 
 
 @given(st.lists(demands, max_size=12), cell_lists)
 def test_no_cell_gets_more_than_it_has(wanted: list[Demand], cells: list[CellView]) -> None:
+    assignments = assign(wanted, cells)
+    for view in cells:
+        taken = used(view.cell_id, assignments)
+        assert taken.memory_mb <= max(0, view.available.memory_mb)
+        assert taken.disk_mb <= max(0, view.available.disk_mb)
+        assert taken.containers <= max(0, view.available.containers)
+
+
+@given(st.lists(alike, min_size=12, max_size=60), plain_cell_lists)
+def test_no_cell_gets_more_than_it_has_from_many_alike(wanted: list[Demand], cells: list[CellView]) -> None:
     assignments = assign(wanted, cells)
     for view in cells:
         taken = used(view.cell_id, assignments)
@@ -56,7 +94,6 @@ def test_a_demand_is_placed_exactly_if_it_fits_somewhere(wanted: Demand, cells: 
     suitable = {view.cell_id for view in cells if fits(view, wanted)}
     assert (assignment.cell_id is not None) is bool(suitable)
     assert assignment.cell_id in suitable or not suitable
-    assert {bid.cell_id for bid in assignment.bids if bid.score is not None} == suitable
 
 
 @given(st.lists(demands, max_size=12), cell_lists)
@@ -66,29 +103,9 @@ def test_each_demand_of_a_batch_is_placed_if_it_still_fits_somewhere(
     left = list(cells)
     for assignment in assign(wanted, cells):
         assert (assignment.cell_id is not None) is any(fits(view, assignment.demand) for view in left)
-        left = [view.with_one_more(assignment.demand) if view.cell_id == assignment.cell_id else view for view in left]
-
-
-@given(demands, cell_lists)
-def test_every_cell_bids_and_every_refusal_has_its_reason_with_numbers(wanted: Demand, cells: list[CellView]) -> None:
-    assignment = choose(wanted, cells)
-    assert [bid.cell_id for bid in assignment.bids] == [view.cell_id for view in cells]
-    winners = [bid.cell_id for bid in assignment.bids if bid.verdict == "won"]
-    assert winners == ([assignment.cell_id] if assignment.cell_id else [])
-    for bid, view in zip(assignment.bids, cells, strict=True):
-        assert bid.have == view.available
-        if bid.score is not None:
-            assert bid.verdict in ("won", "fits")
-            assert set(bid.parts) == {"load", "starting", "same_process", "unasked_tags"}
-        elif bid.verdict == "no_fit":
-            assert bid.lacks
-            for name, amounts in bid.lacks.items():
-                assert amounts["need"] == getattr(wanted.need, name)
-                assert amounts["have"] == max(0, getattr(view.available, name))
-                assert amounts["need"] > amounts["have"]
-        else:
-            assert bid.verdict in ("rootfs", "placement_tags", "privileged", "draining")
-            assert bid.detail
+        left = [
+            with_one_more(view, assignment.demand) if view.cell_id == assignment.cell_id else view for view in left
+        ]
 
 
 @given(demands, cell_lists, cell_lists)
@@ -100,7 +117,7 @@ def test_more_cells_never_turn_a_placement_into_a_refusal(
         assert choose(wanted, more).cell_id is not None
 
 
-@given(demands, st.integers(1, 12), cell_lists, cell_lists)
+@given(demands, st.integers(1, 30), cell_lists, cell_lists)
 def test_more_cells_never_place_fewer_instances_of_one_process(
     wanted: Demand, count: int, cells: list[CellView], added: list[CellView]
 ) -> None:
@@ -110,19 +127,13 @@ def test_more_cells_never_place_fewer_instances_of_one_process(
     assert placed[0] <= placed[1]
 
 
-@given(st.lists(demands, max_size=6), cell_lists)
-def test_the_same_auction_has_the_same_result(wanted: list[Demand], cells: list[CellView]) -> None:
-    before = list(cells)
-    assert assign(wanted, cells) == assign(wanted, cells)
-    assert cells == before
-
-
-@given(demands, cell_lists, st.frozensets(st.integers(0, 99).map(lambda n: f"cell-{n:02}"), max_size=30))
-def test_cells_that_were_tried_are_left_out(wanted: Demand, cells: list[CellView], tried: frozenset[str]) -> None:
-    assignment = choose(wanted, cells, tried)
-    assert assignment.cell_id not in tried
-    assert all(bid.verdict == "tried" for bid in assignment.bids if bid.cell_id in tried)
-    assert assignment.cell_id == choose(wanted, [view for view in cells if view.cell_id not in tried]).cell_id
+@given(st.lists(demands, max_size=6), cell_lists, st.randoms(use_true_random=False))
+def test_the_same_auction_has_the_same_result_in_whichever_order_cells_came(
+    wanted: list[Demand], cells: list[CellView], random: object
+) -> None:
+    shuffled = list(cells)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert assign(wanted, cells) == assign(wanted, shuffled)
 
 
 @given(st.integers(1, 4), st.integers(1, 3), st.integers(0, 30))
@@ -151,6 +162,12 @@ def test_instances_of_one_process_avoid_each_other_before_load_counts() -> None:
     assert choose(demand("worker"), [home, busy]).cell_id == "home"
 
 
+def test_tasks_avoid_each_other_whichever_zone_they_are_in() -> None:
+    home, busy = cell("home", tasks=1), cell("busy", zone="z2", available=Room(100, 100, 1))
+    assert choose(demand("t", task=True), [home, busy]).cell_id == "busy"
+    assert choose(demand("t"), [home, busy]).cell_id == "home"
+
+
 def test_a_zone_with_fewer_instances_comes_before_a_better_cell() -> None:
     empty = cell("empty", zone="z1")
     home = cell("home", zone="z1", instances={"web": 1})
@@ -167,19 +184,33 @@ def test_a_full_zone_is_passed_over() -> None:
 def test_the_emptier_cell_wins_and_then_the_first() -> None:
     half, empty = cell("half", available=Room(500, 500, 5)), cell("empty")
     assert choose(demand(), [half, empty]).cell_id == "empty"
-    assert choose(demand(), [cell("b"), cell("a")]).cell_id == "b"
+    assert choose(demand(), [cell("b"), cell("a")]).cell_id == "a"
 
 
 def test_a_cell_that_is_starting_much_is_spared() -> None:
     assert choose(demand(), [cell("starting", starting=4), cell("half", available=Room(500, 500, 5))]).cell_id == "half"
 
 
-def test_no_cells_no_bids() -> None:
-    assert choose(demand(), []) == Assignment(demand(), None, ())
+def test_with_a_weight_for_bin_packing_the_first_cells_of_each_zone_fill_first() -> None:
+    cells = [cell(f"{zone}{n}", zone=zone) for zone in "ab" for n in range(3)]
+    fleet = fleet_of(cells, bin_pack_weight=5.0)
+    assigned = auction.assign(fleet, [demand(f"p{n}", memory_mb=10, disk_mb=10) for n in range(10)])
+    assert Counter(assignment.cell_id for assignment in assigned) == {"a0": 5, "b0": 5}
+
+
+def test_no_cells_no_winner() -> None:
+    assert choose(demand(), []) == Assignment(demand(), None)
     assert assign([], [cell("a")]) == []
+    assert {each.cell_id for each in assign([demand()] * 20, [])} == {None}
 
 
 def test_no_limit_costs_nothing_but_a_container() -> None:
     overbooked = cell("a", available=Room(-5, -5, 1))
     assert choose(demand(memory_mb=0, disk_mb=0), [overbooked]).cell_id == "a"
-    assert ruled_out(overbooked, demand(memory_mb=1), frozenset()) is not None
+    assert choose(demand(memory_mb=1), [overbooked]).cell_id is None
+
+
+@pytest.mark.parametrize("count", [1, 11, 12, 40])
+def test_a_fleet_that_is_full_refuses_the_rest(count: int) -> None:
+    assigned = assign([demand(index=n) for n in range(count)], [cell("a", containers=5), cell("b", containers=5)])
+    assert [each.cell_id is not None for each in assigned] == [n < 10 for n in range(count)]

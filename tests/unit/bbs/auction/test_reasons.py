@@ -3,12 +3,16 @@
 import json
 
 import pytest
+from attrs import evolve
 from hypothesis import given
+from hypothesis import strategies as st
 
-from bbs.auction.auction import choose
+from bbs.auction import auction
 from bbs.auction.cell_view import CellView, Demand, Room
-from bbs.auction.reasons import BIDS_SHOWN_MAX, placement, ruled_out, summary
-from tests.unit.bbs.auction.cells import ROOTFS, cell, cell_lists, demand, demands
+from bbs.auction.reasons import BIDS_SHOWN_MAX, Explanation, explain, nearest_misses
+from tests.unit.bbs.auction import reference
+from tests.unit.bbs.auction.cells import ROOTFS, cell, cell_lists, demand, demands, fleet_of
+from tests.unit.bbs.auction.reference import fits
 
 RULED_OUT = [
     (cell("c"), demand(rootfs="oci:x"), "rootfs", "does not offer oci:x"),
@@ -31,44 +35,51 @@ RULED_OUT = [
 ]
 
 
+def explained(wanted: Demand, *cells: CellView, tried: frozenset[str] = frozenset()) -> Explanation:
+    fleet = fleet_of(cells)
+    return explain(fleet, wanted, tried, auction.choose(fleet, wanted, tried).cell_id)
+
+
 @pytest.mark.parametrize(("view", "wanted", "verdict", "detail"), RULED_OUT, ids=lambda value: str(value)[:20])
 def test_a_cell_says_why_it_is_ruled_out(view: CellView, wanted: Demand, verdict: str, detail: str) -> None:
-    bid = ruled_out(view, wanted, frozenset())
-    assert bid is not None
+    (bid,) = explained(wanted, view).bids
     assert (bid.verdict, bid.detail, bid.score) == (verdict, detail, None)
 
 
 def test_a_cell_that_was_tried_points_to_its_frames() -> None:
-    bid = ruled_out(cell("c"), demand(), frozenset({"c"}))
-    assert bid is not None
+    (bid,) = explained(demand(), cell("c"), tried=frozenset({"c", "gone"})).bids
     assert (bid.verdict, bid.detail) == ("tried", "tried in this request; see its frames in the chain")
 
 
 def test_a_cell_takes_any_name_of_a_scheme_that_it_offers_without_names() -> None:
-    assert ruled_out(cell("c"), demand(rootfs="docker://registry.test/app#v1"), frozenset()) is None
-    assert ruled_out(cell("c"), demand(rootfs=ROOTFS), frozenset()) is None
+    assert explained(demand(rootfs="docker://registry.test/app#v1"), cell("c")).verdicts == {"won": 1}
+    assert explained(demand(rootfs=ROOTFS), cell("c")).verdicts == {"won": 1}
 
 
 def test_a_cell_with_optional_tags_takes_work_with_and_without_them() -> None:
     view = cell("c", optional_placement_tags=frozenset({"gpu"}))
-    assert ruled_out(view, demand(), frozenset()) is None
-    assert ruled_out(view, demand(placement_tags=frozenset({"gpu"})), frozenset()) is None
+    assert explained(demand(), view).verdicts == {"won": 1}
+    assert explained(demand(placement_tags=frozenset({"gpu"})), view).verdicts == {"won": 1}
 
 
 def test_what_is_short_is_told_with_need_and_have() -> None:
-    bid = ruled_out(cell("c", available=Room(50, 500, -1)), demand(memory_mb=512), frozenset())
-    assert bid is not None
-    assert bid.lacks == {"memory_mb": {"need": 512, "have": 50}, "containers": {"need": 1, "have": 0}}
+    why = explained(demand(memory_mb=512), cell("c", available=Room(50, 500, -1)))
+    (bid,) = why.bids
     assert bid.told() == {
         "cell": "c",
+        "zone": "z1",
         "verdict": "no_fit",
         "have": {"memory_mb": 50, "disk_mb": 500, "containers": -1},
         "lacks": {"memory_mb": {"need": 512, "have": 50}, "containers": {"need": 1, "have": 0}},
     }
+    assert why.told()["short"] == {
+        "memory_mb": {"cells": 1, "need": 512, "most": 50},
+        "containers": {"cells": 1, "need": 1, "most": 0},
+    }
 
 
 def told(wanted: Demand, *cells: CellView) -> str:
-    return summary(wanted, choose(wanted, cells).bids)
+    return explained(wanted, *cells).summary()
 
 
 def test_the_summary_has_the_numbers_that_matter() -> None:
@@ -92,27 +103,90 @@ def test_the_summary_names_other_reasons_when_room_is_not_the_matter() -> None:
 
 @given(demands, cell_lists)
 def test_every_refusal_has_a_summary(wanted: Demand, cells: list[CellView]) -> None:
-    assignment = choose(wanted, cells)
-    if assignment.cell_id is None and cells:
-        assert "cell(s)" in summary(wanted, assignment.bids)
+    why = explained(wanted, *cells)
+    if "won" not in why.verdicts and cells:
+        assert "cell(s)" in why.summary()
 
 
 @given(demands, cell_lists)
-def test_the_placement_counts_every_cell_and_is_json(wanted: Demand, cells: list[CellView]) -> None:
-    assignment = choose(wanted, cells)
-    document = placement(wanted, assignment.bids)
+def test_every_cell_is_counted_and_every_refusal_has_its_reason_with_numbers(
+    wanted: Demand, cells: list[CellView]
+) -> None:
+    fleet = fleet_of(cells)
+    chosen = auction.choose(fleet, wanted)
+    why = explain(fleet, wanted, won=chosen.cell_id)
+    document = why.told()
     assert json.loads(json.dumps(document)) == document
-    assert document["cells"] == len(cells) == sum(document["verdicts"].values())
-    assert len(document["bids"]) == min(len(cells), BIDS_SHOWN_MAX)
-    if assignment.cell_id is not None:
-        assert document["bids"][0]["cell"] == assignment.cell_id
+    assert document["cells"] == len(cells) == sum(document["verdicts"].values()) == len(why.bids)
+    views = {view.cell_id: view for view in cells}
+    assert [bid.cell_id for bid in why.bids if bid.verdict == "won"] == ([chosen.cell_id] if chosen.cell_id else [])
+    assert [bid.cell_id for bid in why.bids][:1] == [chosen.cell_id] or chosen.cell_id is None
+    for bid in why.bids:
+        view = views[bid.cell_id]
+        assert (bid.have, bid.zone) == (view.available, view.zone)
+        assert (bid.score is not None) is fits(view, wanted) is (bid.verdict in ("won", "fits"))
+        if bid.score is not None:
+            assert bid.score == pytest.approx(reference.score(view, wanted))
+            last = "tasks" if wanted.task else "same_process"
+            assert list(bid.parts) == ["load", "starting", "unasked_tags", last]
+        elif bid.verdict == "no_fit":
+            assert bid.lacks == view.available.lacks(wanted.need) != {}
+        else:
+            assert bid.detail
+
+
+def test_the_terms_of_a_score_are_named() -> None:
+    view = cell("c", available=Room(600, 1_000, 10), starting=2, instances={"web": 3, "worker": 9})
+    (bid,) = explained(demand(memory_mb=100, disk_mb=500), view).bids
+    assert bid.parts == {
+        "load": pytest.approx((0.5 + 0.5 + 0.1) / 3),
+        "starting": 0.5,
+        "unasked_tags": 0.0,
+        "same_process": 3_000.0,
+    }
+    assert bid.in_zone == 3
 
 
 def test_the_nearest_misses_come_first_and_the_rest_is_only_counted() -> None:
     cells = [cell(f"c{n:02}", available=Room(10 * n, 1_000, 10)) for n in range(30)]
-    drained = cell("drained", draining=True)
     wanted = demand(memory_mb=500)
-    document = placement(wanted, choose(wanted, [drained, *cells]).bids)
+    document = explained(wanted, cell("drained", draining=True), *cells).told()
     assert [bid["cell"] for bid in document["bids"]] == [f"c{n:02}" for n in range(29, 9, -1)]
     assert document["verdicts"] == {"draining": 1, "no_fit": 30}
     assert document["need"] == {"memory_mb": 500, "disk_mb": 100, "containers": 1}
+    assert document["short"] == {"memory_mb": {"cells": 30, "need": 500, "most": 290}}
+
+
+def test_of_cells_that_fit_those_in_emptier_zones_come_first() -> None:
+    cells = [cell("a", instances={"web": 1}), cell("b"), cell("c", zone="z2", available=Room(200, 200, 2))]
+    why = explained(demand(), *cells)
+    assert [(bid.cell_id, bid.in_zone) for bid in why.bids] == [("c", 0), ("b", 1), ("a", 1)]
+
+
+def test_however_many_cells_there_are_the_document_is_small() -> None:
+    tags = frozenset(f"a-rather-long-tag-{n:04}" for n in range(1_000))
+    cells = [cell(f"cell-{n:04}", placement_tags=tags if n % 2 else frozenset()) for n in range(2_000)]
+    for wanted in (demand(), demand(memory_mb=5_000), demand(rootfs="docker://" + "x" * 10_000, privileged=True)):
+        document = explained(evolve(wanted, placement_tags=tags), *cells).told()
+        assert len(document["bids"]) == BIDS_SHOWN_MAX
+        assert len(json.dumps({**document, "rootfs": ""})) < 16_000
+
+
+def test_who_is_asked_before_a_refusal_are_those_who_might_take_it_another_time() -> None:
+    cells = [
+        cell("big", available=Room(300, 900, 10)),
+        cell("nearer", available=Room(400, 900, 10)),
+        cell("never", memory_mb=499),
+        cell("drains", draining=True),
+        cell("tried"),
+    ]
+    fleet, wanted = fleet_of(cells), demand(memory_mb=500)
+    assert nearest_misses(fleet, wanted, frozenset({"tried"}), 10) == ["nearer", "big", "drains"]
+    assert nearest_misses(fleet, wanted, frozenset({"tried"}), 1) == ["nearer"]
+
+
+@given(demands, cell_lists, st.integers(0, 4))
+def test_no_cell_that_fits_is_asked(wanted: Demand, cells: list[CellView], count: int) -> None:
+    asked = nearest_misses(fleet_of(cells), wanted, frozenset(), count)
+    assert len(asked) <= count
+    assert not any(fits(view, wanted) for view in cells if view.cell_id in asked)

@@ -4,44 +4,38 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bbs.auction.auction import choose
-from bbs.auction.cell_view import Room
-from bbs.auction.scoring import load, score, used_fraction
-from tests.unit.bbs.auction.cells import cell, demand
+from bbs.auction import auction
+from bbs.auction.cell_view import CellView, Demand, Room
+from bbs.auction.scoring import weight
+from diego_py.models.identifiers import CellId
+from tests.unit.bbs.auction.cells import cell, demand, fleet_of
 
 
-def test_the_terms_are_named() -> None:
-    view = cell("c", available=Room(600, 1_000, 10), starting=2, instances={"web": 3, "worker": 9})
-    assert score(view, demand(memory_mb=100, disk_mb=500)) == {
-        "load": pytest.approx((0.5 + 0.5 + 0.1) / 3),
-        "starting": 0.5,
-        "same_process": 3_000.0,
-        "unasked_tags": 0.0,
-    }
+def winner(wanted: Demand, *cells: CellView) -> CellId | None:
+    return auction.choose(fleet_of(cells), wanted).cell_id
 
 
 def test_cells_with_optional_tags_are_kept_for_who_asks_for_them() -> None:
     plain, special = cell("plain", memory_mb=200), cell("special", optional_placement_tags=frozenset({"ssd"}))
-    assert choose(demand(), [special, plain]).cell_id == "plain", "however full it gets"
-    assert choose(demand(placement_tags=frozenset({"ssd"})), [special, plain]).cell_id == "special"
-    assert choose(demand(memory_mb=300), [special, plain]).cell_id == "special", "better than none"
+    assert winner(demand(), special, plain) == "plain", "however full it gets"
+    assert winner(demand(placement_tags=frozenset({"ssd"})), special, plain) == "special"
+    assert winner(demand(memory_mb=300), special, plain) == "special", "better than none"
     crowded = cell("crowded", instances={"web": 1})
-    assert choose(demand(), [special, crowded]).cell_id == "special", "spread counts more"
-
-
-@given(st.integers(0, 100), st.integers(0, 100))
-def test_used_is_a_fraction(capacity: int, used: int) -> None:
-    fraction = used_fraction(capacity, capacity - min(used, capacity))
-    assert 0.0 <= fraction <= 1.0
+    assert winner(demand(), special, crowded) == "special", "spread counts more"
 
 
 @given(st.integers(1, 100), st.integers(0, 100), st.integers(0, 100))
 def test_more_use_is_more_load(capacity: int, less: int, more: int) -> None:
-    room = Room(capacity, capacity, capacity)
     free = sorted((min(less, capacity), min(more, capacity)), reverse=True)
-    loads = [load(room, Room(amount, amount, amount)) for amount in free]
+    cells = [cell(f"c{n}", capacity, capacity, capacity, available=Room(m, m, m)) for n, m in enumerate(free)]
+    fleet = fleet_of(cells)
+    loads = [fleet.columns.base.at[fleet.slots[view.cell_id]] for view in cells]
     assert loads == sorted(loads)
+    assert all(0 <= each <= 1 + 1e-9 for each in loads)
 
 
-def test_a_cell_without_disk_counts_as_empty_of_it() -> None:
-    assert load(Room(10, 0, 10), Room(5, 0, 5)) == pytest.approx(1 / 3)
+def test_all_of_a_resource_is_a_third_of_the_load_and_a_cell_without_any_counts_as_empty_of_it() -> None:
+    assert 3 * 300 * weight(300) == pytest.approx(1)
+    assert weight(0) == 0
+    fleet = fleet_of([cell("a", 10, 0, 10, available=Room(5, 0, 5))])
+    assert fleet.columns.base.at[0] == pytest.approx(1 / 3)

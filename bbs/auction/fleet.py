@@ -1,0 +1,285 @@
+"""All cells as the auction sees them, in arrays that are kept between auctions and changed by deltas. Pure.
+
+A cell has a slot, which stays the same while it is there. Deltas are: a cell's new word (`put`), a cell that is gone
+(`remove`), an instance on its way to a cell (`add`), and one that is not any more (`take_back`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from attrs import define, field
+
+from bbs.auction.cell_view import RESOURCES, CellView, Demand, Room
+from bbs.auction.columns import Column, Columns, Floats, Ints
+from bbs.auction.kinds import Kind, Numbered
+from bbs.auction.scoring import SPREAD_WEIGHT, STARTING_WEIGHT, UNASKED_TAG_WEIGHT, weight
+from diego_py.models.identifiers import CellId, ProcessGuid
+
+SLOTS_MIN = 16
+COSTS_KEPT_MAX = 1_024
+"""Different constraints of demands whose costs by kind of cell are remembered."""
+ABSENT = 0
+"""The kind of a slot without a cell."""
+
+
+@define(eq=False)
+class Spread:
+    """Where the instances of one process are, and how many: by slot and by zone."""
+
+    by_slot: dict[int, int] = field(factory=dict)
+    by_zone: dict[int, int] = field(factory=dict)
+
+
+@define(eq=False)
+class Fleet:
+    """The cells."""
+
+    bin_pack_weight: float = 0.0
+    """This times its place in its zone is added to a cell's score (Diego's bin_pack_first_fit_weight). Not below 0."""
+    columns: Columns = field(factory=Columns, init=False)
+    count: int = field(default=0, init=False)
+    """Slots that are or were in use; arrays may be longer."""
+    slots: dict[CellId, int] = field(factory=dict, init=False)
+    ids: list[CellId | None] = field(factory=list, init=False)
+    zones: Numbered[str] = field(factory=Numbered, init=False)
+    kinds: Numbered[Kind] = field(factory=Numbered, init=False)
+    spreads: dict[ProcessGuid, Spread] = field(factory=dict, init=False)
+    _instances: list[dict[ProcessGuid, int]] = field(factory=list, init=False)
+    """The same as `spreads`, by slot."""
+    _free: list[int] = field(factory=list, init=False)
+    _costs: dict[tuple[str, frozenset[str], bool], Floats] = field(factory=dict, init=False)
+    _unranked: bool = field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.kinds.reserve()
+
+    def put(self, cell: CellView) -> None:
+        """Take up a cell's new word, in place of all that was known of it."""
+        slot = self.slots.get(cell.cell_id)
+        if slot is None:
+            slot = self._new_slot(cell)
+        self._classify(slot, cell)
+        self._count_instances(slot, cell.instances)
+        columns, capacity, available = self.columns, cell.capacity, cell.available
+        columns.memory_capacity.at[slot] = capacity.memory_mb
+        columns.disk_capacity.at[slot] = capacity.disk_mb
+        columns.containers_capacity.at[slot] = capacity.containers
+        columns.memory_weight.at[slot] = weight(capacity.memory_mb)
+        columns.disk_weight.at[slot] = weight(capacity.disk_mb)
+        columns.containers_weight.at[slot] = weight(capacity.containers)
+        columns.memory_mb.at[slot] = available.memory_mb
+        columns.disk_mb.at[slot] = available.disk_mb
+        columns.containers.at[slot] = available.containers
+        columns.starting.at[slot] = cell.starting
+        columns.tasks.at[slot] = cell.tasks
+        self._rate(slot)
+
+    def remove(self, cell_id: CellId) -> None:
+        """Forget a cell."""
+        slot = self.slots.pop(cell_id)
+        self._count_instances(slot, {})
+        self.zones.leave(self.columns.zone.at[slot])
+        self.kinds.leave(self.columns.kind.at[slot])
+        self.columns.kind.at[slot] = ABSENT
+        self.ids[slot] = None
+        self._free.append(slot)
+        self._unranked = True
+
+    def add(self, slot: int, demand: Demand) -> None:
+        """Count an instance against a cell."""
+        self._change(slot, demand, 1)
+
+    def take_back(self, slot: int, demand: Demand) -> None:
+        """The reverse of `add`."""
+        self._change(slot, demand, -1)
+
+    def available(self, slot: int) -> Room:
+        columns = self.columns
+        return Room(columns.memory_mb.at[slot], columns.disk_mb.at[slot], columns.containers.at[slot])
+
+    def costs(self, demand: Demand) -> Floats:
+        """By kind of cell: what unasked tags cost, infinite where the demand may not go."""
+        key = (demand.rootfs, demand.placement_tags, demand.privileged)
+        costs = self._costs.get(key)
+        if costs is None:
+            if len(self._costs) >= COSTS_KEPT_MAX:
+                self._costs.clear()
+            costs = self._costs[key] = np.array([_cost(kind, demand) for kind in self.kinds.values])
+        return costs
+
+    def static(self, demand: Demand) -> Floats:
+        """By slot: the part of the score that is the demand's own, infinite where its constraints forbid the cell."""
+        columns, need, count = self.columns, demand.need, self.count
+        self.rank()
+        static = columns.memory_weight.array[:count] * float(need.memory_mb)
+        static += columns.disk_weight.array[:count] * float(need.disk_mb)
+        static += columns.containers_weight.array[:count] * float(need.containers)
+        static += self.costs(demand).take(columns.kind.array[:count])
+        if self.bin_pack_weight:
+            static += columns.packing.array[:count]
+        return static
+
+    def haves(self, demand: Demand) -> Iterator[tuple[str, int, Ints]]:
+        """For each resource that is needed at all: its name, the need, and what each slot has left."""
+        columns = self.columns
+        yield from self._needed(demand, columns.memory_mb, columns.disk_mb, columns.containers)
+
+    def capacities(self, demand: Demand) -> Iterator[tuple[str, int, Ints]]:
+        """The same with all that each slot has, used or not."""
+        columns = self.columns
+        yield from self._needed(
+            demand, columns.memory_capacity, columns.disk_capacity, columns.containers_capacity
+        )
+
+    def scores(self, demand: Demand, tried: Iterable[str] = ()) -> tuple[Floats, Floats]:
+        """By slot: the score without its spread, infinite where the demand does not fit; and its static part."""
+        static = self.static(demand)
+        scores = self.columns.base.array[: self.count] + static
+        for _, wanted, have in self.haves(demand):
+            scores[have < wanted] = np.inf
+        for cell_id in tried:
+            slot = self.slots.get(CellId(cell_id))
+            if slot is not None:
+                scores[slot] = np.inf
+        return scores, static
+
+    def spread(self, demand: Demand) -> Spread:
+        """Where other instances of the process of a demand are. Tasks have none: they are counted by cell."""
+        return self.spreads.get(demand.process_guid, _NOWHERE) if not demand.task else _NOWHERE
+
+    def disperse(self, demand: Demand, scores: Floats) -> None:
+        """Add to scores what instances of the same process, or tasks, on the cell cost."""
+        if demand.task:
+            scores += self.columns.tasks.array[: self.count] * SPREAD_WEIGHT
+            return
+        by_slot = self.spread(demand).by_slot
+        if by_slot:
+            here = np.fromiter(by_slot.keys(), np.int64, len(by_slot))
+            scores[here] += np.fromiter(by_slot.values(), np.float64, len(by_slot)) * SPREAD_WEIGHT
+
+    def in_zone(self, demand: Demand) -> Floats | None:
+        """By slot: how many instances of the process its zone has; None when there is none anywhere."""
+        by_zone = self.spread(demand).by_zone
+        if not by_zone:
+            return None
+        counts = np.zeros(len(self.zones.values))
+        for zone, count in by_zone.items():
+            counts[zone] = count
+        return counts.take(self.columns.zone.array[: self.count])
+
+    def rank(self) -> None:
+        """Bring the order of cells up to date, after some came or went."""
+        if not self._unranked:
+            return
+        in_zone: dict[int, int] = {}
+        for rank, cell_id in enumerate(sorted(self.slots)):
+            slot = self.slots[cell_id]
+            zone = self.columns.zone.at[slot]
+            self.columns.rank.at[slot] = rank
+            self.columns.packing.at[slot] = in_zone.get(zone, 0) * self.bin_pack_weight
+            in_zone[zone] = in_zone.get(zone, 0) + 1
+        self._unranked = False
+
+    def _needed(self, demand: Demand, *amounts: Column[int]) -> Iterator[tuple[str, int, Ints]]:
+        need = demand.need
+        wants = (need.memory_mb, need.disk_mb, need.containers)
+        for name, wanted, column in zip(RESOURCES, wants, amounts, strict=True):
+            if wanted > 0:
+                yield name, wanted, column.array[: self.count]
+
+    def _change(self, slot: int, demand: Demand, by: int) -> None:
+        columns, need = self.columns, demand.need
+        columns.memory_mb.at[slot] -= by * need.memory_mb
+        columns.disk_mb.at[slot] -= by * need.disk_mb
+        columns.containers.at[slot] -= by * need.containers
+        columns.starting.at[slot] += by
+        self._rate(slot)
+        if demand.task:
+            columns.tasks.at[slot] += by
+            return
+        self._spread(demand.process_guid, slot, by)
+
+    def _rate(self, slot: int) -> None:
+        """Compute the base of a cell anew, always from whole numbers: deltas leave no rounding behind."""
+        columns = self.columns
+        memory = columns.memory_capacity.at[slot] - columns.memory_mb.at[slot]
+        disk = columns.disk_capacity.at[slot] - columns.disk_mb.at[slot]
+        containers = columns.containers_capacity.at[slot] - columns.containers.at[slot]
+        columns.base.at[slot] = (
+            (memory * columns.memory_weight.at[slot] if memory > 0 else 0.0)
+            + (disk * columns.disk_weight.at[slot] if disk > 0 else 0.0)
+            + (containers * columns.containers_weight.at[slot] if containers > 0 else 0.0)
+            + columns.starting.at[slot] * STARTING_WEIGHT
+        )
+
+    def _spread(self, guid: ProcessGuid, slot: int, by: int) -> None:
+        spread = self.spreads.get(guid)
+        if spread is None:
+            spread = self.spreads[guid] = Spread()
+        _count(spread.by_zone, self.columns.zone.at[slot], by)
+        _count(spread.by_slot, slot, by)
+        _count(self._instances[slot], guid, by)
+        if not spread.by_slot:
+            del self.spreads[guid]
+
+    def _count_instances(self, slot: int, instances: Mapping[ProcessGuid, int]) -> None:
+        """What the cell has now, in place of all that was counted there."""
+        before = self._instances[slot]
+        if before == instances:
+            return
+        for guid in before.keys() | instances.keys():
+            by = instances.get(guid, 0) - before.get(guid, 0)
+            if by:
+                self._spread(guid, slot, by)
+
+    def _classify(self, slot: int, cell: CellView) -> None:
+        """Number its zone and kind, which hardly ever change."""
+        columns = self.columns
+        kind, before = Kind.of(cell), columns.kind.at[slot]
+        if self.kinds.values[before] != kind:
+            number = self.kinds.take(kind)
+            if before != ABSENT:
+                self.kinds.leave(before)
+            columns.kind.at[slot] = number
+            self._costs.clear()
+        if self.zones.values[columns.zone.at[slot]] != cell.zone:
+            self._count_instances(slot, {})  # they are counted by zone, too
+            self.zones.leave(columns.zone.at[slot])
+            columns.zone.at[slot] = self.zones.take(cell.zone)
+            self._unranked = True
+
+    def _new_slot(self, cell: CellView) -> int:
+        if self._free:
+            slot = self._free.pop()
+        else:
+            slot = self.count
+            self.count += 1
+            self.ids.append(None)
+            self._instances.append({})
+            if slot >= len(self.columns.base.array):
+                self.columns.grow(max(SLOTS_MIN, 2 * slot))
+        self.slots[cell.cell_id] = slot
+        self.ids[slot] = cell.cell_id
+        self.columns.zone.at[slot] = self.zones.take(cell.zone)
+        self._unranked = True
+        return slot
+
+
+def _cost(kind: Kind | None, demand: Demand) -> float:
+    if kind is None or kind.refusal(demand) is not None:
+        return np.inf
+    return kind.unasked_tags(demand) * UNASKED_TAG_WEIGHT
+
+
+def _count(counts: dict[Any, int], what: object, by: int) -> None:
+    count = counts.get(what, 0) + by
+    if count:
+        counts[what] = count
+    else:
+        del counts[what]
+
+
+_NOWHERE = Spread()

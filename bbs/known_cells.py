@@ -1,0 +1,245 @@
+"""What this BBS knows of the cells: their last words, less what is on its way to them. No calls, no waiting.
+
+An auction is one synchronous step: it looks, decides, and holds the room that it gave away, so that requests that run
+side by side never get the same room. Whatever a cell says or is sent changes its own numbers only.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+
+from attrs import define, evolve, field, frozen
+
+from bbs.auction import auction
+from bbs.auction.cell_view import Assignment, CellView, Demand, Room
+from bbs.auction.fleet import Fleet
+from bbs.auction.reasons import Explanation, explain, nearest_misses
+from bbs.store.cells import CellRecord
+from diego_py.models.identifiers import CellId, InstanceGuid, ProcessGuid
+from diego_py.models.task_work import CellTaskState, TaskReport
+from diego_py.models.work import (
+    AvailableResources,
+    CellReport,
+    InstanceReport,
+    InstanceState,
+    Started,
+    TaskStarted,
+)
+
+
+@frozen
+class Known:
+    """The last word of one cell."""
+
+    record: CellRecord
+    instances: tuple[InstanceReport, ...] = ()
+    tasks: tuple[TaskReport, ...] = ()
+    listed: int = -1
+    """Sequence of the books that the two lists are from."""
+    answered: Mapping[InstanceGuid, Demand] = field(factory=dict)
+    """What it began to run after those lists: in its books, and not listed yet."""
+
+    def has(self, instance_guid: InstanceGuid | None) -> bool:
+        """Whether its books count an instance, or an attempt at a task."""
+        return instance_guid is not None and (
+            instance_guid in self.answered
+            or any(report.instance_guid == instance_guid for report in self.instances)
+            or any(report.instance_guid == instance_guid for report in self.tasks)
+        )
+
+
+@define(eq=False)
+class Promise:
+    """Room on a cell, held for one demand until the cell has answered, or nobody wants it any more."""
+
+    demand: Demand
+    cell_id: CellId | None
+    """None when nothing fits; then nothing is held."""
+    instance_guid: InstanceGuid | None = None
+    """By which the cell will know what is sent there."""
+
+
+@define
+class KnownCells:
+    """The cells, for the auction. `fleet` is the same in its arrays: whatever changes one changes the other."""
+
+    fleet: Fleet = field(factory=Fleet)
+    _known: dict[CellId, Known] = field(factory=dict, init=False)
+    _promises: dict[CellId, list[Promise]] = field(factory=dict, init=False)
+
+    def get(self, cell_id: CellId) -> CellRecord | None:
+        known = self._known.get(cell_id)
+        return known.record if known is not None else None
+
+    def only(self, records: Sequence[CellRecord]) -> None:
+        """These are all live cells, from the database: those that reported elsewhere appear, dead ones vanish."""
+        for record in records:
+            self._learn(record)
+        live = {record.presence.cell_id for record in records}
+        for gone in self._known.keys() - live:
+            del self._known[gone]
+            self.fleet.remove(gone)
+
+    def reported(self, report: CellReport) -> None:
+        """Take up what a cell just said."""
+        record = CellRecord(presence=report.presence, sequence=report.sequence, available=report.available)
+        self._learn(record, report)
+
+    def answered(self, promise: Promise, started: Started | TaskStarted) -> None:
+        """A cell runs what it was sent. Its answer brings its books along, unless newer ones are known."""
+        cell_id = promise.cell_id
+        known = self._known.get(cell_id) if cell_id is not None else None
+        if cell_id is None or known is None:
+            return
+        if started.sequence > known.listed and not known.has(started.instance_guid):
+            known = evolve(known, answered={**known.answered, started.instance_guid: promise.demand})
+        if started.sequence >= known.record.sequence:
+            record = evolve(known.record, available=started.available, sequence=started.sequence)
+            known = evolve(known, record=record)
+        self._keep(cell_id, known)
+
+    def choose(self, demand: Demand, tried: frozenset[str] = frozenset()) -> Promise:
+        """The best cell for one demand. Its room is held until the promise is released."""
+        assignment = auction.choose(self.fleet, demand, tried)
+        if assignment.cell_id is not None:
+            self.fleet.add(self.fleet.slots[assignment.cell_id], demand)
+        return self._hold(assignment)
+
+    @contextmanager
+    def promised(self, demands: Sequence[Demand]) -> Iterator[list[Promise]]:
+        """A cell for each demand of one request. The room is held until it is released, at the end at the latest."""
+        promises = [self._hold(assignment) for assignment in auction.assign(self.fleet, demands)]
+        try:
+            yield promises
+        finally:
+            for promise in promises:
+                self.release(promise)
+
+    @contextmanager
+    def held(self, promise: Promise) -> Iterator[None]:
+        """Release it at the end, whatever comes of it."""
+        try:
+            yield
+        finally:
+            self.release(promise)
+
+    def release(self, promise: Promise) -> None:
+        """Its room is free again, or in the cell's own books. Nothing happens the second time."""
+        cell_id = promise.cell_id
+        if cell_id is None or promise not in self._promises.get(cell_id, ()):
+            return
+        self._promises[cell_id].remove(promise)
+        if not self._promises[cell_id]:
+            del self._promises[cell_id]
+        known = self._known.get(cell_id)
+        if known is not None and not known.has(promise.instance_guid):
+            self.fleet.take_back(self.fleet.slots[cell_id], promise.demand)
+
+    def sent(self, promise: Promise, instance_guid: InstanceGuid) -> CellId:
+        """The cell will hear of it by this name, and may report it before it answers. Returns which cell."""
+        if promise.cell_id is None:
+            raise ValueError("only a demand that found a cell can be sent there")
+        promise.instance_guid = instance_guid
+        known = self._known.get(promise.cell_id)
+        if known is not None and known.has(instance_guid):
+            self._keep(promise.cell_id, known)  # it was sent there before: the cell's books count it
+        return promise.cell_id
+
+    def explain(self, demand: Demand, tried: Collection[str] = (), won: CellId | None = None) -> Explanation:
+        """What the cells say to a demand."""
+        return explain(self.fleet, demand, tried, won)
+
+    def nearest(self, demand: Demand, tried: Collection[str], count: int) -> list[CellId]:
+        """Of the cells that do not take a demand, those that come nearest to it."""
+        return nearest_misses(self.fleet, demand, tried, count)
+
+    def rehearse(self, demands: Sequence[Demand], explained: int) -> list[tuple[Assignment, Explanation | None]]:
+        """What the auction would do with each demand of one request; nothing is held afterwards.
+
+        The first `explained` are explained, and the first that is refused.
+        """
+        told: list[tuple[Assignment, Explanation | None]] = []
+        refused = False
+        with ExitStack() as undo:
+            for number, demand in enumerate(demands):
+                assignment = auction.choose(self.fleet, demand)
+                first_refused = assignment.cell_id is None and not refused
+                refused |= first_refused
+                why = self.explain(demand, won=assignment.cell_id) if number < explained or first_refused else None
+                told.append((assignment, why))
+                if assignment.cell_id is not None:
+                    slot = self.fleet.slots[assignment.cell_id]
+                    self.fleet.add(slot, demand)
+                    undo.callback(self.fleet.take_back, slot, demand)
+        return told
+
+    def views(self) -> list[CellView]:
+        """Every cell as the arrays should have it."""
+        return [self._view(known) for _, known in sorted(self._known.items())]
+
+    def _hold(self, assignment: Assignment) -> Promise:
+        promise = Promise(assignment.demand, assignment.cell_id)
+        if assignment.cell_id is not None:
+            self._promises.setdefault(assignment.cell_id, []).append(promise)
+        return promise
+
+    def _learn(self, record: CellRecord, report: CellReport | None = None) -> None:
+        """Keep the newer word: a higher sequence of the same boot, or another boot. Without a report, what runs there
+        is as it was."""
+        cell_id = record.presence.cell_id
+        before = self._known.get(cell_id)
+        same_boot = before is not None and before.record.presence.boot_id == record.presence.boot_id
+        if before is not None and same_boot and record.sequence < before.record.sequence:
+            return
+        if before is not None and same_boot and report is None and record.sequence == before.record.sequence:
+            return
+        if report is not None:
+            known = Known(record, report.instances, report.tasks, report.sequence)
+        elif before is not None and same_boot:
+            known = evolve(before, record=record)
+        else:
+            known = Known(record)
+        self._keep(cell_id, known)
+
+    def _keep(self, cell_id: CellId, known: Known) -> None:
+        self._known[cell_id] = known
+        self.fleet.put(self._view(known))
+
+    def _view(self, known: Known) -> CellView:
+        """A cell with what is on its way to it taken off."""
+        presence = known.record.presence
+        arriving = [
+            promise.demand
+            for promise in self._promises.get(presence.cell_id, ())
+            if not known.has(promise.instance_guid)
+        ]
+        settled = [*known.answered.values(), *arriving]
+        instances: Counter[ProcessGuid] = Counter(report.process_guid for report in known.instances)
+        instances.update(demand.process_guid for demand in settled if not demand.task)
+        tasks = [task for task in known.tasks if task.state is not CellTaskState.COMPLETED]
+        available = room(known.record.available)
+        for demand in arriving:
+            available = available.less(demand.need)
+        capacity = presence.capacity
+        starting = sum(1 for report in known.instances if report.state is not InstanceState.RUNNING)
+        starting += sum(1 for task in tasks if task.state in (CellTaskState.RESERVED, CellTaskState.CREATED))
+        return CellView(
+            cell_id=presence.cell_id,
+            zone=presence.zone,
+            capacity=Room(capacity.memory_mb, capacity.disk_mb, capacity.containers),
+            available=available,
+            rootfs_providers={p.name: frozenset(p.properties) for p in presence.rootfs_provider_list},
+            placement_tags=frozenset(presence.placement_tags),
+            optional_placement_tags=frozenset(presence.optional_placement_tags),
+            privileged=presence.privileged,
+            draining=presence.draining,
+            starting=starting + len(arriving),
+            instances=instances,
+            tasks=len(tasks) + sum(demand.task for demand in settled),
+        )
+
+
+def room(available: AvailableResources) -> Room:
+    return Room(available.memory_mb, available.disk_mb, available.containers)
