@@ -189,7 +189,7 @@ def wire(config: BbsConfig, outside: Outside, on_defect: Callable[[], None]) -> 
     routes += ApiDescription("diego-py BBS", routes).routes()
     listener = outside.listen(routes)
     loop = Loop("convergence", convergence.round, log, on_defect)
-    diego = _diego_listener(config, outside, placement, tasks)
+    diego = _diego_listener(config, outside, placement, of_tasks, tasks)
     return Bbs([tasks, leadership, loop, listener, *([diego] if diego else [])], listener, routes, diego)
 
 
@@ -247,13 +247,15 @@ def _task_routes(
 
 
 def _diego_listener(
-    config: BbsConfig, outside: Outside, placement: Placement, tasks: OwnedTasks
+    config: BbsConfig, outside: Outside, placement: Placement, of_tasks: TaskParts, tasks: OwnedTasks
 ) -> Listener | None:
     if config.diego is None or outside.listen_diego is None:
         return None
     parts = diego_api.DiegoParts(
         store=outside.store,
         placement=placement,
+        task_placement=of_tasks.placement,
+        callbacks=of_tasks.callbacks,
         tasks=tasks,
         request_budget_ms=config.request_budget_ms,
         ignored_fields=frozenset(config.diego.ignored_fields),

@@ -92,22 +92,30 @@ class TaskPlacement:
         The row first, so that no cell begins with it any more. A cell that cannot be reached is told by the answer to
         its next report. Again for a task that was cancelled before, so that it can be shown to be gone.
         """
+        task = await self.cancel_row(call, task_guid)
+        await self.stop_cancelled(call, task)
+        return task
+
+    async def cancel_row(self, call: Call, task_guid: TaskGuid) -> Task:
+        """Complete a task as cancelled; its process may still run. Raises IllegalTransition, TaskNotFound."""
         problem = self._cancelled(call, await self.lifecycle.get(call, task_guid))
-        task = await self.lifecycle.cancel(call, task_guid, problem)
+        return await self.lifecycle.cancel(call, task_guid, problem)
+
+    async def stop_cancelled(self, call: Call, task: Task) -> None:
+        """Return when the process of a cancelled task is gone. Raises CancelFailed."""
         if task.cell_id is None or task.instance_guid is None:
-            return task
+            return
         try:
             await self.pool.stop_task(call, task.cell_id, task.instance_guid)
         except DiegoError as error:
             if isinstance(error.root, HopUnreachable):
                 error.outcome = Outcome.UNKNOWN
-            failed = call.framed(CancelFailed(f"stop task {task_guid}"))
+            failed = call.framed(CancelFailed(f"stop task {task.task_guid}"))
             failed.__cause__ = error
             failed.outcome = outcome_of(error)
             failed.problem = self.numbered(chain.problem(failed, call, subject(task)))
             await self.lifecycle.record_failure(call, failed.problem, task)
             raise failed from error
-        return task
 
     def numbered(self, document: Problem) -> Problem:
         """The document with the place where it can be read again."""

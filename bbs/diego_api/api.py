@@ -8,8 +8,11 @@ from attrs import frozen
 from bbs.diego_api.actual_lrps import DiegoActualLRPs
 from bbs.diego_api.desired_lrps import DiegoDesiredLRPs
 from bbs.diego_api.others import DiegoOthers
+from bbs.diego_api.tasks import DiegoTasks
 from bbs.placement import Placement
 from bbs.store.transaction import Store
+from bbs.task_callbacks import TaskCallbacks
+from bbs.task_placement import TaskPlacement
 from diego_py.http.server import Route
 from diego_py.service.run import OwnedTasks
 
@@ -20,6 +23,8 @@ class DiegoParts:
 
     store: Store
     placement: Placement
+    task_placement: TaskPlacement
+    callbacks: TaskCallbacks
     tasks: OwnedTasks
     request_budget_ms: float
     ignored_fields: frozenset[str]
@@ -37,5 +42,14 @@ def routes(parts: DiegoParts) -> list[Route]:
         ignored_fields=parts.ignored_fields,
     )
     actual = DiegoActualLRPs(parts.store, parts.placement, parts.tasks)
-    endpoints = [*DiegoOthers(parts.store).endpoints(), *desired.endpoints(), *actual.endpoints()]
-    return [endpoint.route(parts.log) for endpoint in endpoints]
+    tasks = DiegoTasks(
+        store=parts.store,
+        lifecycle=parts.task_placement.lifecycle,
+        placement=parts.task_placement,
+        callbacks=parts.callbacks,
+        owned=parts.tasks,
+        request_budget_ms=parts.request_budget_ms,
+        ignored_fields=parts.ignored_fields,
+    )
+    handlers = (DiegoOthers(parts.store), desired, actual, tasks)
+    return [endpoint.route(parts.log) for handler in handlers for endpoint in handler.endpoints()]

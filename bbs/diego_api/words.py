@@ -69,10 +69,12 @@ def failure_reason(reason: str | None, failure: Mapping[str, Any] | None) -> str
     if reason is None:
         return ""
     document = failure or {}
-    code = str(document.get("code", ""))
+    code = document.get("code")
     if code in (NoCells.code, NoCellFits.code):
         return placement_error(reason, failure, ())
-    return _TASK_WORDS.get(code) or short(_exited(code, reason, document.get("evidence") or {}))
+    chain = [frame.get("code") for frame in document.get("chain") or ()]
+    known = next((_TASK_WORDS[link] for link in (code, *chain) if link in _TASK_WORDS), None)
+    return known or short(_exited(code, reason, document.get("evidence") or {}))
 
 
 def short(reason: str) -> str:

@@ -191,8 +191,10 @@ class TaskTable(Protocol):
     async def lock(self, task_guid: str) -> LockedTask | None:
         """One, locked until the transaction ends; without the document of its failure."""
 
-    async def list_page(self, wanted: tasks.Filter, after: str | None = None, limit: int = 500) -> list[Task]:
-        """At most `limit` in order of task_guid, from the one behind `after` on; without documents."""
+    async def list_page(
+        self, wanted: tasks.Filter, after: str | None = None, limit: int = 500, *, with_failure: bool = False
+    ) -> list[Task]:
+        """At most `limit` in order of task_guid, from the one behind `after` on."""
 
     async def list_statuses(self) -> list[TaskStatus]:
         """Every one, without its definition, in order of task_guid."""

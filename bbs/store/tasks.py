@@ -87,9 +87,20 @@ class PostgresTasks:
         ORDER BY task_guid LIMIT $5
     """
 
-    async def list_page(self, wanted: Filter, after: str | None = None, limit: int = 500) -> list[Task]:
+    LIST_PAGE_WITH_FAILURE = """
+        SELECT tasks.*, failures.document FROM tasks LEFT JOIN failures ON failures.id = failure_id
+        WHERE tasks.task_guid > $1 AND ($2::text IS NULL OR tasks.domain = $2)
+          AND ($3::text IS NULL OR tasks.cell_id = $3) AND ($4::text IS NULL OR state = $4)
+        ORDER BY tasks.task_guid LIMIT $5
+    """
+
+    async def list_page(
+        self, wanted: Filter, after: str | None = None, limit: int = 500, *, with_failure: bool = False
+    ) -> list[Task]:
+        statement = self.LIST_PAGE_WITH_FAILURE if with_failure else self.LIST_PAGE
         filters = (wanted.domain, wanted.cell_id, wanted.state)
-        return [_task(row) for row in await self.connection.fetch(self.LIST_PAGE, after or "", *filters, limit)]
+        rows = await self.connection.fetch(statement, after or "", *filters, limit)
+        return [_task(row, with_failure=with_failure) for row in rows]
 
     LIST_STATUSES = """
         SELECT task_guid, state, cell_id, instance_guid, created_at, updated_at, first_completed_at, attempts,

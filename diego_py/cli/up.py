@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
+from attrs import asdict
 
 from diego_py.cli import rootfs_busybox, rootfs_tree, screen
 from diego_py.cli.lines import BAD, DIM, GOOD, HEAD, Line
 from diego_py.cli.session import EXIT_STATUS, Session, with_session
 from diego_py.embedded.cluster import BBS, Child, Cluster, ClusterError
+from diego_py.embedded.cluster_layout import free_port
 from diego_py.embedded.postgres import EmbeddedPostgresError
 from diego_py.errors import DiegoError
 
@@ -25,18 +29,17 @@ FAILED = EXIT_STATUS["platform"]
 @click.option("--cells", type=click.IntRange(1, 16), default=2, show_default=True)
 @click.option("--state-dir", type=click.Path(path_type=Path), default=STATE_DIR, show_default=True)
 @click.option("--bbs-port", type=click.IntRange(0, 65_535), default=8889, show_default=True, help="0 takes a free one.")
+@click.option("--diego-port", type=click.IntRange(0, 65_535), help="Also serve Diego's own wire here, with TLS.")
 @click.option("--memory", type=click.IntRange(64), metavar="MB", help="Of each cell. [default: 3/4 of all]")
 @click.option("--keep", is_flag=True, help="Leave containers running at the end; the next `up` adopts them.")
 @click.option("--image-root", type=click.Path(path_type=Path), default=rootfs_tree.IMAGE_ROOT, show_default=True)
 @with_session
-@click.pass_context
 def up(
-    context: click.Context,
-    /,
     session: Session,
     cells: int,
     state_dir: Path,
     bbs_port: int,
+    diego_port: int | None,
     memory: int | None,
     keep: bool,
     image_root: Path,
@@ -46,8 +49,19 @@ def up(
     At the end the LRPs are deleted and everything is taken off the host, unless --keep leaves containers, LRPs and
     their addresses as they are. A cell that you kill stays dead until the next `up`: watch its work move.
     """
-    cluster = Cluster(state_dir, cells, bbs_port, image_root, memory or 0)
-    context.exit(asyncio.run(_run(cluster, keep)))
+    settings = {} if diego_port is None else _diego_wire(state_dir, diego_port)
+    cluster = Cluster(state_dir, cells, bbs_port, image_root, memory or 0, settings)
+    click.get_current_context().exit(asyncio.run(_run(cluster, keep)))
+
+
+def _diego_wire(state_dir: Path, port: int) -> dict[str, Any]:
+    """Settings of Diego's own wire (docs/diego.md), with an authority made for this run."""
+    from diego_py.embedded import development_ca  # needs the extra `embedded`, as only this does here
+
+    directory = state_dir.resolve() / "tls"
+    directory.mkdir(parents=True, exist_ok=True)
+    files = development_ca.write(development_ca.Authority.make(), directory)
+    return {"diego": {"listen_port": port or free_port(), "tls": asdict(files)}}
 
 
 async def _run(cluster: Cluster, keep: bool) -> int:
@@ -119,10 +133,12 @@ def _greet(cluster: Cluster) -> None:
     names = ", ".join(f"{child.name} (pid {child.process.pid})" for child in cluster.children)
     flag = "" if cluster.url.endswith(":8889") else f"export DIEGO_BBS={cluster.url}\n    "
     rootfs = rootfs_tree.names(cluster.image_root)[0]
+    wire = cluster.bbs_settings.get("diego")
     screen.show(
         [
             Line(f"✓ {cluster.url}   {names}", GOOD),
             Line(f"  state and logs: {cluster.state_dir}", DIM),
+            *(_told_of_wire(wire) if wire else ()),
             Line("try, in another terminal:", HEAD),
             Line(f"    {flag}diego cells"),
             Line(f"    diego desire web --rootfs {rootfs} --port 8080 --http-check 8080 -- httpd -f -p 8080 -h /etc"),
@@ -131,3 +147,9 @@ def _greet(cluster: Cluster) -> None:
             Line("Ctrl-C ends all of it"),
         ]
     )
+
+
+def _told_of_wire(wire: Mapping[str, Any]) -> list[Line]:
+    directory = Path(wire["tls"]["authority"]).parent
+    shown = f"{directory}/ca.pem, {directory}/client.pem, {directory}/client.key"
+    return [Line(f"  Diego's wire: https://127.0.0.1:{wire['listen_port']}   {shown}", DIM)]

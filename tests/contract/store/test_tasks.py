@@ -396,6 +396,22 @@ class World:
         return [self.random.choice(found[-6:])] if found else []
 
 
+async def test_lists_have_documents_when_asked_for(scene: Scene) -> None:
+    await scene.lifecycle.create(scene.call, request("fails"))
+    task = await scene.lifecycle.create(scene.call, request("waits"))
+    await scene.lifecycle.cancel(scene.call, "fails", scene.problem())
+
+    async def listed(*, with_failure: bool) -> list[Task]:
+        return await scene.store.read(
+            scene.call, "list", lambda tx: tx.tasks.list_page(Filter(), with_failure=with_failure)
+        )
+
+    assert [each.failure for each in await listed(with_failure=False)] == [None, None]
+    whole = await scene.lifecycle.get(scene.call, "fails")
+    assert whole.failure is not None
+    assert await listed(with_failure=True) == [whole, task]
+
+
 @pytest.mark.parametrize("seed", range(10))
 async def test_whatever_happens_a_process_begins_once_at_most(scene: Scene, seed: int) -> None:
     world = World(scene, random.Random(seed))

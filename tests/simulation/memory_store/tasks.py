@@ -58,18 +58,19 @@ class MemoryTasks:
         row = self.core.get(TABLE, task_guid)
         if row is None:
             return None
-        failure = None if row.failure_id is None else self.core.get("failures", row.failure_id)
-        return evolve(row.task, failure=None if failure is None else msgspec.json.decode(failure.body))
+        return self._with_failure(row)
 
     async def lock(self, task_guid: str) -> LockedTask | None:
         await self.core.statement(task_guid)
         row = await self.core.lock(TABLE, task_guid)
         return None if row is None else LockedTask(row.task, row.claim, row.failure_id, self.core.now())
 
-    async def list_page(self, wanted: Filter, after: str | None = None, limit: int = 500) -> list[Task]:
+    async def list_page(
+        self, wanted: Filter, after: str | None = None, limit: int = 500, *, with_failure: bool = False
+    ) -> list[Task]:
         await self.core.statement(wanted.domain, wanted.cell_id, wanted.state, after)
         found = (
-            row.task
+            self._with_failure(row) if with_failure else row.task
             for row in self.core.rows(TABLE)
             if row.task.task_guid > (after or "")
             and wanted.domain in (None, row.task.domain)
@@ -100,6 +101,10 @@ class MemoryTasks:
     async def delete(self, task_guid: str) -> bool:
         await self.core.statement(task_guid)
         return await self.core.update(TABLE, task_guid, lambda row: True, lambda row: None) is not None
+
+    def _with_failure(self, row: Row) -> Task:
+        failure = None if row.failure_id is None else self.core.get("failures", row.failure_id)
+        return evolve(row.task, failure=None if failure is None else msgspec.json.decode(failure.body))
 
     def _write(self, row: Row) -> None:
         task = row.task

@@ -1,0 +1,151 @@
+"""Tasks on Diego's wire. A change is answered once it is stored; the cascade goes on."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import attrs
+from attrs import define
+from google.protobuf.message import Message
+
+from bbs.api.desired_lrps import DEFAULT_START_TIMEOUT_MS
+from bbs.api.tasks import accepted
+from bbs.diego_api import codec, words
+from bbs.diego_api.descriptors import MESSAGES
+from bbs.diego_api.endpoint import Endpoint
+from bbs.diego_api.errors import ErrorType, Refusal
+from bbs.diego_api.nouns import ENUMERATIONS
+from bbs.diego_api.requests import accepted_fields, task_guid_of, text_of
+from bbs.store import tasks
+from bbs.store.transaction import Store
+from bbs.task_callbacks import TaskCallbacks
+from bbs.task_lifecycle import TaskLifecycle
+from bbs.task_placement import TaskPlacement
+from diego_py import wire
+from diego_py.call import Call
+from diego_py.errors import IllegalTransition, TaskNotCompleted
+from diego_py.models.identifiers import TaskGuid
+from diego_py.models.task import Task, TaskRequest, TaskState
+from diego_py.service.run import OwnedTasks
+
+PAGE = 500
+_STATES = ENUMERATIONS[TaskState]
+
+
+@define
+class DiegoTasks:
+    """Handlers of tasks."""
+
+    store: Store
+    lifecycle: TaskLifecycle
+    placement: TaskPlacement
+    callbacks: TaskCallbacks
+    owned: OwnedTasks
+    request_budget_ms: float
+    ignored_fields: frozenset[str]
+
+    def endpoints(self) -> list[Endpoint]:
+        path, done = "/v1/tasks", "TaskLifecycleResponse"
+        lists = ("TasksRequest", "TasksResponse", self.list_tasks)
+        one = ("TaskGuidRequest", "TaskResponse", self.get)
+        return [
+            *(Endpoint(f"{path}/list.{r}", "diego_list_tasks", *lists) for r in ("r2", "r3")),
+            *(Endpoint(f"{path}/get_by_task_guid.{r}", "diego_get_task", *one) for r in ("r2", "r3")),
+            Endpoint(f"{path}/desire.r2", "diego_desire_task", "DesireTaskRequest", done, self.desire),
+            Endpoint(f"{path}/cancel", "diego_cancel_task", "TaskGuidRequest", done, self.cancel),
+            Endpoint(f"{path}/resolving", "diego_resolve_task", "TaskGuidRequest", done, self.resolve),
+            Endpoint(f"{path}/delete", "diego_delete_task", "TaskGuidRequest", done, self.delete),
+        ]
+
+    async def list_tasks(self, request: Any, call: Call) -> bytes:
+        """In order of task_guid; filters are ANDed."""
+        wanted = tasks.Filter(
+            domain=text_of(request.domain, "domain") or None, cell_id=text_of(request.cell_id, "cell_id") or None
+        )
+        parts: list[bytes] = []
+        after: str | None = None
+        while True:
+            page = await self._page(call, wanted, after)
+            parts.append(MESSAGES["TasksResponse"](tasks=[told(task) for task in page]).SerializeToString())
+            if len(page) < PAGE:
+                return b"".join(parts)
+            after = page[-1].task_guid
+
+    async def get(self, request: Any, call: Call) -> Message:
+        return MESSAGES["TaskResponse"](task=told(await self.lifecycle.get(call, task_guid_of(request))))
+
+    async def desire(self, request: Any, call: Call) -> Message:
+        """Store the task and begin to start it; what comes of that is told by the task."""
+        wanted = codec.model(TaskRequest, request)
+        wanted = accepted(attrs.evolve(wanted, definition=accepted_fields(wanted.definition, self.ignored_fields)))
+        call = call.with_budget(self.request_budget_ms + DEFAULT_START_TIMEOUT_MS)
+        task = await self.lifecycle.create(call, wanted)
+        self.owned.begin(self.placement.start(call, task, roll_back=False), f"run task {task.task_guid}")
+        return _done()
+
+    async def cancel(self, request: Any, call: Call) -> Message:
+        """Complete the task as cancelled and begin to stop its process."""
+        guid = task_guid_of(request)
+        try:
+            task = await self.placement.cancel_row(call, guid)
+        except IllegalTransition:
+            await self._refuse(call, guid, "Completed")
+        self.callbacks.completed(task)
+        self.owned.begin(self.placement.stop_cancelled(call, task), f"cancel task {guid}")
+        return _done()
+
+    async def resolve(self, request: Any, call: Call) -> Message:
+        """Take the result of a completed task, alone."""
+        guid = task_guid_of(request)
+        try:
+            await self.lifecycle.resolve(call, guid)
+        except (IllegalTransition, TaskNotCompleted):
+            await self._refuse(call, guid, "Resolving")
+        return _done()
+
+    async def delete(self, request: Any, call: Call) -> Message:
+        """Forget a task whose result was taken. One that nobody took is not forgotten by this wire."""
+        guid = task_guid_of(request)
+        if (await self.lifecycle.get(call, guid)).state is not TaskState.RESOLVING:
+            await self._refuse(call, guid, "Resolving")
+        await self.lifecycle.delete(call, guid)
+        self.callbacks.completions.gone(guid)
+        return _done()
+
+    async def _refuse(self, call: Call, guid: TaskGuid, to: str) -> NoReturn:
+        """Refuse a move that the task's state does not allow."""
+        raise transition_refused((await self.lifecycle.get(call, guid)).state, to)
+
+    async def _page(self, call: Call, wanted: tasks.Filter, after: str | None) -> list[Task]:
+        return await self.store.read(
+            call, "list_tasks", lambda tx: tx.tasks.list_page(wanted, after, PAGE, with_failure=True)
+        )
+
+
+def transition_refused(state: TaskState, to: str) -> Refusal:
+    """In Diego's words."""
+    return Refusal(ErrorType.INVALID_STATE_TRANSITION, f"Cannot transition from {state.value.capitalize()} to {to}")
+
+
+def told(task: Task) -> dict[str, Any]:
+    """A task, to make a Task from."""
+    return {
+        "definition": codec.outward(wire.to_builtins_revealed(task.definition)),
+        "task_guid": task.task_guid,
+        "domain": task.domain,
+        "created_at": codec.nanoseconds(task.created_at),
+        "updated_at": codec.nanoseconds(task.updated_at),
+        "first_completed_at": codec.nanoseconds(task.first_completed_at),
+        "state": _STATES[task.state.value],
+        "cell_id": task.cell_id,
+        "result": task.result,
+        "failed": task.failed,
+        "failure_reason": words.failure_reason(task.failure_reason, task.failure),
+        "rejection_count": task.rejection_count,
+        "rejection_reason": words.failure_reason(task.rejection_reason, task.failure),
+    }
+
+
+def _done() -> Message:
+    message: Message = MESSAGES["TaskLifecycleResponse"]()
+    return message
