@@ -1,4 +1,4 @@
-"""A plugin of pytest for a run that takes long: a failure is told when it happens, and how long each file took."""
+"""A plugin of pytest for a run that takes long: a failure is told when it happens, and at the end how each file did."""
 
 from __future__ import annotations
 
@@ -6,26 +6,47 @@ from collections import Counter, defaultdict
 
 import pytest
 
+OUTCOMES = ("passed", "failed", "skipped")
+
 
 class Reports:
     """Looks at what the tests report."""
 
     def __init__(self, terminal: pytest.TerminalReporter) -> None:
         self.terminal = terminal
-        self.tests: Counter[str] = Counter()
+        self.worst: dict[str, str] = {}
+        """How each test did: it failed when its setting up, itself, or its taking down did."""
         self.seconds: dict[str, float] = defaultdict(float)
+        self.broken: list[str] = []
+        """Files that could not be read as tests."""
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self.broken.append(report.nodeid)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        file = report.location[0]
-        self.tests[file] += report.when == "setup"
-        self.seconds[file] += report.duration  # Set up and taken down included.
+        self.seconds[_file(report.nodeid)] += report.duration  # Set up and taken down included.
+        before = self.worst.get(report.nodeid, "passed")
+        self.worst[report.nodeid] = max(before, report.outcome, key=("passed", "skipped", "failed").index)
         if report.failed:
             self.terminal.write_line(f"\n{report.nodeid}, {report.when}:\n{report.longreprtext}")
 
     def pytest_terminal_summary(self) -> None:
-        self.terminal.section("seconds of each file")
-        for file, seconds in sorted(self.seconds.items(), key=lambda item: -item[1]):
-            self.terminal.write_line(f"{seconds:7.0f} s  {self.tests[file]:4} tests  {file}")
+        counts: dict[str, Counter[str]] = defaultdict(Counter)
+        for test, outcome in self.worst.items():
+            counts[_file(test)][outcome] += 1
+        self.terminal.section("each file")
+        for file in self.broken:
+            self.terminal.write_line(f"failed  {file}: not read")
+        for file, of in sorted(counts.items(), key=lambda item: -self.seconds[item[0]]):
+            told = ", ".join(f"{of[outcome]} {outcome}" for outcome in OUTCOMES if of[outcome])
+            result = "failed" if of["failed"] else "passed" if of["passed"] else "skipped"
+            self.terminal.write_line(f"{result:7} {self.seconds[file]:6.0f} s  {file}: {told}")
+        self.terminal.write_line(f"{'':7} {sum(self.seconds.values()):6.0f} s  all {len(counts)} files")
+
+
+def _file(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
 
 
 @pytest.hookimpl(trylast=True)
