@@ -12,6 +12,10 @@ import pytest
 
 from cells.garden import children
 from tests.chain.installation import Installation
+from tests.fakes.cell_fixtures import bbs as bbs
+from tests.fakes.cell_fixtures import cell as cell
+from tests.fakes.cell_fixtures import garden as garden
+from tests.fakes.cell_fixtures import log as log
 from tests.kernel.containers import make_busybox
 
 

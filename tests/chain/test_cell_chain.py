@@ -1,6 +1,5 @@
 """What a cell answers over HTTP: the chain hop by hop, the status, and nothing left behind."""
 
-from collections.abc import AsyncIterator
 from io import StringIO
 from pathlib import Path
 
@@ -22,32 +21,10 @@ from diego_py.errors import (
 from diego_py.models.checks import Check, TCPCheck
 from diego_py.models.work import CellReport
 from tests.fakes.bbs import FakeBBS
-from tests.fakes.cell import CELL_ID, call, client_of, running_cell, url_of, work
+from tests.fakes.cell import CELL_ID, call, client_of, url_of, work
 from tests.fakes.garden import FakeGarden
 
 pytestmark = pytest.mark.chain
-
-
-@pytest.fixture
-async def bbs() -> AsyncIterator[FakeBBS]:
-    async with FakeBBS() as fake:
-        yield fake
-
-
-@pytest.fixture
-def garden() -> FakeGarden:
-    return FakeGarden()
-
-
-@pytest.fixture
-def log() -> StringIO:
-    return StringIO()
-
-
-@pytest.fixture
-async def cell(tmp_path: Path, garden: FakeGarden, bbs: FakeBBS, log: StringIO) -> AsyncIterator[Cell]:
-    async with running_cell(tmp_path, garden, bbs, log) as running:
-        yield running
 
 
 def from_runc(kind: type[DiegoError], op: str) -> DiegoError:

@@ -8,6 +8,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import pytest
 from attrs import evolve
 
 from cells.app import Cell, build
@@ -22,6 +23,7 @@ from cells.executor.transfers.transfers import Transfers
 from cells.garden.images.unpack import UnpackLimits
 from diego_py.call import Call
 from diego_py.clients.cell import CellClient
+from diego_py.errors import DiegoError
 from diego_py.http.client import HopClient
 from diego_py.models.actions import Action, EnvironmentVariable, RunAction
 from diego_py.models.checks import Check, CheckDefinition
@@ -129,3 +131,10 @@ def work(
 
 def call(budget_ms: float = 10_000) -> Call:
     return Call.begin(SystemClock(), budget_ms)
+
+
+async def failed(cell: Cell, **of_work: Any) -> DiegoError:
+    """How running this work fails."""
+    with pytest.raises(DiegoError) as caught:
+        await cell.work.run_instance(call(), work(**of_work))
+    return caught.value

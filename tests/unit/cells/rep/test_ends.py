@@ -1,7 +1,6 @@
 """Instances that end on their own, and cells that start again: nothing is lost, nothing is told twice."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -16,17 +15,6 @@ from diego_py.models.work import CellReport, InstanceState
 from tests.fakes.bbs import FakeBBS
 from tests.fakes.cell import call, running_cell, work
 from tests.fakes.garden import FakeGarden
-
-
-@pytest.fixture
-async def bbs() -> AsyncIterator[FakeBBS]:
-    async with FakeBBS() as fake:
-        yield fake
-
-
-@pytest.fixture
-def garden() -> FakeGarden:
-    return FakeGarden()
 
 
 def ended(report: CellReport) -> bool:

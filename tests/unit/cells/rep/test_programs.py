@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ from diego_py.models.identifiers import InstanceGuid
 from diego_py.models.work import CellReport
 from diego_py.secret import Secret
 from tests.fakes.bbs import FakeBBS
-from tests.fakes.cell import SLEEP, call, running_cell, work
+from tests.fakes.cell import SLEEP, call, failed, running_cell, work
 from tests.fakes.garden import FakeGarden
 
 
@@ -45,29 +44,6 @@ def sh(script: str, **more: Any) -> Action:
 
 SLEEPING = sh(SLEEP)
 SEVERAL = Action(parallel=ParallelAction(actions=(sh("echo one; sleep 1000", log_source="ONE"), SLEEPING)))
-
-
-@pytest.fixture
-async def bbs() -> AsyncIterator[FakeBBS]:
-    async with FakeBBS() as fake:
-        yield fake
-
-
-@pytest.fixture
-def garden() -> FakeGarden:
-    return FakeGarden()
-
-
-@pytest.fixture
-async def cell(tmp_path: Path, garden: FakeGarden, bbs: FakeBBS) -> AsyncIterator[Cell]:
-    async with running_cell(tmp_path, garden, bbs) as running:
-        yield running
-
-
-async def failed(cell: Cell, **of_work: Any) -> DiegoError:
-    with pytest.raises(DiegoError) as caught:
-        await cell.work.run_instance(call(), work(**of_work))
-    return caught.value
 
 
 def told(report: CellReport) -> DiegoError:

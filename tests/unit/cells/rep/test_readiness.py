@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,12 +15,6 @@ from diego_py.models.work import CellReport, InstanceState, Work
 from tests.fakes.bbs import FakeBBS
 from tests.fakes.cell import call, running_cell, work
 from tests.fakes.garden import FakeGarden
-
-
-@pytest.fixture
-async def bbs() -> AsyncIterator[FakeBBS]:
-    async with FakeBBS() as fake:
-        yield fake
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The cascade of the cell: what is answered, and what is true afterwards."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -33,27 +32,10 @@ from diego_py.models.egress import EgressProtocol, SecurityGroupRule
 from diego_py.models.identifiers import InstanceGuid
 from diego_py.models.work import InstanceState
 from tests.fakes.bbs import FakeBBS
-from tests.fakes.cell import call, running_cell, work
+from tests.fakes.cell import call, failed, running_cell, work
 from tests.fakes.garden import FakeGarden
 
 NEVER = (Check(tcp=TCPCheck(port=1)),)
-
-
-@pytest.fixture
-async def bbs() -> AsyncIterator[FakeBBS]:
-    async with FakeBBS() as fake:
-        yield fake
-
-
-@pytest.fixture
-def garden() -> FakeGarden:
-    return FakeGarden()
-
-
-@pytest.fixture
-async def cell(tmp_path: Path, garden: FakeGarden, bbs: FakeBBS) -> AsyncIterator[Cell]:
-    async with running_cell(tmp_path, garden, bbs) as running:
-        yield running
 
 
 def assert_nothing_left(cell: Cell, garden: FakeGarden) -> None:
@@ -61,12 +43,6 @@ def assert_nothing_left(cell: Cell, garden: FakeGarden) -> None:
     assert len(cell.work.books.instances) == 0
     available = cell.work.books.reservations.available()
     assert (available.memory_mb, available.containers) == (1024, 4)
-
-
-async def failed(cell: Cell, **of_work: object) -> DiegoError:
-    with pytest.raises(DiegoError) as caught:
-        await cell.work.run_instance(call(), work(**of_work))  # type: ignore[arg-type]
-    return caught.value
 
 
 async def test_started(cell: Cell, garden: FakeGarden, bbs: FakeBBS) -> None:

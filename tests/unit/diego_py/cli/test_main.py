@@ -1,7 +1,6 @@
 """The command line from end to end against a fake BBS: results, exit statuses, and JSON for errors too."""
 
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,27 +8,10 @@ import pytest
 
 from diego_py.cli.main import COMMANDS, run
 from diego_py.errors import ContainerVanished, DatabaseUnavailable, DiegoError, NoCellFits, ProcessExited
-from tests.unit.diego_py.clients.fake_bbs import FakeBbs, serving
+from tests.unit.diego_py.cli.conftest import Command
+from tests.unit.diego_py.clients.fake_bbs import FakeBbs
 
-Command = Callable[..., tuple[int, str, str]]
 WEB = ("desire", "web", "--rootfs", "busybox", "--", "httpd", "-f")
-
-
-@pytest.fixture
-def fake() -> FakeBbs:
-    return FakeBbs()
-
-
-@pytest.fixture
-def diego(fake: FakeBbs, capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
-    with serving(fake) as url:
-
-        def command(*arguments: str) -> tuple[int, str, str]:
-            status = run(["--bbs", url, *arguments])
-            said = capsys.readouterr()
-            return status, said.out, said.err
-
-        yield command
 
 
 def test_desire_from_flags(fake: FakeBbs, diego: Command) -> None:

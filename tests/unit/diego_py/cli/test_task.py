@@ -1,7 +1,6 @@
 """`diego task` from end to end against a fake BBS: results, chains, exit statuses; and the client's methods."""
 
 import json
-from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,36 +10,18 @@ from attrs import evolve
 
 import diego_py
 from diego_py.cli import tasks
-from diego_py.cli.main import run
 from diego_py.errors import NoCellFits, ProcessExited, TaskNotFound
 from diego_py.models.task import TaskState
+from tests.unit.diego_py.cli.conftest import Command
 from tests.unit.diego_py.clients.fake_bbs import FakeBbs, serving
 from tests.unit.diego_py.clients.fake_tasks import NOW
 
-Command = Callable[..., tuple[int, str, str]]
 JOB = ("task", "run", "job", "--rootfs", "busybox", "--", "echo", "hello")
 REQUEST: dict[str, Any] = {
     "task_guid": "job",
     "domain": "d",
     "definition": {"rootfs": "preloaded:x", "action": {"run": {"path": "x", "user": "vcap"}}},
 }
-
-
-@pytest.fixture
-def fake() -> FakeBbs:
-    return FakeBbs()
-
-
-@pytest.fixture
-def diego(fake: FakeBbs, capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
-    with serving(fake) as url:
-
-        def command(*arguments: str) -> tuple[int, str, str]:
-            status = run(["--bbs", url, *arguments])
-            said = capsys.readouterr()
-            return status, said.out, said.err
-
-        yield command
 
 
 def test_run_gives_the_result(fake: FakeBbs, diego: Command) -> None:
