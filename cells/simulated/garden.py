@@ -250,8 +250,9 @@ class SimulatedGarden:
 
     async def stop(self, call: Call, handle: str, grace_s: float) -> Exit:
         with call.hop("garden", self.cell_id, "stop", GardenFailed):
-            box = self._box(handle)
+            self._box(handle)
             await self._perform("stop", handle)
+            box = self._box(handle)
             if box.ignores_term and not box.ended.is_set():
                 await self.clock.sleep(grace_s)
             self.end(handle, 128 + (KILL if box.ignores_term else TERM))

@@ -13,6 +13,7 @@ from diego_py.errors import DiegoError, RequestFailed
 from diego_py.http.listener import HttpListener
 from diego_py.http.metrics import ServerMetrics
 from diego_py.http.server import HopServer, Route, answer, decode, read_json
+from diego_py.models.task_work import TaskClaim, TaskEnd, TaskEndAcknowledged
 from diego_py.models.work import CellReport, ClaimRequest, ReportAnswer
 from diego_py.service.clock import SystemClock
 from diego_py.service.log import logger
@@ -27,17 +28,24 @@ class FakeBBS:
 
     refusal: DiegoError | None = None
     report_refusal: DiegoError | None = None
+    end_refusal: DiegoError | None = None
     hold_claims: asyncio.Event | None = None
     stop: tuple[str, ...] = ()
     acknowledges: bool = True
     presence_ttl_ms: int = 15_000
     claims: Happenings = field(factory=Happenings)
     reports: Happenings = field(factory=Happenings)
+    task_claims: Happenings = field(factory=Happenings)
+    """Task guid and claim."""
+    task_ends: Happenings = field(factory=Happenings)
+    task_ends_refused: Happenings = field(factory=Happenings)
     _listener: HttpListener | None = None
 
     async def __aenter__(self) -> FakeBBS:
         routes = [
             Route("POST", "/v1/actual_lrps/{guid}/{index}/claim", "claim_instance", self._claim, RequestFailed),
+            Route("POST", "/v1/tasks/{guid}/claim", "claim_task", self._claim_task, RequestFailed),
+            Route("POST", "/v1/tasks/{guid}/ended", "task_ended", self._task_ended, RequestFailed),
             Route("POST", "/v1/cells/{cell_id}/report", "cell_report", self._report, RequestFailed),
         ]
         log = logger("bbs", "bbs-1", StringIO())
@@ -63,11 +71,26 @@ class FakeBBS:
     async def _claim(self, request: web.Request, call: Call) -> web.StreamResponse:
         claim = decode(ClaimRequest, await read_json(request))
         self.claims.add((request.match_info["guid"], int(request.match_info["index"]), claim))
+        return await self._granted()
+
+    async def _claim_task(self, request: web.Request, call: Call) -> web.StreamResponse:
+        self.task_claims.add((request.match_info["guid"], decode(TaskClaim, await read_json(request))))
+        return await self._granted()
+
+    async def _granted(self) -> web.StreamResponse:
         if self.hold_claims is not None:
             await self.hold_claims.wait()
         if self.refusal is not None:
             raise self.refusal
         return answer({})
+
+    async def _task_ended(self, request: web.Request, call: Call) -> web.StreamResponse:
+        end = decode(TaskEnd, await read_json(request))
+        if self.end_refusal is not None:
+            self.task_ends_refused.add(end)
+            raise self.end_refusal
+        self.task_ends.add(end)
+        return answer(TaskEndAcknowledged(task_guid=end.task_guid, instance_guid=end.instance_guid))
 
     async def _report(self, request: web.Request, call: Call) -> web.StreamResponse:
         report = decode(CellReport, await read_json(request))

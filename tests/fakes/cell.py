@@ -28,6 +28,9 @@ from diego_py.http.client import HopClient
 from diego_py.models.actions import Action, EnvironmentVariable, RunAction
 from diego_py.models.checks import Check, CheckDefinition
 from diego_py.models.desired_lrp import DesiredLRPDefinition
+from diego_py.models.identifiers import Domain, InstanceGuid, TaskGuid
+from diego_py.models.task import TaskDefinition
+from diego_py.models.task_work import TaskWork
 from diego_py.models.work import Work
 from diego_py.secret import Secret
 from diego_py.service.clock import Clock, SystemClock
@@ -129,8 +132,27 @@ def work(
     )
 
 
+def task_work(guid: str = "i-1", script: str = SLEEP, task_guid: str = "job", **changes: Any) -> TaskWork:
+    """One attempt at a task that is a shell script."""
+    action = Action(run=RunAction(path="/bin/sh", args=("-c", script), user="root"))
+    definition = TaskDefinition(
+        environment_variables=(EnvironmentVariable(name="TOKEN", value=Secret("canary-secret")),),
+        **{"rootfs": "preloaded:base", "action": action, "memory_mb": 128, "disk_mb": 0, **changes},
+    )
+    return TaskWork(
+        task_guid=TaskGuid(task_guid), domain=Domain("shop"), instance_guid=InstanceGuid(guid), definition=definition
+    )
+
+
 def call(budget_ms: float = 10_000) -> Call:
     return Call.begin(SystemClock(), budget_ms)
+
+
+async def failed_task(cell: Cell, guid: str = "i-1", script: str = SLEEP, **of_work: Any) -> DiegoError:
+    """How running this task fails."""
+    with pytest.raises(DiegoError) as caught:
+        await cell.task_work.run_task(call(), task_work(guid, script, **of_work))
+    return caught.value
 
 
 async def failed(cell: Cell, **of_work: Any) -> DiegoError:
