@@ -78,9 +78,9 @@ class TaskCallbacks:
             self._under_way.discard(task_guid)
 
     async def _call_back(self, task_guid: TaskGuid) -> None:
-        call = Call.begin(self.clock, BUDGET_MS)
         try:
             async with self._slots:
+                call = Call.begin(self.clock, BUDGET_MS)  # The wait before it is for others.
                 task = await self._handed_out(call, task_guid)
             await self.clock.sleep(LINGER_S)
             await self.lifecycle.forget(call, TaskStatus.of(task))
