@@ -30,17 +30,6 @@ GOOD = sh("exit 0")
 
 
 @pytest.fixture
-async def bbs() -> AsyncIterator[FakeBBS]:
-    async with FakeBBS() as fake:
-        yield fake
-
-
-@pytest.fixture
-def garden() -> FakeGarden:
-    return FakeGarden()
-
-
-@pytest.fixture
 async def cell(tmp_path: Path, garden: FakeGarden, bbs: FakeBBS) -> AsyncIterator[Cell]:
     async with running_cell(tmp_path, garden, bbs, healthy_interval_s=LOOK_S) as running:
         yield running
