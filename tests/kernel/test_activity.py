@@ -17,13 +17,14 @@ from diego_py.errors import DiegoError, ProcessExited
 from diego_py.service.clock import SystemClock
 from tests.fakes.cell import executor_of
 from tests.kernel.containers import call, every_runtime, shell, start
+from tests.slowness import patient
 
 pytestmark = pytest.mark.kernel
 
 LOOKS = 200
 FAILURES = 50
 SIDE_BY_SIDE = 10
-WORKLOAD = Workload(health=HealthPlan(start_timeout_s=60.0))
+WORKLOAD = Workload(health=HealthPlan(start_timeout_s=patient(60.0)))
 
 
 @pytest.fixture

@@ -339,12 +339,12 @@ async def test_no_cells() -> None:
 
 
 async def test_no_room_is_said_after_the_cells_were_asked(stage: Stage) -> None:
-    task = await stage.wanted(memory_mb=4096)
+    task = await stage.wanted(memory_mb=768)
     with pytest.raises(TaskFailed) as caught:
         await stage.placement.start(stage.call, task, False)
     assert isinstance(caught.value.root, NoCellFits)
     assert caught.value.root.placement is not None
-    assert caught.value.root.placement["need"]["memory_mb"] == 4096
+    assert caught.value.root.placement["need"]["memory_mb"] == 768
     assert stage.cells.asked == 4
     assert stage.cells.sent == []
 

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from cells.rep.ended import EndedBook
 from cells.rep.task_teller import JITTER, PAUSE_MAX_S, PAUSE_MIN_S, TOLD_AT_ONCE_MAX, TaskTeller
+from cells.simulated.disk import MemoryDisk
 from diego_py.call import Call
 from diego_py.errors import DiegoError
 from diego_py.models.identifiers import CellId, Domain, InstanceGuid, TaskGuid
 from diego_py.models.task_work import TaskEnd
 from diego_py.service.log import logger
-from tests.simulation.garden import MemoryDisk
 from tests.unit.diego_py.service.hand_clock import HandClock
 
 LOG = logger("cell", "cell-1", StringIO())
