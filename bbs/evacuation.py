@@ -130,7 +130,7 @@ class Evacuation:
         if any(other.state is not ActualLRPState.RUNNING for other in others):
             return
         restarted = await placement.lifecycle.restart(call, guid, row.index, desired.revision)
-        outcome = await placement.removal.stop_container(call, restarted.before)
+        outcome = await placement.removal.stop_before(call, restarted)
         if outcome.error is None:
             outcome = await placement.place_one(call, desired, restarted.after, None)
         await self._note(call, row.instance_guid, outcome, work)

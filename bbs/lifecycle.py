@@ -15,19 +15,20 @@ from attrs import define, evolve, frozen
 
 from bbs.convergence.backoff import DIEGO, CrashPolicy
 from bbs.outcome import framed_by_cell, subject
-from bbs.store import desires, failures, moves, reconcile, replay, rows, task_reconcile
+from bbs.store import desires, failures, moves, replay, rows
 from bbs.store.actual_lrps import Locked
 from bbs.store.desires import Desired, Removed, Updated, etag
 from bbs.store.failures import Document, document_of
 from bbs.store.fence import run_fenced
 from bbs.store.idempotency import IdempotencyKey, StoredAnswer
 from bbs.store.replay import Replay
+from bbs.store.report import ReportOutcome, Rules, take_up
 from bbs.store.transaction import Store, Transaction
 from bbs.task_outcome import tell
 from diego_py import chain
 from diego_py.call import Call
 from diego_py.chain import Problem
-from diego_py.errors import CellIdTaken, ClaimRefused, ContainerVanished, IllegalTransition, InstanceFailed
+from diego_py.errors import ClaimRefused, ContainerVanished, IllegalTransition, InstanceFailed
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, NetInfo, Presence
 from diego_py.models.desired_lrp import DesiredLRPDefinition, DesiredLRPUpdate
 from diego_py.models.identifiers import CellId, InstanceGuid
@@ -46,23 +47,10 @@ class Restarted:
     """An instance whose row waits for a new start."""
 
     before: ActualLRP
-    """What to stop."""
+    ends: tuple[ActualLRP, ...]
+    """What to stop: that one, and abandoned attempts at this index."""
     after: ActualLRP
     """UNCLAIMED, with the instance_guid that it is offered under."""
-
-
-@frozen
-class ReportOutcome:
-    """What a cell's report changed, and what the cell must do."""
-
-    accepted: bool
-    """False: the report is older than what is known of the cell; nothing was changed."""
-    stop: tuple[str, ...] = ()
-    acknowledged: tuple[str, ...] = ()
-    started: tuple[ActualLRP, ...] = ()
-    crashed: tuple[ActualLRP, ...] = ()
-    vanished: tuple[ActualLRP, ...] = ()
-    lost_tasks: tuple[Task, ...] = ()
 
 
 @define
@@ -120,11 +108,17 @@ class Lifecycle:
         return await run_fenced(self.store, call, "add_instances", work, epoch)
 
     async def offer(
-        self, call: Call, row: ActualLRP, epoch: int | None = None, revision: int | None = None
+        self,
+        call: Call,
+        row: ActualLRP,
+        epoch: int | None = None,
+        revision: int | None = None,
+        gone: bool = False,
     ) -> ActualLRP:
         """A new instance_guid, for this revision of its definition (None: the one it was given before).
 
-        Whoever has the old instance_guid can no longer claim. Raises IllegalTransition if the row moved on.
+        Whoever has the old instance_guid can no longer claim; who has claimed by it is remembered, unless the cell said
+        that it is `gone`. Raises IllegalTransition if the row moved on.
         """
 
         async def work(tx: Transaction) -> ActualLRP:
@@ -132,7 +126,7 @@ class Lifecycle:
             if locked.row.instance_guid != row.instance_guid:
                 raise _moved_on("OFFER", row, locked.row)
             given = locked.row.revision if revision is None else revision
-            return await rows.save(tx, locked, moves.offered(locked.row, self.new_guid(), given, locked.now))
+            return await rows.save(tx, locked, moves.offered(locked.row, self.new_guid(), given, locked.now), gone=gone)
 
         return await run_fenced(self.store, call, "offer_instance", work, epoch)
 
@@ -186,9 +180,9 @@ class Lifecycle:
         row: ActualLRP,
         problem: Problem,
         next_attempt_at: datetime | None = None,
-        phase: str = "place",
+        gone: bool = False,
     ) -> ActualLRP | None:
-        """The attempt of `row` was not placed or not created: UNCLAIMED, with the document.
+        """The attempt of `row` was not placed or not created: UNCLAIMED, with the document. `gone` as for `offer`.
 
         Gives the row as it is now. If it moved on meanwhile (another attempt, RUNNING, gone: None) it is left alone
         and only the document is stored.
@@ -198,21 +192,28 @@ class Lifecycle:
         async def work(tx: Transaction) -> ActualLRP | None:
             locked = await tx.actual_lrps.lock(row.process_guid, row.index)
             if locked is None or not _attempt_is_open(locked.row, row.instance_guid):
-                await tx.failures.insert(document, phase, row)
+                await tx.failures.insert(document, "place", row)
                 return None if locked is None else locked.row
             at = self._by_database(next_attempt_at, locked.now)
             after = moves.failed(locked.row, document.detail, at, locked.now)
-            return await rows.save_failed(tx, locked, after, document, phase)
+            return await rows.save_failed(tx, locked, after, document, "place", gone=gone)
 
         return await self.store.run(call, "fail_instance", work)
 
     async def crash(
-        self, call: Call, process_guid: str, index: int, instance_guid: str, cell_id: str, problem: Problem
+        self,
+        call: Call,
+        process_guid: str,
+        index: int,
+        instance_guid: str,
+        cell_id: str,
+        problem: Problem,
+        gone: bool = False,
     ) -> ActualLRP | None:
         """The app's own failure on that cell: CRASHED, with its count, its next attempt and the document.
 
-        Gives the row as it is now, None if it is gone. If it moved on meanwhile (the cell may have reported the same
-        end already) it is left alone and only the document is stored.
+        `gone` as for `offer`. Gives the row as it is now, None if there is none. If it moved on meanwhile (the cell may
+        have reported the same end already) it is left alone and only the document is stored.
         """
         document = document_of(problem)
 
@@ -223,7 +224,7 @@ class Lifecycle:
                 await tx.failures.insert(document, "run", about)
                 return None if locked is None else locked.row
             after = moves.crashed(locked.row, document.detail, locked.now, self.crash_policy)
-            return await rows.save_failed(tx, locked, after, document, "run")
+            return await rows.save_failed(tx, locked, after, document, "run", gone=gone)
 
         return await self.store.run(call, "crash_instance", work)
 
@@ -263,7 +264,9 @@ class Lifecycle:
             locked = await rows.lock(tx, process_guid, index)
             given = locked.row.revision if revision is None else revision
             after = moves.restarted(locked.row, self.new_guid(), given, locked.now)
-            return Restarted(locked.row, await rows.save(tx, locked, after))
+            abandoned = await tx.abandoned.list_of(process_guid, index)
+            others = [row for row in abandoned if row.index == index]
+            return Restarted(locked.row, (locked.row, *others), await rows.save(tx, locked, after))
 
         return await self.store.run(call, "restart_instance", work)
 
@@ -276,35 +279,29 @@ class Lifecycle:
         epoch: int | None = None,
         presence: Presence = Presence.ORDINARY,
     ) -> bool:
-        """Delete the row of this instance; None: of whichever. False if there is none such."""
+        """Delete the row of this instance, which is gone; None: of whichever. False if there is none such."""
 
         async def work(tx: Transaction) -> bool:
-            return await tx.actual_lrps.delete(process_guid, index, instance_guid, presence)
+            deleted = await tx.actual_lrps.delete(process_guid, index, instance_guid, presence)
+            if instance_guid is not None:
+                await tx.abandoned.forget(instance_guid)
+            return deleted
 
         return await run_fenced(self.store, call, "remove_instance", work, epoch)
 
+    async def abandon(self, call: Call, row: ActualLRP, epoch: int | None = None) -> bool:
+        """Delete the row of an instance whose cell cannot be asked, and remember that it may have it. False if there is
+        no such row."""
+
+        async def work(tx: Transaction) -> bool:
+            deleted = await tx.actual_lrps.delete(row.process_guid, row.index, row.instance_guid, row.presence)
+            await rows.abandon(tx, row)
+            return deleted
+
+        return await run_fenced(self.store, call, "abandon_instance", work, epoch)
+
     async def report(self, call: Call, report: CellReport) -> ReportOutcome:
         """Renew a cell's presence and bring its rows in line with what it has. Touches no row of another cell."""
-
-        async def work(tx: Transaction) -> ReportOutcome:
-            if not await tx.cells.upsert(report, self.presence_ttl_s):
-                await self._refuse_namesake(tx, report)
-                return ReportOutcome(accepted=False)
-            guids = reconcile.reported_guids(report)
-            known = await tx.actual_lrps.list_concerning(report.presence.cell_id, guids)
-            differences = reconcile.compare(report, known, await tx.now())
-            reconciliation = reconcile.Reconciliation(tx, report, self.new_guid, vanished, self.crash_policy)
-            done = await reconciliation.apply(differences)
-            stop_tasks, lost_tasks = await task_reconcile.apply(tx, report, task_vanished)
-            return ReportOutcome(
-                accepted=True,
-                stop=(*differences.stop, *stop_tasks),
-                acknowledged=tuple(ended.instance_guid for ended in report.ended),
-                started=done.started,
-                crashed=done.crashed,
-                vanished=done.vanished,
-                lost_tasks=lost_tasks,
-            )
 
         def vanished(row: ActualLRP, error: ContainerVanished, next_attempt_at: datetime) -> Problem:
             return self._vanished(call, row, error, next_attempt_at)
@@ -313,14 +310,8 @@ class Lifecycle:
             _, problem = tell(call, f"run {task.task_guid}", task, framed_by_cell(error, task.cell_id))
             return evolve(problem, instance=failures.PATH + self.new_guid())
 
-        return await self.store.run(call, "cell_report", work, reserved=True)
-
-    async def _refuse_namesake(self, tx: Transaction, report: CellReport) -> None:
-        """Nothing for a report that is merely late. Raises CellIdTaken if a live cell elsewhere has the same id."""
-        cell_id = report.presence.cell_id
-        known = await tx.cells.get(cell_id)
-        if known is not None and known.live and known.presence.home_id != report.presence.home_id:
-            raise CellIdTaken(f"cell {cell_id} reports already, from {known.presence.url}")
+        rules = Rules(self.new_guid, self.presence_ttl_s, self.crash_policy, vanished, task_vanished)
+        return await self.store.run(call, "cell_report", lambda tx: take_up(tx, report, rules), reserved=True)
 
     async def replay(self, call: Call, key: IdempotencyKey) -> Replay:
         """What became of the first request with this key. Raises IdempotencyInFlight, IdempotencyMismatch.

@@ -70,11 +70,20 @@ def tell(
             continue
         error = call.framed(outer(message))
         error.__cause__ = outcome.error
-        own = next((link.outcome for link in outcome.error.links() if link.outcome is not None), Outcome.NOT_STARTED)
-        error.outcome = Outcome.PARTIAL if succeeded else own
+        error.outcome = Outcome.PARTIAL if succeeded else outcome_of(outcome.error)
         document = chain.problem(error, call, {**subject(outcome.row), **about})
         told.append(Failure(outcome, error, evolve(document, instances=() if told else everybody)))
     return Told(told[0].error, tuple(told))
+
+
+def outcome_of(error: DiegoError) -> Outcome:
+    """What is true on the cells after the error, as the outermost link says that knows."""
+    return next((link.outcome for link in error.links() if link.outcome is not None), Outcome.NOT_STARTED)
+
+
+def is_gone(error: DiegoError) -> bool:
+    """Whether the cell has said that it undid all that it had begun."""
+    return outcome_of(error) is Outcome.ROLLED_BACK
 
 
 def subject(row: ActualLRP) -> dict[str, Any]:

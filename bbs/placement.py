@@ -20,7 +20,7 @@ from bbs.convergence.backoff import after_failure_s
 from bbs.egress import LiveEgress
 from bbs.known_cells import Promise
 from bbs.lifecycle import Lifecycle, Updated
-from bbs.outcome import Failure, InstanceOutcome, Told, given_up, instant, is_crash, tell
+from bbs.outcome import Failure, InstanceOutcome, Told, given_up, instant, is_crash, is_gone, tell
 from bbs.removal import Removal
 from bbs.succession import Succession
 from diego_py.call import Call
@@ -118,7 +118,7 @@ class Placement:
         """Stop one instance, then start it again, possibly on another cell."""
         guid = desired.definition.process_guid
         restarted = await self.lifecycle.restart(call, guid, index, desired.revision)
-        stopped = await self.removal.stop_container(call, restarted.before)
+        stopped = await self.removal.stop_before(call, restarted)
         if stopped.error is None:
             outcome = await self.place_one(call, desired, restarted.after, None)
         else:
@@ -129,8 +129,8 @@ class Placement:
 
     async def stop(self, call: Call, row: ActualLRP) -> None:
         """Stop one instance and remove its row; convergence makes a new one as long as it is desired."""
-        outcomes = await self.removal.stop_all(call, [row])
-        if outcomes[0].error is not None:
+        outcomes = await self.removal.stop_all(call, [row, *await self.removal.abandoned(call, row)])
+        if any(outcome.error for outcome in outcomes):
             told = tell(call, StopFailed, f"stop {row.process_guid}/{row.index}", outcomes)
             raise await self.stored(call, told)
 
@@ -191,7 +191,8 @@ class Placement:
                             cell_id, promise = await self._choose(call, desired, row, first, failed)
                         with self.pool.cells.held(promise):
                             if failed:
-                                row = await self.lifecycle.offer(call, row, revision=desired.revision)
+                                gone = is_gone(failed[-1][1])
+                                row = await self.lifecycle.offer(call, row, revision=desired.revision, gone=gone)
                             try:
                                 row = await self._start_on(call, desired, row, promise, attempt=len(failed) + 1)
                                 return InstanceOutcome(row, cell_id=cell_id)
@@ -291,9 +292,9 @@ class Placement:
         A replacement leaves no trace but the document: the old instance is the only one again.
         """
         row, cell_id, old = failure.outcome.row, failure.outcome.cell_id, failure.outcome.old
-        call = call.with_budget(max(SETTLE_BUDGET_MS, call.remaining_ms()))
+        call, gone = call.with_budget(max(SETTLE_BUDGET_MS, call.remaining_ms())), is_gone(failure.error)
         if old is not None:
-            await self.succession.recall(call, old, row.instance_guid, document)
+            await self.succession.recall(call, old, row.instance_guid, document, gone=gone)
             return document
         if is_crash(failure.error) and cell_id is not None and row.instance_guid is not None:
             crash_count = row.crash_count + 1
@@ -302,11 +303,12 @@ class Placement:
                 document = evolve(document, next=(given_up(row, crash_count), *document.next))
             else:
                 document = _next_at(document, call, wait_s)
-            await self.lifecycle.crash(call, row.process_guid, row.index, row.instance_guid, cell_id, document)
+            key = (row.process_guid, row.index, row.instance_guid, cell_id)
+            await self.lifecycle.crash(call, *key, document, gone)
             return document
         wait_s = after_failure_s(row.attempts + 1, failure.error.root.fault, self.jitter())
         document = _next_at(document, call, wait_s)
-        await self.lifecycle.fail(call, row, document, call.clock.now() + timedelta(seconds=wait_s))
+        await self.lifecycle.fail(call, row, document, call.clock.now() + timedelta(seconds=wait_s), gone)
         return document
 
     async def _rolled_back(self, call: Call, desired: DesiredLRP, told: Told) -> DiegoError:

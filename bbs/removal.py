@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from attrs import define, evolve
 
 from bbs.cell_pool import CellPool
-from bbs.lifecycle import Lifecycle
+from bbs.lifecycle import Lifecycle, Restarted
 from bbs.outcome import InstanceOutcome
+from bbs.store.desires import everything_of
 from bbs.store.transaction import Store, Transaction
 from diego_py.call import Call
 from diego_py.errors import DesiredLRPNotFound, DiegoError, HopUnreachable, Outcome
-from diego_py.models.actual_lrp import ActualLRP, Presence
+from diego_py.models.actual_lrp import ActualLRP
 from diego_py.models.identifiers import ProcessGuid
 from diego_py.models.workload import ModificationTag
 
@@ -43,23 +44,23 @@ class Removal:
             rows = await self._undesired(call, process_guid)
             if not rows:
                 raise
-        outcomes = {_key(outcome.row): outcome for outcome in await self.stop_all(call, rows)}
+        outcomes = {_name(outcome.row): outcome for outcome in await self.stop_all(call, rows)}
         for _ in range(MOVES_MAX):
             left = await self._undesired(call, process_guid)
-            moved_on = [row for row in left if _key(row) not in outcomes or outcomes[_key(row)].error is None]
+            moved_on = [row for row in left if _name(row) not in outcomes or outcomes[_name(row)].error is None]
             if not moved_on:
                 break
-            outcomes |= {_key(outcome.row): outcome for outcome in await self.stop_all(call, moved_on)}
+            outcomes |= {_name(outcome.row): outcome for outcome in await self.stop_all(call, moved_on)}
         return list(outcomes.values())
 
     async def _undesired(self, call: Call, process_guid: ProcessGuid) -> Sequence[ActualLRP]:
-        """The rows of an LRP that is not desired any more; none if it is desired again by now.
+        """What there is of an LRP that is not desired any more; none if it is desired again by now.
 
         Rows first: those of an LRP that is desired again after that are seen as such. Nearly always there are none.
         """
 
         async def look(tx: Transaction) -> Sequence[ActualLRP]:
-            rows = await tx.actual_lrps.list_of(process_guid)
+            rows = await everything_of(tx, process_guid)
             if rows and await tx.desired_lrps.get(process_guid) is not None:
                 return ()
             return rows
@@ -72,11 +73,24 @@ class Removal:
             tasks = [group.create_task(self.stop_and_remove(call, row)) for row in rows]
         return [task.result() for task in tasks]
 
+    async def abandoned(self, call: Call, row: ActualLRP) -> Sequence[ActualLRP]:
+        """What cells may have yet of the index of a row, although no row names it."""
+
+        async def look(tx: Transaction) -> Sequence[ActualLRP]:
+            return await tx.abandoned.list_of(row.process_guid, row.index)
+
+        return [found for found in await self.store.read(call, "list_abandoned", look) if found.index == row.index]
+
+    async def stop_before(self, call: Call, restarted: Restarted) -> InstanceOutcome:
+        """Stop all that ran at an index before; the first failure speaks for it."""
+        outcomes = await self.stop_all(call, restarted.ends)
+        failed = [outcome for outcome in outcomes if outcome.error is not None]
+        return failed[0] if failed else InstanceOutcome(restarted.before, stopping=True)
+
     async def stop_container(self, call: Call, row: ActualLRP) -> InstanceOutcome:
         """Stop the container that the row names, if it names one, and wait until the cell says that it is gone.
 
-        A cell that cannot be reached leaves the outcome unknown; should it come back, its report is answered with the
-        order to stop, because the row no longer names that instance.
+        A cell that cannot be reached leaves the outcome unknown.
         """
         if row.cell_id is None or row.instance_guid is None:
             return InstanceOutcome(row, stopping=True)
@@ -87,7 +101,11 @@ class Removal:
         return InstanceOutcome(row, stopping=True)
 
     async def stop_and_remove(self, call: Call, row: ActualLRP) -> InstanceOutcome:
-        """Stop an instance, then remove its row; that of a cell which cannot be reached is removed all the same."""
+        """Stop an instance, then remove its row.
+
+        That of a cell which cannot be reached is removed all the same, and remembered: should it come back, its report
+        is answered with the order to stop, and who asks again before is told the same.
+        """
         outcome = await self.stop_container(call, row)
         unreachable = outcome.error is not None and isinstance(outcome.error.root, HopUnreachable)
         if outcome.error is not None and not unreachable:
@@ -95,12 +113,16 @@ class Removal:
         if unreachable and outcome.error is not None:
             outcome.error.outcome = Outcome.UNKNOWN
         try:
-            key = (row.process_guid, row.index, row.instance_guid)
-            await self.lifecycle.remove(call, *key, presence=row.presence)
+            if unreachable:
+                await self.lifecycle.abandon(call, row)
+            else:
+                key = (row.process_guid, row.index, row.instance_guid)
+                await self.lifecycle.remove(call, *key, presence=row.presence)
         except DiegoError as error:
             return evolve(outcome, error=outcome.error or error)
         return outcome
 
 
-def _key(row: ActualLRP) -> tuple[int, Presence]:
-    return row.index, row.presence
+def _name(row: ActualLRP) -> str:
+    """One instance, or an index for which none was offered."""
+    return row.instance_guid or f"{row.index} {row.presence}"

@@ -132,7 +132,7 @@ class Replacement:
             restarted = await self.placement.lifecycle.restart(call, guid, row.index, desired.revision)
         except DiegoError as error:
             return InstanceOutcome(row, _framed(call, error), row.cell_id, stopping=True)
-        stopped = await self.placement.removal.stop_container(call, restarted.before)
+        stopped = await self.placement.removal.stop_before(call, restarted)
         if stopped.error is not None:
             return evolve(stopped, row=restarted.after, stopping=False)
         outcome = await self._started(call, restarted.after, desired, recallable=False)
@@ -147,7 +147,8 @@ class Replacement:
             return evolve(outcome, row=await self._routable(call, outcome.row))
         except DiegoError as error:
             if recallable:
-                await self.placement.removal.stop_container(call.with_budget(UNDO_BUDGET_MS), outcome.row)
+                stopped = await self.placement.removal.stop_container(call.with_budget(UNDO_BUDGET_MS), outcome.row)
+                error.outcome = Outcome.ROLLED_BACK if stopped.error is None else Outcome.UNKNOWN
             return evolve(outcome, error=error)
 
     async def _routable(self, call: Call, row: ActualLRP) -> ActualLRP:
@@ -155,7 +156,7 @@ class Replacement:
         while not row.routable:
             if call.remaining_ms() < ROUTABLE_POLL_S * 2_000:
                 told = f"instance {row.process_guid}/{row.index} runs and is not ready"
-                raise call.framed(NeverRoutable(told, outcome=Outcome.ROLLED_BACK))
+                raise call.framed(NeverRoutable(told, outcome=Outcome.RUNNING))
             await call.clock.sleep(ROUTABLE_POLL_S)
             now = await self._look(call, row)
             if now is None or now.instance_guid != row.instance_guid:
@@ -195,7 +196,7 @@ class Replacement:
         restart, revision = self.placement.lifecycle.restart, replaced.desired.revision
         restarted = [await restart(call, guid, row.index, revision) for row in rows]
         async with asyncio.TaskGroup() as group:
-            ends = [group.create_task(self.placement.removal.stop_container(call, pair.before)) for pair in restarted]
+            ends = [group.create_task(self.placement.removal.stop_before(call, pair)) for pair in restarted]
         stopped += [evolve(end.result(), row=pair.after) for end, pair in zip(ends, restarted, strict=True)]
         failed = [evolve(outcome, stopping=False) for outcome in stopped if outcome.error is not None]
         work.outcomes += failed or await self.placement.place_all(call, replaced.desired, [p.after for p in restarted])

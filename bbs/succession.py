@@ -94,11 +94,13 @@ class Succession:
         attempt: str | None = None,
         problem: Problem | None = None,
         epoch: int | None = None,
+        gone: bool = False,
     ) -> ActualLRP | None:
         """The replacement did not come to run: its row goes, and the old instance is the ordinary one again.
 
-        `attempt` is the instance_guid of a replacement that is known to have failed; without it, only a row that no
-        cell has gives way. None if there was nothing to recall: then only the document is stored.
+        `attempt` is the instance_guid of a replacement that is known to have failed, `gone` if its cell said that
+        nothing is left of it; without an attempt, only a row that no cell has gives way. None if there was nothing to
+        recall: then only the document is stored.
         """
         document = None if problem is None else document_of(problem)
 
@@ -113,14 +115,15 @@ class Succession:
                 if ordinary.row.state not in IDLE and ordinary.row.instance_guid != attempt:
                     return None
                 await tx.actual_lrps.delete(old.process_guid, old.index, ordinary.row.instance_guid)
+                if not gone:
+                    await rows.abandon(tx, ordinary.row)
             return await _moved(tx, beside.row, PresenceEvent.RECALL, document)
 
         return await run_fenced(self.store, call, "recall_instance", work, epoch)
 
     async def drop(self, call: Call, old: ActualLRP, epoch: int | None = None) -> bool:
-        """Forget a row beside the ordinary one. False if it is gone or is not beside one any more."""
-        key = (old.process_guid, old.index, old.instance_guid)
-        return await self.lifecycle.remove(call, *key, epoch, old.presence)
+        """Remove a row beside the ordinary one, whose cell is gone. False if there is no such row any more."""
+        return await self.lifecycle.abandon(call, old, epoch)
 
     async def _step_aside(
         self, tx: Transaction, row: ActualLRP, event: PresenceEvent, revision: int, document: Document | None

@@ -124,3 +124,4 @@ class Convergence:
         await self.store.run(call, "prune_failures", lambda tx: tx.failures.prune())
         await self.store.run(call, "prune_keys", lambda tx: tx.idempotency.prune())
         await self.store.run(call, "prune_domains", lambda tx: tx.domains.prune())
+        await self.store.run(call, "prune_abandoned", lambda tx: tx.abandoned.prune())

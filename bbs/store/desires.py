@@ -34,7 +34,7 @@ class Updated:
     added: tuple[ActualLRP, ...]
     """UNCLAIMED, to be placed."""
     surplus: tuple[ActualLRP, ...]
-    """Rows with index >= instances; still there, for the caller to stop and then `remove`."""
+    """Rows and abandoned attempts with index >= instances; still there, for the caller to stop and then `remove`."""
     staying: tuple[ActualLRP, ...]
     """The other rows that were there."""
 
@@ -48,7 +48,7 @@ class Replaced:
     added: tuple[ActualLRP, ...]
     """UNCLAIMED, to be placed."""
     surplus: tuple[ActualLRP, ...]
-    """Rows with index >= instances; still there, for the caller to stop and then `remove`."""
+    """Rows and abandoned attempts with index >= instances; still there, for the caller to stop and then `remove`."""
     current: tuple[ActualLRP, ...]
     """Rows that run with this definition already."""
     outdated: tuple[ActualLRP, ...]
@@ -63,7 +63,8 @@ class Removed:
 
     desired: DesiredLRP
     actuals: tuple[ActualLRP, ...]
-    """CLAIMED and RUNNING rows, still there, for the caller to stop and then `remove`. The others are deleted."""
+    """CLAIMED and RUNNING rows, and abandoned attempts, for the caller to stop and then `remove`. All others are
+    deleted."""
 
 
 def etag(tag: ModificationTag) -> str:
@@ -107,7 +108,7 @@ async def update(
         before=before,
         desired=after,
         added=await _insert(tx, after, _missing(instances, existing), new_guid),
-        surplus=tuple(row for row in existing if row.index >= instances),
+        surplus=await _surplus(tx, process_guid, instances, existing),
         staying=tuple(row for row in existing if row.index < instances),
     )
 
@@ -134,7 +135,7 @@ async def replace(
         before=before,
         desired=after,
         added=await _insert(tx, after, _missing(definition.instances, existing), new_guid),
-        surplus=tuple(row for row in existing if row.index >= definition.instances),
+        surplus=await _surplus(tx, definition.process_guid, definition.instances, existing),
         current=tuple(row for row in ordinary if _runs(row, after)),
         outdated=tuple(row for row in ordinary if not _runs(row, after)),
         beside=tuple(row for row in staying if row.presence is not Presence.ORDINARY),
@@ -171,7 +172,12 @@ async def undesire(tx: Transaction, process_guid: str, only: ModificationTag | N
         raise DesiredLRPNotFound(f"no desired LRP {process_guid}")
     await tx.actual_lrps.delete_without_cell(process_guid)
     await tx.actual_lrps.ask_stop(process_guid, 0)
-    return Removed(desired, tuple(await tx.actual_lrps.list_of(process_guid)))
+    return Removed(desired, await everything_of(tx, process_guid))
+
+
+async def everything_of(tx: Transaction, process_guid: str) -> tuple[ActualLRP, ...]:
+    """All rows of an LRP, and its abandoned attempts."""
+    return *await tx.actual_lrps.list_of(process_guid), *await tx.abandoned.list_of(process_guid)
 
 
 async def add_missing(tx: Transaction, process_guid: str, new_guid: Callable[[], str]) -> tuple[ActualLRP, ...]:
@@ -181,6 +187,14 @@ async def add_missing(tx: Transaction, process_guid: str, new_guid: Callable[[],
         return ()
     missing = _missing(desired.definition.instances, await tx.actual_lrps.list_of(process_guid))
     return await _insert(tx, desired, missing, new_guid, offered=False)
+
+
+async def _surplus(
+    tx: Transaction, process_guid: str, instances: int, existing: Iterable[ActualLRP]
+) -> tuple[ActualLRP, ...]:
+    """What is to end of an LRP of so many instances."""
+    rows = [row for row in existing if row.index >= instances]
+    return *rows, *await tx.abandoned.list_of(process_guid, instances)
 
 
 async def _insert(

@@ -7,6 +7,7 @@ from datetime import datetime
 import asyncpg
 from attrs import define, field
 
+from bbs.store.abandoned import PostgresAbandoned
 from bbs.store.actual_lrps import PostgresActualLRPs
 from bbs.store.cells import PostgresCells
 from bbs.store.decisions import PostgresDecisions
@@ -23,6 +24,7 @@ class PostgresTransaction:
     """What `transaction.Transaction` promises."""
 
     connection: asyncpg.Connection
+    abandoned: PostgresAbandoned = field(init=False)
     actual_lrps: PostgresActualLRPs = field(init=False)
     cells: PostgresCells = field(init=False)
     decisions: PostgresDecisions = field(init=False)
@@ -34,6 +36,7 @@ class PostgresTransaction:
     tasks: PostgresTasks = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self.abandoned = PostgresAbandoned(self.connection)
         self.actual_lrps = PostgresActualLRPs(self.connection)
         self.cells = PostgresCells(self.connection)
         self.decisions = PostgresDecisions(self.connection)

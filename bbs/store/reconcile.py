@@ -28,6 +28,8 @@ SETTLED_S: Final = 5.0
 JUST_BEGUN_S: Final = 60.0
 """What ends sooner by the platform's fault could end as soon again."""
 PLACED: Final = (ActualLRPState.CLAIMED, ActualLRPState.RUNNING)
+WriteProblem = Callable[[ActualLRP, ContainerVanished, datetime], Problem]
+"""Makes the numbered document of a vanished container, given when it is tried again."""
 
 
 @frozen
@@ -142,8 +144,7 @@ class Reconciliation:
     tx: Transaction
     report: CellReport
     new_guid: Callable[[], str]
-    write_problem: Callable[[ActualLRP, ContainerVanished, datetime], Problem]
-    """The numbered document of a vanished container, given when it is tried again."""
+    write_problem: WriteProblem
     crash_policy: CrashPolicy
 
     async def apply(self, differences: Differences) -> Reconciled:
@@ -203,7 +204,7 @@ class Reconciliation:
             return [await self._lose(locked, document)]
         after = moves.crashed(locked.row, document.detail, locked.now, self.crash_policy)
         document = document.with_members(**after_crash(document.members, after))
-        return [await rows.save_failed(self.tx, locked, after, document, "run")]
+        return [await rows.save_failed(self.tx, locked, after, document, "run", gone=True)]
 
     async def _lose(self, locked: Locked, document: Document) -> ActualLRP:
         """It ended by no fault of the app: placed anew, at once unless it had only just begun to run."""
@@ -211,7 +212,7 @@ class Reconciliation:
         wait_s = 0.0 if ran_s > JUST_BEGUN_S else after_failure_s(1, Fault.PLATFORM, jitter=0.0)
         at = locked.now + timedelta(seconds=wait_s)
         after = moves.lost(locked.row, document.detail, locked.now, at)
-        return await rows.save_failed(self.tx, locked, after, document, "run")
+        return await rows.save_failed(self.tx, locked, after, document, "run", gone=True)
 
     async def _vanish(self, locked: Locked, seen: ActualLRP) -> list[ActualLRP]:
         row = locked.row
@@ -225,7 +226,7 @@ class Reconciliation:
             at = locked.now + timedelta(seconds=after_failure_s(row.attempts + 1, fault, jitter=0.0))
             document = self._vanished(row, at)
             after = moves.failed(row, document.detail, at, locked.now)
-        return [await rows.save_failed(self.tx, locked, after, document, "run")]
+        return [await rows.save_failed(self.tx, locked, after, document, "run", gone=True)]
 
     def _vanished(self, row: ActualLRP, next_attempt_at: datetime) -> Document:
         told = f"cell {row.cell_id} no longer has instance {row.process_guid}/{row.index} ({row.instance_guid})"

@@ -19,18 +19,33 @@ async def lock(tx: Transaction, process_guid: str, index: int) -> Locked:
     return locked
 
 
-async def save(tx: Transaction, locked: Locked, after: ActualLRP) -> ActualLRP:
-    """Write what the locked row became, without a new failure; nothing if it became nothing else."""
+async def save(tx: Transaction, locked: Locked, after: ActualLRP, *, gone: bool = False) -> ActualLRP:
+    """Write what the locked row became, without a new failure; nothing if it became nothing else.
+
+    `gone`: the cell said that nothing is left of the instance that the row named. Else it is remembered.
+    """
     if after is not locked.row:
+        if after.instance_guid != locked.row.instance_guid and not gone:
+            await abandon(tx, locked.row)
         await tx.actual_lrps.save(after, _kept_failure(locked, after))
     return after
 
 
-async def save_failed(tx: Transaction, locked: Locked, after: ActualLRP, document: Document, phase: str) -> ActualLRP:
-    """Write what the locked row became, and the document that says why; both or neither."""
+async def save_failed(
+    tx: Transaction, locked: Locked, after: ActualLRP, document: Document, phase: str, *, gone: bool = False
+) -> ActualLRP:
+    """Write what the locked row became, and the document that says why; both or neither. `gone` as for `save`."""
+    if after.instance_guid != locked.row.instance_guid and not gone:
+        await abandon(tx, locked.row)
     await tx.failures.insert(document, phase, locked.row)
     await tx.actual_lrps.save(after, document.id)
     return evolve(after, failure=document.members)
+
+
+async def abandon(tx: Transaction, row: ActualLRP) -> None:
+    """Remember what a cell has claimed, and may have yet when the row names it no more."""
+    if row.cell_id is not None and row.instance_guid is not None:
+        await tx.abandoned.insert(row)
 
 
 def _kept_failure(locked: Locked, after: ActualLRP) -> str | None:

@@ -83,6 +83,25 @@ class ActualLRPTable(Protocol):
         """Remove the rows of an LRP that no cell has."""
 
 
+class AbandonedTable(Protocol):
+    """Instances that a cell claimed and that no row names any more, until it is known that they are gone."""
+
+    async def insert(self, row: ActualLRP) -> None:
+        """Remember the claimed instance of a row; one that is there already stays."""
+
+    async def list_of(self, process_guid: str, first: int = 0) -> list[ActualLRP]:
+        """Those of an LRP from index `first` on, on cells whose presence lasts, as CLAIMED rows."""
+
+    async def forget(self, instance_guid: str) -> None:
+        """It is gone, or never was abandoned."""
+
+    async def settle(self, cell_id: str, reported: Sequence[str], older_than_s: float) -> None:
+        """Forget those of a cell that it does not name, unless they are so young that it could not know them yet."""
+
+    async def prune(self) -> None:
+        """Forget those that are older than a day on cells that are gone."""
+
+
 class DesiredLRPTable(Protocol):
     """What clients sent, and what decisions are made by."""
 

@@ -22,6 +22,8 @@ from diego_py.models.task_work import CellTaskState
 from diego_py.models.work import CellReport
 
 Known = Sequence[tuple[TaskStatus, Claim | None]]
+WriteTaskProblem = Callable[[Task, ContainerVanished], Problem]
+"""Makes the numbered document of a lost task."""
 
 
 @frozen
@@ -69,7 +71,7 @@ def _is_wanted(status: TaskStatus | None, report: CellReport) -> bool:
 
 
 async def apply(
-    tx: Transaction, report: CellReport, write_problem: Callable[[Task, ContainerVanished], Problem]
+    tx: Transaction, report: CellReport, write_problem: WriteTaskProblem
 ) -> tuple[tuple[InstanceGuid, ...], tuple[Task, ...]]:
     """What the cell must stop, and the tasks that are lost now. Rows are locked in the order of their names."""
     guids = [task.instance_guid for task in report.tasks]

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Protocol, TypeVar
 
 from bbs.store.tables import (
+    AbandonedTable,
     ActualLRPTable,
     CellTable,
     DecisionTable,
@@ -24,6 +25,9 @@ T = TypeVar("T")
 
 class Transaction(Protocol):
     """The tables in one transaction, read committed: each statement sees what was committed before it, and our own."""
+
+    @property
+    def abandoned(self) -> AbandonedTable: ...
 
     @property
     def actual_lrps(self) -> ActualLRPTable: ...

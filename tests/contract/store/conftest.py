@@ -123,7 +123,12 @@ class Scene:
     async def crash(self, row: ActualLRP, failure: str, cell: str = "cell-1") -> ActualLRP | None:
         assert row.instance_guid is not None
         key = (row.process_guid, row.index, row.instance_guid)
-        return await self.lifecycle.crash(self.call, *key, cell, problem(self.call, failure))
+        return await self.lifecycle.crash(self.call, *key, cell, problem(self.call, failure), gone=True)
+
+    async def abandoned(self, guid: str = "app", first: int = 0) -> list[str | None]:
+        """The names of the attempts that cells may have yet."""
+        rows = await self.store.read(self.call, "list", lambda tx: tx.abandoned.list_of(guid, first))
+        return [row.instance_guid for row in rows]
 
     async def row(self, guid: str = "app", index: int = 0) -> ActualLRP | None:
         return await self.store.read(self.call, "get", lambda tx: tx.actual_lrps.get(guid, index))

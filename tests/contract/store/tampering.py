@@ -17,6 +17,7 @@ from tests.simulation.memory_store.engine import Change, MemoryDatabase, MemoryT
 from tests.simulation.memory_store.small_tables import FailureRow
 
 KEYS: Final = {
+    "abandoned_attempts": "instance_guid",
     "actual_lrps": "process_guid",
     "cells": "cell_id",
     "domains": "domain",

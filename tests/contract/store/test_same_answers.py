@@ -37,7 +37,7 @@ GUIDS = st.sampled_from(["app", "web"])
 CELLS = st.sampled_from(["cell-1", "cell-2"])
 KEYS = st.sampled_from(["key-1", "key-2"])
 ROW = st.integers(0, 5)
-TABLES = ("actual_lrps", "desired_lrps", "cells", "failures", "idempotency_keys", "domains")
+TABLES = ("abandoned_attempts", "actual_lrps", "desired_lrps", "cells", "failures", "idempotency_keys", "domains")
 
 
 def succession(scene: Scene) -> Succession:
@@ -106,9 +106,22 @@ class TwoStores(RuleBasedStateMachine):
     def time_passes_for_keys(self, seconds: float) -> None:
         self.both(lambda s: s.tampering.shift("idempotency_keys", "expires_at", seconds))
 
+    @rule(row=ROW, gone=st.booleans())
+    def offer(self, row: int, gone: bool) -> None:
+        self.on_row(row, lambda s, lrp: s.lifecycle.offer(s.call, lrp, gone=gone))
+
     @rule(row=ROW)
-    def offer(self, row: int) -> None:
-        self.on_row(row, lambda s, lrp: s.lifecycle.offer(s.call, lrp))
+    def abandon(self, row: int) -> None:
+        self.on_row(row, lambda s, lrp: s.lifecycle.abandon(s.call, lrp))
+
+    @rule(cell=st.none() | CELLS)
+    def time_passes_for_cells(self, cell: str | None) -> None:
+        self.both(lambda s: s.tampering.shift("cells", "expires_at", -20, cell))
+
+    @rule(days=st.integers(0, 2))
+    def time_passes_for_the_abandoned(self, days: int) -> None:
+        self.both(lambda s: s.tampering.shift("abandoned_attempts", "since", -days * 86_400 - 6))
+        self.both(lambda s: s.store.run(s.call, "prune", lambda tx: tx.abandoned.prune()))
 
     @rule(row=ROW, cell=CELLS)
     def claim(self, row: int, cell: str) -> None:
@@ -214,12 +227,13 @@ class TwoStores(RuleBasedStateMachine):
                     await tx.desired_lrps.list_scheduling_infos(),
                     await tx.actual_lrps.list_page(Filter(), with_failure=True),
                     await tx.cells.list_all(),
+                    [await tx.abandoned.list_of(guid) for guid in ("app", "web")],
                     await tx.failures.list_page(FailureFilter()),
                 )
 
             return await s.store.snapshot(s.call, "read", read)
 
-        _, _, rows, _, _ = self.both(everything)
+        _, _, rows, *_ = self.both(everything)
         self.seen = [*self.seen[-4:], *rows]
 
     def number(self) -> int:

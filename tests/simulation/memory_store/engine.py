@@ -22,10 +22,11 @@ Change = tuple[str, Any, Any, Any]
 """Table, primary key, row before and row after."""
 
 TABLES: Final = (
-    "desired_lrps",
+    "abandoned_attempts",
     "actual_lrps",
     "cells",
     "decisions",
+    "desired_lrps",
     "domains",
     "failures",
     "idempotency_keys",

@@ -16,6 +16,7 @@ from bbs.store.postgres_errors import RETRY_AFTER_S, Collision
 from diego_py.call import Call
 from diego_py.errors import BudgetSpent, DatabaseConflict, DatabaseUnavailable, DiegoError, InternalError, Outcome
 from diego_py.service.clock import Clock
+from tests.simulation.memory_store.abandoned import MemoryAbandoned
 from tests.simulation.memory_store.actual_lrps import MemoryActualLRPs
 from tests.simulation.memory_store.cells import MemoryCells
 from tests.simulation.memory_store.desired_lrps import MemoryDesiredLRPs
@@ -60,6 +61,7 @@ class MemoryTransaction:
     """What `transaction.Transaction` promises."""
 
     core: MemoryTransactionCore
+    abandoned: MemoryAbandoned = field(init=False)
     actual_lrps: MemoryActualLRPs = field(init=False)
     cells: MemoryCells = field(init=False)
     decisions: MemoryDecisions = field(init=False)
@@ -71,6 +73,7 @@ class MemoryTransaction:
     tasks: MemoryTasks = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self.abandoned = MemoryAbandoned(self.core)
         self.actual_lrps = MemoryActualLRPs(self.core)
         self.cells = MemoryCells(self.core)
         self.decisions = MemoryDecisions(self.core)
