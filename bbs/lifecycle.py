@@ -48,7 +48,7 @@ class Restarted:
 
     before: ActualLRP
     ends: tuple[ActualLRP, ...]
-    """What to stop: that one, and abandoned attempts at this index."""
+    """What to stop: that one if a cell has it, and abandoned attempts at this index."""
     after: ActualLRP
     """UNCLAIMED, with the instance_guid that it is offered under."""
 
@@ -265,8 +265,8 @@ class Lifecycle:
             given = locked.row.revision if revision is None else revision
             after = moves.restarted(locked.row, self.new_guid(), given, locked.now)
             abandoned = await tx.abandoned.list_of(process_guid, index)
-            others = [row for row in abandoned if row.index == index]
-            return Restarted(locked.row, (locked.row, *others), await rows.save(tx, locked, after))
+            claimed = [row for row in (locked.row, *abandoned) if row.index == index and row.cell_id is not None]
+            return Restarted(locked.row, tuple(claimed), await rows.save(tx, locked, after))
 
         return await self.store.run(call, "restart_instance", work)
 

@@ -102,5 +102,7 @@ async def test_who_scales_down_or_restarts_is_given_what_may_be_there_yet(scene:
     assert rows[1].instance_guid in [row.instance_guid for row in updated.surplus]
     assert rows[0].instance_guid not in [row.instance_guid for row in updated.surplus]
     restarted = await scene.lifecycle.restart(scene.call, "app", 0)
-    names = [row.instance_guid for row in restarted.ends]
-    assert names == [restarted.before.instance_guid, rows[0].instance_guid]
+    assert [row.instance_guid for row in restarted.ends] == [rows[0].instance_guid], "no cell has the one before"
+    claimed = await scene.claim(restarted.after)
+    again = await scene.lifecycle.restart(scene.call, "app", 0)
+    assert {row.instance_guid for row in again.ends} == {claimed.instance_guid, rows[0].instance_guid}

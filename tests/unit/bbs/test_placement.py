@@ -14,15 +14,15 @@ from bbs.placement import Placement
 from bbs.removal import Removal
 from bbs.succession import Succession
 from diego_py.call import Call
-from diego_py.errors import DesireFailed, SandboxFailed
-from diego_py.models.actual_lrp import ActualLRPState
+from diego_py.errors import DeleteFailed, DesiredLRPNotFound, DesireFailed, HopUnreachable, Outcome, SandboxFailed
+from diego_py.models.actual_lrp import ActualLRP, ActualLRPState
 from diego_py.models.cell import RootfsProvider
 from diego_py.models.desired_lrp import DesiredLRP, DesiredLRPUpdate
 from diego_py.models.identifiers import CellId, InstanceGuid, ProcessGuid
 from diego_py.models.work import AvailableResources, CellReport, ClaimRequest, Started, Stopped, Work
 from diego_py.service.clock import SystemClock
 from diego_py.service.log import logger
-from tests.contract.store.conftest import NET_INFO, Scene, definition, guids, report
+from tests.contract.store.conftest import NET_INFO, Scene, definition, guids, problem, report
 from tests.contract.store.tampering import MemoryTampering
 from tests.simulation.memory_store.engine import MemoryDatabase
 from tests.simulation.memory_store.store import MemoryStore
@@ -42,6 +42,7 @@ class OneCell:
 
     lifecycle: Lifecycle
     before_start: Callable[[], Awaitable[object]] = nothing
+    before_stop: Callable[[], Awaitable[object]] = nothing
     stopped: list[str] = field(factory=list)
 
     async def run(self, call: Call, cell_id: CellId, url: str, work: Work, attempt: int) -> Started:
@@ -51,6 +52,7 @@ class OneCell:
         return Started(instance_guid=work.instance_guid, net_info=NET_INFO, available=FREE, sequence=2)
 
     async def stop(self, call: Call, cell_id: CellId, url: str, instance_guid: InstanceGuid) -> Stopped:
+        await self.before_stop()
         self.stopped.append(instance_guid)
         return Stopped(instance_guid=instance_guid, existed=True)
 
@@ -156,3 +158,60 @@ async def test_a_rollback_of_what_somebody_else_deleted_answers_why_it_failed(st
     assert failed.value.problem is not None
     assert failed.value.problem.outcome == "rolled_back"  # type: ignore[union-attr]
     assert failed.value.root.code == SandboxFailed.code
+
+
+async def lose_the_answer() -> None:
+    raise HopUnreachable("the cell did not answer", outcome=Outcome.UNKNOWN)
+
+
+async def given_up(stage: Stage) -> InstanceGuid:
+    """An attempt that the only cell claimed, whose answer was lost."""
+    stage.cell.before_start = lose_the_answer
+    stored = await stage.scene.lifecycle.desire(stage.scene.call, definition())
+    with pytest.raises(DesireFailed):
+        await stage.placement.desire(stage.scene.call, stored.desired, stored.actuals, False)
+    row = await stage.scene.row()
+    assert row is not None
+    assert (row.state, row.instance_guid) == (ActualLRPState.UNCLAIMED, None)
+    guid = stored.actuals[0].instance_guid
+    assert guid is not None
+    return guid
+
+
+async def test_a_cell_whose_answer_was_lost_is_asked_before_a_delete_is_answered(stage: Stage) -> None:
+    guid = await given_up(stage)
+    assert await stage.placement.delete(stage.scene.call, ProcessGuid("app")) == 1
+    assert stage.cell.stopped == [guid]
+    with pytest.raises(DesiredLRPNotFound):
+        await stage.placement.delete(stage.scene.call, ProcessGuid("app"))
+
+
+async def test_as_long_as_it_cannot_be_asked_a_delete_says_that_nobody_knows(stage: Stage) -> None:
+    guid = await given_up(stage)
+    stage.cell.before_stop = lose_the_answer
+    for _ in range(2):
+        with pytest.raises(DeleteFailed) as failed:
+            await stage.placement.delete(stage.scene.call, ProcessGuid("app"))
+        assert failed.value.outcome is Outcome.UNKNOWN
+    stage.cell.before_stop = nothing
+    assert await stage.placement.delete(stage.scene.call, ProcessGuid("app")) == 1
+    assert stage.cell.stopped == [guid]
+
+
+async def test_it_is_asked_before_the_instance_is_stopped_or_started_anew(stage: Stage) -> None:
+    guid = await given_up(stage)
+    stage.cell.before_start = nothing
+    desired = await stage.desired()
+    assert desired is not None
+    row = await stage.placement.restart(stage.scene.call, desired, 0)
+    assert (row.state, stage.cell.stopped) == (ActualLRPState.RUNNING, [guid])
+    await stage.scene.lifecycle.offer(stage.scene.call, await given_up_row(stage, row))
+    row_now = await stage.scene.row()
+    assert row_now is not None
+    await stage.placement.stop(stage.scene.call, row_now)
+    assert stage.cell.stopped == [guid, row.instance_guid]
+
+
+async def given_up_row(stage: Stage, row: ActualLRP) -> ActualLRP:
+    """A running instance that convergence took for lost."""
+    return await stage.scene.lifecycle.lose(stage.scene.call, row, None, problem(stage.scene.call, "lost"))
