@@ -138,7 +138,7 @@ def wire(config: BbsConfig, outside: Outside, on_defect: Callable[[], None]) -> 
     tasks = OwnedTasks(log, grace_s=config.stop_grace_s)
     lifecycle = Lifecycle(store, clock, outside.new_guid, config.presence_ttl_s, config.crash_policy)
     pool = CellPool(store, CellClient(outside.http))
-    removal = Removal(store, lifecycle, pool)
+    removal = Removal(store, lifecycle, pool, config.route_grace_s)
     succession = Succession(store, lifecycle)
     placement = Placement(
         id=config.id,
@@ -151,7 +151,7 @@ def wire(config: BbsConfig, outside: Outside, on_defect: Callable[[], None]) -> 
         new_failure_id=lambda: outside.new_guid().replace("-", ""),
         jitter=lambda: outside.random.uniform(-1, 1),
     )
-    replacement = Replacement(store, placement, config.route_grace_s)
+    replacement = Replacement(store, placement)
     evacuation = Evacuation(store, pool, replacement)
     of_tasks = _task_parts(config, outside, pool, tasks)
     leadership = Leadership(store, clock, owner, config.leader_ttl_s)

@@ -59,8 +59,8 @@ class BbsConfig:
     """When an app that ended is started again: `immediate_restarts`, `backoff_min_s`, `backoff_max_s`, `crashes_max`,
     `reset_after_s` (bbs/convergence/backoff.py). What is left out has Diego's value."""
     route_grace_s: float = 1.0
-    """How long an old instance with ports serves on after its replacement runs: routers that read the rows more often
-    lose no request."""
+    """How long an old instance with ports serves on after its row says that no request may come to it: routers that
+    read the rows more often lose no request."""
     callback_deny_networks: tuple[str, ...] = DENIED
     """Networks, as CIDR, to which no completion callback of a task is sent, whatever name leads there. Default: this
     host, link-local addresses and the metadata services there."""

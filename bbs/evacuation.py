@@ -101,7 +101,7 @@ class Evacuation:
         if desired is None or row.index >= desired.definition.instances:
             await removal.stop_and_remove(call, row)
         elif row.presence is not Presence.ORDINARY:
-            await self._settle(call, row, desired, work)
+            await self._settle(call, row, work)
         elif row.state is not ActualLRPState.RUNNING or row.instance_guid in work.tried:
             return  # it is starting or ends, which is soon over; or somebody recalled it, and has his reasons
         elif desired.definition.update_strategy is UpdateStrategy.RECREATE:
@@ -120,7 +120,7 @@ class Evacuation:
         outcome = await placement.place_one(call, desired, pair.new, None)
         await self._note(call, row.instance_guid, evolve(outcome, old=pair.old), work)
         if outcome.error is None:
-            await self._settle(call, pair.old, desired, work)
+            await self._settle(call, pair.old, work)
 
     async def _recreate(self, call: Call, row: ActualLRP, desired: DesiredLRP, work: _Round) -> None:
         """This one stops before the new one starts, and only while all others of its LRP run."""
@@ -145,14 +145,14 @@ class Evacuation:
             told = tell(call, EvacuationFailed, what, [evolve(outcome, old=None)])
             await self.replacement.placement.stored(call, told)
 
-    async def _settle(self, call: Call, old: ActualLRP, desired: DesiredLRP, work: _Round) -> None:
+    async def _settle(self, call: Call, old: ActualLRP, work: _Round) -> None:
         """End one that serves beside another one, once that one is ready."""
         assert old.instance_guid is not None
         key = (old.process_guid, old.index)
         new = await self.store.read(call, "get_actual_lrp", lambda tx: tx.actual_lrps.get(*key))
         if new is None or new.state is not ActualLRPState.RUNNING or not new.routable:
             return
-        outcome = await self.replacement.ended(call, desired, InstanceOutcome(new), [old])
+        outcome = await self.replacement.ended(call, InstanceOutcome(new), [old])
         if outcome.error is None:
             work.moved.add(old.instance_guid)
         else:

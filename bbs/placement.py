@@ -129,7 +129,14 @@ class Placement:
 
     async def stop(self, call: Call, row: ActualLRP) -> None:
         """Stop one instance and remove its row; convergence makes a new one as long as it is desired."""
-        outcomes = await self.removal.stop_all(call, [row, *await self.removal.abandoned(call, row)])
+        rows = [row, *await self.removal.abandoned(call, row)]
+        await self._stopped(call, row, await self.removal.stop_all(call, rows))
+
+    async def retire(self, call: Call, row: ActualLRP) -> None:
+        """The same for one that serves beside its replacement, once routers know that nothing goes to it any more."""
+        await self._stopped(call, row, await self.removal.retire(call, [row]))
+
+    async def _stopped(self, call: Call, row: ActualLRP, outcomes: Sequence[InstanceOutcome]) -> None:
         if any(outcome.error for outcome in outcomes):
             told = tell(call, StopFailed, f"stop {row.process_guid}/{row.index}", outcomes)
             raise await self.stored(call, told)

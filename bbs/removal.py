@@ -29,6 +29,8 @@ class Removal:
     store: Store
     lifecycle: Lifecycle
     pool: CellPool
+    route_grace_s: float = 0.0
+    """How long what has ports serves on after its row says that no request may come to it."""
 
     async def delete(
         self, call: Call, process_guid: ProcessGuid, only: ModificationTag | None = None
@@ -86,6 +88,23 @@ class Removal:
         outcomes = await self.stop_all(call, restarted.ends)
         failed = [outcome for outcome in outcomes if outcome.error is not None]
         return failed[0] if failed else InstanceOutcome(restarted.before, stopping=True)
+
+    async def retire(self, call: Call, rows: Sequence[ActualLRP]) -> list[InstanceOutcome]:
+        """The same for what serves beside its replacement: routers learn first that nothing goes to it any more."""
+        with_ports = [row for row in rows if row.net_info is not None and row.net_info.ports]
+        asked = sorted(with_ports, key=lambda row: (row.index, row.presence))
+
+        async def close(tx: Transaction) -> None:
+            for row in asked:
+                await tx.actual_lrps.close(row)
+
+        if asked:
+            try:
+                await self.store.run(call, "close_instances", close)
+            except DiegoError as error:
+                return [InstanceOutcome(row, error, row.cell_id, stopping=True) for row in rows]
+            await call.clock.sleep(self.route_grace_s)
+        return await self.stop_all(call, rows)
 
     async def stop_container(self, call: Call, row: ActualLRP) -> InstanceOutcome:
         """Stop the container that the row names, if it names one, and wait until the cell says that it is gone.

@@ -68,7 +68,6 @@ class Replacement:
 
     store: Store
     placement: Placement
-    route_grace_s: float
 
     async def replace(self, call: Call, replaced: Replaced, pace: Pace) -> Placed:
         """Return when every instance is a new one. Raises ReplaceFailed with the first failure; its document is stored.
@@ -79,9 +78,10 @@ class Replacement:
         current = [InstanceOutcome(row) for row in replaced.current]
         async with asyncio.TaskGroup() as group:
             starting = group.create_task(self.placement.place_all(call, desired, replaced.added))
-            stopping = group.create_task(self.placement.removal.stop_all(call, [*replaced.surplus, *_served(replaced)]))
+            stopping = group.create_task(self.placement.removal.stop_all(call, replaced.surplus))
+            retiring = group.create_task(self.placement.removal.retire(call, _served(replaced)))
             changing = group.create_task(self.placement.egress.apply(call, desired, _open(replaced)))
-        done = [*current, *starting.result(), *stopping.result(), *changing.result()]
+        done = [*current, *starting.result(), *stopping.result(), *retiring.result(), *changing.result()]
         work = _Round(deque(replaced.outdated))
         if not any(outcome.error for outcome in done):
             match pace.strategy:
@@ -113,15 +113,14 @@ class Replacement:
         if row.state is not ActualLRPState.RUNNING:
             return await self._start_anew(call, replaced.desired, row, beside)
         try:
-            for old in beside:  # an earlier replacement was not finished: what serves now is `row`
-                await self._end(call, old)
+            await self._end(call, beside)  # an earlier replacement was not finished: what serves now is `row`
             pair = await self.placement.succession.displace(call, row, replaced.desired.revision)
         except DiegoError as error:
             return InstanceOutcome(row, _framed(call, error), row.cell_id, stopping=True)
         outcome = await self._started(call, pair.new, replaced.desired, recallable=True)
         if outcome.error is not None:
             return evolve(outcome, old=pair.old)
-        return await self.ended(call, replaced.desired, outcome, [pair.old])
+        return await self.ended(call, outcome, [pair.old])
 
     async def _start_anew(
         self, call: Call, desired: DesiredLRP, row: ActualLRP, beside: Sequence[ActualLRP]
@@ -136,7 +135,7 @@ class Replacement:
         if stopped.error is not None:
             return evolve(stopped, row=restarted.after, stopping=False)
         outcome = await self._started(call, restarted.after, desired, recallable=False)
-        return outcome if outcome.error is not None else await self.ended(call, desired, outcome, beside)
+        return outcome if outcome.error is not None else await self.ended(call, outcome, beside)
 
     async def _started(self, call: Call, row: ActualLRP, desired: DesiredLRP, recallable: bool) -> InstanceOutcome:
         """Place it, and wait until requests may come to it; if they may not, it gives way to what can be recalled."""
@@ -169,23 +168,18 @@ class Replacement:
         key = (row.process_guid, row.index)
         return await self.store.read(call, "get_actual_lrp", lambda tx: tx.actual_lrps.get(*key))
 
-    async def ended(
-        self, call: Call, desired: DesiredLRP, outcome: InstanceOutcome, olds: Sequence[ActualLRP]
-    ) -> InstanceOutcome:
+    async def ended(self, call: Call, outcome: InstanceOutcome, olds: Sequence[ActualLRP]) -> InstanceOutcome:
         """The new one runs: once routers know, stop the old ones. One that cannot be shown to be gone is a failure."""
-        if olds and desired.definition.ports:
-            await call.clock.sleep(self.route_grace_s)
         try:
-            for old in olds:
-                await self._end(call, old)
+            await self._end(call, olds)
         except DiegoError as error:
             return evolve(outcome, error=error, stopping=True)
         return outcome
 
-    async def _end(self, call: Call, old: ActualLRP) -> None:
-        stopped = await self.placement.removal.stop_and_remove(call, old)
-        if stopped.error is not None:
-            raise stopped.error
+    async def _end(self, call: Call, olds: Sequence[ActualLRP]) -> None:
+        for stopped in await self.placement.removal.retire(call, olds):
+            if stopped.error is not None:
+                raise stopped.error
 
     async def _recreate(self, call: Call, replaced: Replaced, work: _Round) -> None:
         """No old instance runs beside a new one."""

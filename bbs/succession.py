@@ -111,6 +111,8 @@ class Succession:
             beside = await tx.actual_lrps.lock(old.process_guid, old.index, old.presence)
             if beside is None or beside.row.instance_guid != old.instance_guid:
                 return None
+            if beside.row.stop_asked_at is not None:  # its replacement did run, and this one ends
+                return None
             if ordinary is not None:
                 if ordinary.row.state not in IDLE and ordinary.row.instance_guid != attempt:
                     return None

@@ -127,7 +127,7 @@ class Repairs:
                 group.create_task(self._reported(_key(row), work))
 
     async def _settle(self, step: Step, epoch: int) -> None:
-        await self.placement.stop(self._call(), step.row)
+        await self.placement.retire(self._call(), step.row)
         self._say("instance_replaced", step.row, step.reason)
 
     async def _stop(self, step: Step, epoch: int) -> None:

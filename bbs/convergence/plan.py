@@ -206,7 +206,7 @@ class _Planner:
     def _to_recall(self, row: ActualLRP) -> ActualLRP | None:
         """What serves in place of this row and takes it back, now or soon; then it is not placed any more."""
         for other in self.beside.get(_key(row), ()):
-            if other.cell_id not in self.snapshot.live_cells:
+            if other.cell_id not in self.snapshot.live_cells or other.stop_asked_at is not None:
                 continue
             if other.presence is Presence.SUSPECT or other.cell_id not in self.snapshot.draining_cells:
                 return other

@@ -198,6 +198,15 @@ class PostgresActualLRPs:
     async def ask_stop(self, process_guid: str, first: int) -> None:
         await self.connection.execute(self.ASK_STOP, process_guid, first)
 
+    CLOSE = """
+        UPDATE actual_lrps SET stop_asked_at = clock_timestamp(), routable = false, tag_index = tag_index + 1
+        WHERE process_guid = $1 AND index = $2 AND presence = $3 AND instance_guid = $4 AND stop_asked_at IS NULL
+    """
+
+    async def close(self, row: ActualLRP) -> None:
+        key = (row.process_guid, row.index, row.presence.value)
+        await self.connection.execute(self.CLOSE, *key, row.instance_guid)
+
     DELETE = """
         DELETE FROM actual_lrps
         WHERE process_guid = $1 AND index = $2 AND presence = $4 AND ($3::text IS NULL OR instance_guid = $3)

@@ -84,7 +84,7 @@ def compare(report: CellReport, known: Sequence[ActualLRP], now: datetime) -> Di
         tuple(row for row in vanished if row.presence is Presence.ORDINARY),
         tuple(stop),
         tuple(item for item in gone if item.ended is not None or item.row in vanished),
-        tuple((row, now) for row, now in named if now is not None and row.routable is not now.routable),
+        tuple((row, now) for row, now in named if now is not None and row.routable is not _is_open(row, now)),
     )
 
 
@@ -101,6 +101,11 @@ def has_vanished(row: ActualLRP, cell_id: CellId, reported: set[InstanceGuid], n
         and row.instance_guid not in reported
         and now - row.since > timedelta(seconds=SETTLED_S)
     )
+
+
+def _is_open(row: ActualLRP, instance: InstanceReport) -> bool:
+    """Whether requests may come to it: it is ready, and nobody has closed it to end it."""
+    return instance.routable and row.stop_asked_at is None
 
 
 def _is_beside(row: ActualLRP, cell_id: CellId) -> bool:
@@ -178,7 +183,7 @@ class Reconciliation:
         """Requests may come to it, or may not any more; it serves beside another one all the same."""
         locked = await self.tx.actual_lrps.lock(seen.process_guid, seen.index, seen.presence)
         if locked is not None and locked.row.modification_tag == seen.modification_tag:
-            await rows.save(self.tx, locked, moves.reopened(locked.row, instance.routable))
+            await rows.save(self.tx, locked, moves.reopened(locked.row, _is_open(locked.row, instance)))
 
     async def _forget(self, gone: Gone) -> None:
         """Its story is kept; its replacement is on its way."""

@@ -71,6 +71,9 @@ class ActualLRPTable(Protocol):
     async def ask_stop(self, process_guid: str, first: int) -> None:
         """Mark the rows of an LRP from index `first` on as to be stopped, and the others as not."""
 
+    async def close(self, row: ActualLRP) -> None:
+        """Mark the row of this very instance as to be stopped and as not routable, which no report changes back."""
+
     async def move(self, row: ActualLRP, presence: str, failure_id: str | None) -> None:
         """Make a row that this transaction has locked one of another presence; there must be none of that one."""
 

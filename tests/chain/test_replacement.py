@@ -271,7 +271,10 @@ DIED_BEFORE = """
            'epoch', 0, 1 FROM old
 """
 """What is left of a BBS that died when the old instance had stepped aside and the new one was sent nowhere yet."""
-DIED_AFTER = "UPDATE actual_lrps SET since = since - interval '40 seconds'"
+DIED_AFTER = """
+    UPDATE actual_lrps
+    SET since = since - interval '40 seconds', stop_asked_at = stop_asked_at - interval '40 seconds'
+"""
 
 
 async def _cut_off(installation: Installation, definition: dict[str, Any]) -> None:

@@ -100,7 +100,7 @@ def _print(trials: Sequence[Trial]) -> None:
     for trial in trials:
         violated[trial.fault.name] += len(trial.violated)
         for measured in trial.measured:
-            times.setdefault((trial.fault.name, measured.what, measured.bound_s), []).append(measured.seconds)
+            times.setdefault((trial.fault.name, measured.what, measured.bound), []).append(measured.value)
         times.setdefault((trial.fault.name, "all is repaired", None), []).append(trial.repaired_s)
     for (name, what, bound_s), seconds in times.items():
         bound = "" if bound_s is None else f"{bound_s:.1f}"
@@ -111,7 +111,7 @@ def _print(trials: Sequence[Trial]) -> None:
     print(f"requests of the clients: {sum(answers.values())}; {dict(answers.most_common())}")
     print(f"invariants violated: {sum(violated.values())}")
     for trial in trials:
-        for told in trial.violated:
+        for told in (*trial.violated, *trial.told):
             print(f"{trial.fault.name}: {told}", file=sys.stderr)
 
 

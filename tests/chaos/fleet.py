@@ -24,6 +24,7 @@ from diego_py.embedded.postgres import EmbeddedPostgres
 from tests.chain.answers import Answer
 from tests.chain.awaited import until
 from tests.chaos import audit
+from tests.chaos.member import Member
 from tests.chaos.network import Host, Network
 from tests.kernel.containers import make_busybox
 
@@ -31,8 +32,8 @@ CLIENT, POSTGRES = "client", "postgres"
 POSTGRES_PORT, BBS_PORT, CELL_PORT = 5432, 8889, 1800
 MEMORY_MB = 1024
 DISK_MB = 256
-END_TIMEOUT_S = 30.0
 ANSWER_TIMEOUT_S = 90.0
+DIEGO = Path(sys.executable).parent / "diego"
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 
 
@@ -53,64 +54,6 @@ class Timing:
 QUICK = Timing(presence_ttl_s=3.0, leader_ttl_s=3.0, convergence_interval_s=0.2, report_interval_s=0.5)
 PRODUCTION = Timing(presence_ttl_s=15.0, leader_ttl_s=15.0, convergence_interval_s=1.0, report_interval_s=5.0)
 """The defaults of the products' settings."""
-
-
-@define
-class Member:
-    """One process on a host of its own."""
-
-    name: str
-    host: Host
-    url: str
-    argv: tuple[str, ...]
-    log_path: Path
-    env: Mapping[str, str] = field(factory=dict)
-    process: asyncio.subprocess.Process | None = field(default=None, init=False)
-
-    async def start(self) -> None:
-        """Start it, again if it has ended."""
-        assert self.process is None, f"{self.name} runs"
-        with self.log_path.open("ab") as log:
-            self.process = await asyncio.create_subprocess_exec(
-                *self.host.command("setpriv", "--pdeathsig=KILL", *self.argv),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **self.env},
-                start_new_session=True,
-            )
-
-    async def kill(self) -> None:
-        """SIGKILL; returns when it is dead."""
-        await self._end(signal.SIGKILL)
-
-    async def terminate(self) -> int:
-        """SIGTERM; returns its exit status."""
-        return await self._end(signal.SIGTERM)
-
-    def freeze(self) -> None:
-        """SIGSTOP: it hears and says nothing until `thaw`."""
-        self.signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        self.signal(signal.SIGCONT)
-
-    def signal(self, number: signal.Signals) -> None:
-        assert self.process is not None, f"{self.name} does not run"
-        self.process.send_signal(number)
-
-    async def _end(self, number: signal.Signals) -> int:
-        process, self.process = self.process, None
-        assert process is not None, f"{self.name} does not run"
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(number)
-        try:
-            async with asyncio.timeout(END_TIMEOUT_S):
-                return await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
-            raise AssertionError(f"{self.name} did not end within {END_TIMEOUT_S:g} s of {number.name}") from None
 
 
 @define
@@ -193,6 +136,18 @@ class Fleet:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         async with self._session.request(method, url + path, json=body, headers=named) as response:
             return Answer(response.status, response.headers.copy(), await response.read())
+
+    async def get(self, url: str) -> Answer:
+        """Ask an app, from the client's host."""
+        async with self._session.get(url) as response:
+            return Answer(response.status, response.headers.copy(), await response.read())
+
+    async def command(self, member: str, *words: str) -> asyncio.subprocess.Process:
+        """`diego` with these words on the client's host, over one BBS; its output ends in a pipe."""
+        argv = self.network.hosts[CLIENT].command(str(DIEGO), "--bbs", self.bbses[member].url, *words)
+        return await asyncio.create_subprocess_exec(
+            *argv, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )
 
     async def ask_and_leave(self, path: str, body: object, member: str) -> None:
         """Send a POST from the client's host and hang up as soon as it has left."""

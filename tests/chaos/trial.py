@@ -28,6 +28,8 @@ class Trial:
     """Empty when all is well."""
     repaired_s: float
     """From the end of the fault and of the load until nothing was left to repair."""
+    told: tuple[str, ...] = ()
+    """More about what was not held."""
     answers: Counter[str] = field(factory=Counter)
     """Statuses that the clients saw, and how their connections broke."""
 
@@ -46,7 +48,7 @@ async def endure(fleet: Fleet, fault: Fault, seed: int) -> Trial:
     violated = [told for told in await invariants.violated(fleet) if told not in before]
     violated += invariants.run_twice_or_never(fleet, load.begun())
     await _delete_all(fleet, load)
-    return Trial(fault, tuple(scene.measured), tuple(violated), repaired_s, load.answers)
+    return Trial(fault, tuple(scene.measured), tuple(violated), repaired_s, tuple(scene.told), load.answers)
 
 
 async def _delete_all(fleet: Fleet, load: Load) -> None:

@@ -18,7 +18,7 @@ async def cell_process_killed(scene: Scene) -> None:
     async with scene.within("the cell is live again", 30.0):
         await scene.fleet.ready(cell)
         await scene.fleet.live("cell-1")
-    if scene.measured[-1].seconds < scene.timing.presence_ttl_s / 2:
+    if scene.measured[-1].value < scene.timing.presence_ttl_s / 2:
         # Later than that, its instances may have been placed elsewhere, as they should.
         await _are_still(scene, "kept", before)
     await scene.running("kept", 2, 60)

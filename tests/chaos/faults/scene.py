@@ -13,6 +13,7 @@ from attrs import define, field, frozen
 from tests.chain.answers import Answer
 from tests.chain.awaited import until
 from tests.chain.definitions import lrp
+from tests.chaos.canary import RATE_HZ, Canary
 from tests.chaos.fleet import Fleet, Timing
 from tests.chaos.load import Load
 
@@ -24,15 +25,16 @@ BUDGET_MS = 3_000
 
 @frozen
 class Measured:
-    """How long something took that has a bound."""
+    """How long something took that has a bound, or how often something happened."""
 
     what: str
-    seconds: float
-    bound_s: float
+    value: float
+    bound: float
+    unit: str = "s"
 
     @property
     def held(self) -> bool:
-        return self.seconds <= self.bound_s
+        return self.value <= self.bound
 
 
 @define
@@ -43,6 +45,8 @@ class Scene:
     load: Load
     random: random.Random
     measured: list[Measured] = field(factory=list, init=False)
+    told: list[str] = field(factory=list, init=False)
+    """What to say about it if something was not held."""
 
     @property
     def timing(self) -> Timing:
@@ -54,6 +58,16 @@ class Scene:
         began_s = time.monotonic()
         yield
         self.measured.append(Measured(what, time.monotonic() - began_s, bound_s))
+
+    @asynccontextmanager
+    async def canary(self, guid: str, *good: str) -> AsyncIterator[None]:
+        """Ask the app while the body runs, and count what failed; its answers are the words `good`."""
+        canary = Canary(self.fleet, guid, frozenset(f"{word}\n".encode() for word in good))
+        async with canary.asking():
+            yield
+        what = f"requests of a router failed, {RATE_HZ} a second"
+        self.measured.append(Measured(what, len(canary.failed), 0, f"of {canary.asked}"))
+        self.told += canary.failed[:5]
 
     async def steady(self, guid: str, **changes: Any) -> list[dict[str, Any]]:
         """An LRP that no client touches, all of its instances RUNNING."""

@@ -156,6 +156,20 @@ async def test_one_beside_that_is_not_ready_is_not_routable(scene: Scene) -> Non
     assert (await rows(scene))[0].routable
 
 
+async def test_one_that_is_closed_is_not_opened_by_a_report_nor_recalled(scene: Scene) -> None:
+    """It ends: routers have to know before it does."""
+    pair = await displaced(scene)
+    await scene.store.run(scene.call, "close", lambda tx: tx.actual_lrps.close(pair.old))
+    (closed, _) = await rows(scene)
+    assert (closed.routable, closed.state, closed.presence) == (False, RUNNING, EVACUATING)
+    assert closed.stop_asked_at is not None
+    assert closed.modification_tag.index == pair.old.modification_tag.index + 1
+    await scene.store.run(scene.call, "close", lambda tx: tx.actual_lrps.close(pair.old))
+    await scene.lifecycle.report(scene.call, report(sequence=9, instances=[reported(pair.old)]))
+    assert await succession(scene).recall(scene.call, pair.old, pair.new.instance_guid) is None
+    assert await rows(scene) == [closed, pair.new]
+
+
 async def test_why_it_was_not_replaced_stays_while_it_runs(scene: Scene) -> None:
     pair = await displaced(scene)
     await succession(scene).recall(scene.call, pair.old, pair.new.instance_guid, problem(scene.call, "why"))

@@ -129,6 +129,15 @@ class MemoryActualLRPs:
                 lambda row: evolve(row, lrp=self._asked(row.lrp, row.lrp.index >= first)),
             )
 
+    async def close(self, row: ActualLRP) -> None:
+        await self.core.statement(row.process_guid)
+        await self.core.update(
+            TABLE,
+            (row.process_guid, row.index, row.presence.value),
+            lambda stored: stored.lrp.instance_guid == row.instance_guid and stored.lrp.stop_asked_at is None,
+            lambda stored: evolve(stored, lrp=evolve(self._asked(stored.lrp, True), routable=False)),
+        )
+
     def _asked(self, lrp: ActualLRP, asked: bool) -> ActualLRP:
         tag = evolve(lrp.modification_tag, index=lrp.modification_tag.index + 1)
         return evolve(lrp, stop_asked_at=self.core.now() if asked else None, modification_tag=tag)

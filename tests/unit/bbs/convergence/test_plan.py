@@ -180,6 +180,14 @@ def test_what_is_beside_a_suspect_waits_while_most_cells_are_missing() -> None:
     assert [step.row for step in back.recall] == rows[:1]
 
 
+def test_one_that_is_closed_is_not_waited_for() -> None:
+    """Its replacement ran and crashed before it was stopped: the crash is tried again, and it is stopped in time."""
+    rows = [row(RUNNING, presence=Presence.EVACUATING, stop_asked_at=NOW), row(CRASHED, next_attempt_at=NOW)]
+    planned = plan(snapshot(rows, [desired()]))
+    assert [step.row for step in planned.retry] == rows[1:]
+    assert [step.row for step in planned.held] == rows[:1]
+
+
 def test_a_new_leader_waits_before_it_takes_a_cell_for_dead() -> None:
     cluster = snapshot([row(RUNNING)], [desired()], live_cells=frozenset(CELLS[1:]), may_lose_cells=False)
     told = "cell cell-0 has no presence; this leader has not watched for a whole presence TTL yet"
