@@ -123,6 +123,11 @@ class CellConfig:
     transfer_hosts: tuple[str, ...] = ("*",)
     """HOST[:PORT] that downloads and uploads of tenants may go to, written and judged as `allowed_registries`: `*` is
     any host at a public address, every other entry may be at any."""
+    transfer_ca_file: str = ""
+    """PEM file of certificate authorities to trust for downloads and uploads, besides the system's."""
+    transfer_proxy: str = ""
+    """http://HOST:PORT through which downloads and uploads reach public addresses, as `image_proxy`; hosts that
+    `transfer_hosts` names are reached directly. Empty is none."""
     download_cache_bytes_max: int = 10 * 1024 * MEBIBYTE
     """Bytes of disk for downloads that have a cache key; those used least recently go."""
     download_bytes_max: int = 8 * 1024 * MEBIBYTE
@@ -237,6 +242,8 @@ class CellConfig:
                 directory=Path(self.state_dir) / "transfers",
                 hosts=self.transfer_hosts,
                 deny_networks=self.deny_networks,
+                ca_file=self.transfer_ca_file,
+                proxy=self.transfer_proxy,
                 cache_bytes_max=self.download_cache_bytes_max,
                 download_bytes_max=self.download_bytes_max,
                 upload_bytes_max=self.upload_bytes_max,

@@ -8,8 +8,8 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 from attrs import Attribute, field, frozen
 
-from cells.garden.images import reach
 from cells.garden.quota.probe import ANY, DRIVERS
+from cells.outbound import reach
 from diego_py.image_reference import StoredImage, host_of, parse
 
 PRIVATE_NETWORKS = (

@@ -11,8 +11,9 @@ import aiohttp
 from attrs import define, field, frozen
 from yarl import URL
 
-from cells.executor.transfers.peer import READ_BYTES, Peer, at
+from cells.executor.transfers.peer import Peer, at
 from cells.executor.transfers.settings import TransferSettings
+from cells.outbound.outbound import READ_BYTES
 from diego_py.errors import (
     ChecksumMismatch,
     DownloadDenied,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import socket
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager
 from types import TracebackType
 from typing import IO, Any, Final
 
@@ -14,15 +12,13 @@ from attrs import define, field
 from yarl import URL
 
 from cells.executor.transfers.settings import TransferSettings
-from cells.garden.images import challenge, reach
-from diego_py.errors import DownloadFailed, TransferNotAllowed, TransferTimedOut, TransferUnreachable
+from cells.outbound import reach
+from cells.outbound.outbound import Kind, Outbound, Trouble, Ways
+from diego_py.errors import DiegoError, DownloadFailed, TransferNotAllowed, TransferTimedOut, TransferUnreachable
 
 CONNECT_TIMEOUT_S: Final = 10.0
 REDIRECTS_MAX: Final = 10
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-HEADER_BYTES_MAX: Final = 32 * 1024
-READ_BYTES: Final = 256 * 1024
-REASON_CHARACTERS_MAX: Final = 500
 
 
 @define
@@ -30,37 +26,29 @@ class Peer:
     """The other end of one transfer. An asynchronous context manager; its connections end with it."""
 
     settings: TransferSettings
-    _direct: aiohttp.ClientSession = field(init=False, repr=False)
-    """To whom the operator named."""
-    _judged: aiohttp.ClientSession = field(init=False, repr=False)
-    """To everybody else."""
-    _refused: list[str] = field(factory=list, init=False, repr=False)
-    """What the addresses were that the request under way did not connect to."""
+    _outbound: Outbound = field(init=False, repr=False)
 
     async def __aenter__(self) -> Peer:
-        self._direct = self._session(aiohttp.TCPConnector())
-        self._judged = self._session(aiohttp.TCPConnector(socket_factory=self._public_socket))
+        settings, patterns = self.settings, self.settings.patterns
+        ways = Ways(
+            named=lambda url: reach.is_named(url, patterns),
+            denied=settings.denied,
+            proxy=settings.proxy,
+            ca_file=settings.ca_file,
+            connect_s=CONNECT_TIMEOUT_S,
+            silence_s=settings.silence_s,
+        )
+        self._outbound = await Outbound(ways, self._error_of).__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._direct.close()
-        await self._judged.close()
+        await self._outbound.__aexit__(kind, error, trace)
 
-    def _session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
-        silence = aiohttp.ClientTimeout(
-            total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=self.settings.silence_s
-        )
-        return aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": "diego-py", "Accept-Encoding": "identity"},
-            auto_decompress=False,
-            timeout=silence,
-            read_bufsize=READ_BYTES,
-            max_field_size=HEADER_BYTES_MAX,
-        )
+    def border(self, url: URL) -> AbstractContextManager[None]:
+        """The border to the client that reads a body: its exceptions become ours."""
+        return self._outbound.border(url)
 
     @asynccontextmanager
     async def get(self, text: str, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -90,53 +78,30 @@ class Peer:
     async def _asked(
         self, method: str, url: URL, headers: Mapping[str, str], body: IO[bytes] | None = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        with self.border(url):
-            response = await self._send(method, url, headers, body)
-        async with response:
-            yield response
-
-    async def _send(
-        self, method: str, url: URL, headers: Mapping[str, str], body: IO[bytes] | None
-    ) -> aiohttp.ClientResponse:
         """Raises TransferNotAllowed."""
         if url.scheme not in ("http", "https") or not url.host:
             raise TransferNotAllowed(f"{url.scheme}: is no kind of URL that the cell opens", evidence=at(url))
         if not reach.may_be_asked(url, self.settings.patterns):
             raise _not_allowed(url, "not one that the cell's config names")
-        if reach.is_named(url, self.settings.patterns):
-            return await self._direct.request(method, url, headers=headers, data=body, allow_redirects=False)
-        if kind := reach.reason_against(url.host, self.settings.denied):  # Of an address. Names are judged below.
-            raise _not_allowed(url, kind)
-        self._refused.clear()
-        try:
-            return await self._judged.request(method, url, headers=headers, data=body, allow_redirects=False)
-        except aiohttp.InvalidURL as failed:
-            raise _not_allowed(url, "written in a way that not everybody reads alike") from failed
-        except aiohttp.ClientConnectorError as failed:
-            if self._refused and not isinstance(failed, aiohttp.ClientSSLError):  # Else another answered.
-                raise _not_allowed(url, self._refused[0]) from failed
-            raise
+        async with await self._outbound.request(method, url, headers, body) as response:
+            yield response
 
-    def _public_socket(self, to: reach.AddrInfo) -> socket.socket:
-        """The last word before a connection. What it says is lost when another address of the name fails otherwise."""
-        try:
-            return reach.public_socket(to, self.settings.denied)
-        except reach.NotPublic as refused:
-            self._refused.append(refused.kind)
-            raise
-
-    @contextmanager
-    def border(self, url: URL) -> Iterator[None]:
-        """The border to aiohttp's client: its exceptions become ours."""
-        try:
-            yield
-        except (aiohttp.ClientConnectorError, aiohttp.ClientSSLError) as refused:
-            raise _unreachable(url, f"connect to {refused.host}:{refused.port}", _reason(refused)) from refused
-        except TimeoutError as silent:
-            evidence = {**at(url), "limit_s": self.settings.silence_s}
-            raise TransferTimedOut(f"{url.host} sent nothing for too long", evidence=evidence) from silent
-        except (aiohttp.ClientError, ConnectionError) as lost:
-            raise _unreachable(url, f"the connection to {url.host} broke", str(lost)) from lost
+    def _error_of(self, url: URL, trouble: Trouble) -> DiegoError:
+        reason = trouble.reason
+        match trouble.kind:
+            case Kind.NOT_ALLOWED:
+                return _not_allowed(url, reason)
+            case Kind.AUTHORITIES:
+                return _unreachable(url, "the authorities in the cell's transfer_ca_file cannot be read", reason)
+            case Kind.PROXY:
+                return _unreachable(url, f"the cell's transfer_proxy answered {trouble.status}", reason)
+            case Kind.CONNECT:
+                return _unreachable(url, f"connect to {trouble.peer}", reason)
+            case Kind.SILENCE:
+                evidence = {**at(url), "limit_s": self.settings.silence_s}
+                return TransferTimedOut(f"{url.host} sent nothing for too long", evidence=evidence)
+            case Kind.NONSENSE | Kind.BROKEN:
+                return _unreachable(url, f"the connection to {url.host} broke", reason)
 
 
 def at(url: URL) -> dict[str, Any]:
@@ -147,7 +112,7 @@ def at(url: URL) -> dict[str, Any]:
 def _target(url: URL, response: aiohttp.ClientResponse) -> URL:
     try:
         target = url.join(URL(response.headers["Location"], encoded=True))
-        allowed = challenge.may_follow(url, target)
+        allowed = reach.may_follow(url, target)
     except (KeyError, ValueError) as malformed:
         raise DownloadFailed(f"{url.host} redirects to no address", evidence=at(url)) from malformed
     if not allowed:
@@ -163,15 +128,4 @@ def _not_allowed(url: URL, kind: str) -> TransferNotAllowed:
 
 
 def _unreachable(url: URL, told: str, reason: str) -> TransferUnreachable:
-    reason = reason[:REASON_CHARACTERS_MAX]
     return TransferUnreachable(f"{told}: {reason}", evidence={**at(url), "reason": reason})
-
-
-def _reason(refused: aiohttp.ClientError) -> str:
-    if isinstance(refused, aiohttp.ClientConnectorCertificateError):
-        return str(refused.certificate_error)
-    if isinstance(refused, aiohttp.ClientConnectorSSLError | aiohttp.ClientConnectorDNSError):
-        return str(refused.os_error.strerror or refused.os_error)
-    if isinstance(refused, aiohttp.ClientConnectorError) and refused.errno:
-        return os.strerror(refused.errno)
-    return str(refused)

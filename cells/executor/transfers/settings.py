@@ -7,7 +7,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from cells.garden.images import reach
+from cells.outbound import reach
 
 GIBIBYTE = 1024**3
 
@@ -23,6 +23,10 @@ class TransferSettings:
     at public ones."""
     deny_networks: tuple[str, ...] = ()
     """What counts as not public besides what the world agrees on."""
+    proxy: str = ""
+    """`http://HOST:PORT` by which everybody is reached who is not named; then it is the proxy that judges addresses."""
+    ca_file: str = ""
+    """PEM file of certificate authorities that are trusted besides the system's."""
     cache_bytes_max: int = 10 * GIBIBYTE
     download_bytes_max: int = 8 * GIBIBYTE
     upload_bytes_max: int = 8 * GIBIBYTE
@@ -36,11 +40,13 @@ class TransferSettings:
     """One download or upload, all attempts together."""
 
     def __attrs_post_init__(self) -> None:
-        """Raises ValueError for what names no host or no network."""
+        """Raises ValueError for what names no host, no network or no proxy."""
         for text in self.hosts:
             reach.pattern_of(text)
         for network in self.deny_networks:
             ip_network(network)
+        if self.proxy and not reach.is_proxy(self.proxy):
+            raise ValueError(f"transfer_proxy {self.proxy!r}: http://HOST:PORT or https://HOST:PORT")
 
     @property
     def patterns(self) -> tuple[reach.Pattern, ...]:

@@ -19,10 +19,11 @@ from cells.executor.backend import ContainerBackend
 from cells.executor.transfers import archives
 from cells.executor.transfers.cache import Cache
 from cells.executor.transfers.fetch import BACKOFF_MAX_S, BACKOFF_MIN_S, Checksum, size_of
-from cells.executor.transfers.peer import READ_BYTES, Peer, at
+from cells.executor.transfers.peer import Peer, at
 from cells.executor.transfers.settings import TransferSettings
 from cells.garden.children import in_thread
 from cells.garden.images.unpack import UnpackLimits
+from cells.outbound.outbound import READ_BYTES
 from diego_py.call import Call
 from diego_py.errors import (
     DiegoError,

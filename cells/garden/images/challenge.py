@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from ipaddress import ip_address
 from typing import Final
 
 from attrs import field, frozen
 from yarl import URL
 
+from cells.outbound.reach import is_loopback
 from diego_py.secret import REDACTED, Secret
 
 CHALLENGES_MAX: Final = 10
@@ -55,29 +55,9 @@ def read(headers: Iterable[str]) -> Iterator[Challenge]:
             yield Challenge(scheme[1].lower(), parameters)
 
 
-def is_loopback(host: str | None) -> bool:
-    """Whether a host's name or address means this machine, whatever resolvers say."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host or "").is_loopback
-    except ValueError:
-        return False
-
-
 def is_confidential(url: URL) -> bool:
     """Whether nobody on the way reads what is sent there: TLS, or this very machine."""
     return url.scheme == "https" or (url.scheme == "http" and is_loopback(url.host))
-
-
-def may_follow(here: URL, target: URL) -> bool:
-    """Whether a registry may send us from one address to another: never out of TLS, and never to this machine.
-
-    Both would let a stranger's registry reach what only this host can reach.
-    """
-    if target.scheme not in ("https", here.scheme) or target.host is None or target.user or target.password:
-        return False
-    return is_loopback(here.host) or not is_loopback(target.host)
 
 
 def without(secrets: Iterable[Secret], text: str) -> str:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import email.utils
-import os
-import socket
-import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager
 from ipaddress import ip_network
 from types import TracebackType
 from typing import Any, Final, NoReturn
@@ -17,10 +14,11 @@ import msgspec
 from attrs import define, field, frozen
 from yarl import URL
 
-from cells.garden.children import in_thread
 from cells.garden.config import ImageSettings
-from cells.garden.images import challenge, reach
+from cells.garden.images import challenge
 from cells.garden.images.challenge import Challenge, Credentials
+from cells.outbound import reach
+from cells.outbound.outbound import Kind, Outbound, Trouble, Ways
 from diego_py import chain
 from diego_py.call import Call
 from diego_py.errors import (
@@ -40,8 +38,6 @@ REDIRECTS_MAX: Final = 5
 WORDS_BYTES_MAX: Final = 16 * 1024
 """How much of a refusal's body is read."""
 TOKEN_BYTES_MAX: Final = 64 * 1024
-HEADER_BYTES_MAX: Final = 32 * 1024
-"""One header; storage behind registries has long signed addresses."""
 RETRY_AFTER_S_MAX: Final = 24 * 3600.0
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
@@ -70,42 +66,34 @@ class RegistryClient:
     repository: str
     settings: ImageSettings
     call: Call
-    _direct: aiohttp.ClientSession = field(init=False, repr=False)
-    """For whom the operator named."""
-    _judged: aiohttp.ClientSession = field(init=False, repr=False)
-    """For everybody else."""
-    _networks: tuple[reach.Network, ...] = field(init=False, repr=False)
-    _refused: list[str] = field(factory=list, init=False, repr=False)
-    """What the addresses were that the request under way did not connect to."""
+    _outbound: Outbound = field(init=False, repr=False)
     _authorization: Secret = field(default=Secret(""), init=False, repr=False)
 
     async def __aenter__(self) -> RegistryClient:
-        trust = await in_thread(_trust, self.settings.ca_file)
-        self._networks = tuple(ip_network(network) for network in self.settings.deny_networks)
-        self._direct = self._session(aiohttp.TCPConnector(ssl=trust))
-        # To the proxy, if there is one, and to nobody else.
-        factory = None if self.settings.proxy else self._public_socket
-        self._judged = self._session(aiohttp.TCPConnector(ssl=trust, socket_factory=factory), self.settings.proxy)
-        return self
-
-    def _session(self, connector: aiohttp.TCPConnector, proxy: str = "") -> aiohttp.ClientSession:
-        silence = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=self.settings.silence_s)
-        return aiohttp.ClientSession(
-            connector=connector,
-            proxy=proxy or None,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": "diego-py", "Accept-Encoding": "identity"},
-            auto_decompress=False,
-            timeout=silence,
-            read_bufsize=256 * 1024,
-            max_field_size=HEADER_BYTES_MAX,
+        settings = self.settings
+        ways = Ways(
+            named=self._is_named,
+            denied=tuple(ip_network(network) for network in settings.deny_networks),
+            proxy=settings.proxy,
+            ca_file=settings.ca_file,
+            connect_s=CONNECT_TIMEOUT_S,
+            silence_s=settings.silence_s,
         )
+        self._outbound = await Outbound(ways, self._error_of).__aenter__()
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._direct.close()
-        await self._judged.close()
+        await self._outbound.__aexit__(kind, error, trace)
+
+    def _is_named(self, url: URL) -> bool:
+        ours = self.endpoint.ours and _same_origin(url, self.endpoint.url)
+        return ours or reach.is_named(url, self.settings.patterns)
+
+    def border(self) -> AbstractContextManager[None]:
+        """The border to the client that reads a body: its exceptions become ours."""
+        return self._outbound.border(self.endpoint.url)
 
     async def read(self, path: str, bytes_max: int, headers: Mapping[str, str]) -> tuple[bytes, str]:
         """A whole document and its media type. Raises what `get` does, and ImageCorrupt for one that is too long."""
@@ -157,40 +145,13 @@ class RegistryClient:
 
     @asynccontextmanager
     async def _get(self, url: URL, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
-        with self.border():
-            response = await self._asked(url, headers)
-        async with response:
+        async with await self._outbound.request("GET", url, headers) as response:
             yield response
-
-    async def _asked(self, url: URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
-        """Raises RegistryNotAllowed."""
-        ours = self.endpoint.ours and _same_origin(url, self.endpoint.url)
-        if ours or reach.is_named(url, self.settings.patterns):
-            return await self._direct.get(url, headers=headers, allow_redirects=False)
-        if kind := reach.reason_against(url.host or "", self._networks):  # Of an address. Names are judged below.
-            raise _not_allowed(url, kind)
-        self._refused.clear()
-        try:
-            return await self._judged.get(url, headers=headers, allow_redirects=False)
-        except aiohttp.InvalidURL as failed:
-            raise _not_allowed(url, "written in a way that not everybody reads alike") from failed
-        except aiohttp.ClientConnectorError as failed:
-            if self._refused and not isinstance(failed, aiohttp.ClientSSLError):  # Else another answered.
-                raise _not_allowed(url, self._refused[0]) from failed
-            raise
-
-    def _public_socket(self, to: reach.AddrInfo) -> socket.socket:
-        """The last word before a connection. What it says is lost when another address of the name fails otherwise."""
-        try:
-            return reach.public_socket(to, self._networks)
-        except reach.NotPublic as refused:
-            self._refused.append(refused.kind)
-            raise
 
     def _target(self, url: URL, response: aiohttp.ClientResponse) -> URL:
         try:
             target = url.join(URL(response.headers.get("Location", ""), encoded=True))
-            allowed = challenge.may_follow(url, target)
+            allowed = reach.may_follow(url, target)
         except ValueError as malformed:
             raise RegistryFailed("the registry redirects to no address", evidence=_at(url)) from malformed
         if not allowed:
@@ -233,7 +194,7 @@ class RegistryClient:
         here = _at(self.endpoint.url)
         try:
             realm = URL(offered.parameters.get("realm", ""))
-            allowed = challenge.may_follow(self.endpoint.url, realm)
+            allowed = reach.may_follow(self.endpoint.url, realm)
         except ValueError as malformed:
             raise RegistryFailed("the registry names no service for tokens", evidence=here) from malformed
         if not allowed:
@@ -282,56 +243,32 @@ class RegistryClient:
         own = [credentials.password, credentials.basic()] if credentials else []
         return [*own, self._authorization]
 
-    @contextmanager
-    def border(self) -> Iterator[None]:
-        """The border to aiohttp's client: its exceptions become ours."""
-        host = self.endpoint.host
-        try:
-            yield
-        except aiohttp.ClientHttpProxyError as refused:
-            raise self._unreachable(f"the cell's image_proxy answered {refused.status}", refused.message) from refused
-        except (aiohttp.ClientConnectorError, aiohttp.ClientSSLError) as refused:
-            at, reason = f"{refused.host}:{refused.port}", _reason(refused)
-            raise self._unreachable(f"connect to {at}: {reason}"[:500], reason) from refused
-        except TimeoutError as silent:
-            raise self._unreachable(f"{host} does not answer", str(silent) or "silence") from silent
-        except (aiohttp.ClientResponseError, aiohttp.InvalidURL) as nonsense:
-            raise RegistryFailed(f"{host} does not speak HTTP", evidence=_at(self.endpoint.url)) from nonsense
-        except (aiohttp.ClientError, ConnectionError) as lost:
-            raise self._unreachable(f"the connection to {host} broke", str(lost)) from lost
+    def _error_of(self, url: URL, trouble: Trouble) -> DiegoError:
+        host, reason = self.endpoint.host, trouble.reason
+        match trouble.kind:
+            case Kind.NOT_ALLOWED:
+                return _not_allowed(url, reason)
+            case Kind.AUTHORITIES:
+                return self._unreachable("the authorities in the cell's registry_ca_file cannot be read", reason)
+            case Kind.PROXY:
+                return self._unreachable(f"the cell's image_proxy answered {trouble.status}", reason)
+            case Kind.CONNECT:
+                return self._unreachable(f"connect to {trouble.peer}: {reason}", reason)
+            case Kind.SILENCE:
+                return self._unreachable(f"{host} does not answer", reason or "silence")
+            case Kind.NONSENSE:
+                return RegistryFailed(f"{host} does not speak HTTP", evidence=_at(self.endpoint.url))
+            case Kind.BROKEN:
+                return self._unreachable(f"the connection to {host} broke", reason)
 
     def _unreachable(self, told: str, reason: str) -> DiegoError:
-        return RegistryUnreachable(told, evidence={**_at(self.endpoint.url), "reason": reason[:500]})
+        return RegistryUnreachable(told, evidence={**_at(self.endpoint.url), "reason": reason})
 
 
 def _not_allowed(url: URL, kind: str) -> RegistryNotAllowed:
     """The address itself is not told: what names mean inside is not for everybody."""
     told = f"the address of {url.host} is {kind}; the cell goes there only when its config names the registry"
     return RegistryNotAllowed(told, evidence={**_at(url), "address": kind})
-
-
-def _trust(ca_file: str) -> ssl.SSLContext | bool:
-    """The system's authorities and the operator's own, which takes some 10 ms; True: the system's."""
-    if not ca_file:
-        return True
-    trust = ssl.create_default_context()
-    try:
-        trust.load_verify_locations(ca_file)
-    except OSError as refused:
-        reason = {"ca_file": ca_file, "reason": str(refused)}
-        raise RegistryUnreachable("the cell's authorities cannot be read", evidence=reason) from refused
-    return trust
-
-
-def _reason(refused: aiohttp.ClientError) -> str:
-    """The kernel's, the resolver's or OpenSSL's words."""
-    if isinstance(refused, aiohttp.ClientConnectorCertificateError):
-        return str(refused.certificate_error)
-    if isinstance(refused, aiohttp.ClientConnectorSSLError | aiohttp.ClientConnectorDNSError):
-        return str(refused.os_error.strerror or refused.os_error)
-    if isinstance(refused, aiohttp.ClientConnectorError) and refused.errno:
-        return os.strerror(refused.errno)
-    return str(refused)
 
 
 def _at(url: URL) -> dict[str, Any]:

@@ -9,13 +9,14 @@ from typing import Protocol
 from yarl import URL
 
 from cells.garden.config import ImageSettings
-from cells.garden.images import challenge, partial, reach
+from cells.garden.images import partial
 from cells.garden.images.challenge import Credentials
 from cells.garden.images.documents import architecture_of
 from cells.garden.images.image import Image, ImageConfig, Layer
 from cells.garden.images.layout import LayoutSource
 from cells.garden.images.registry import RegistrySource
 from cells.garden.images.registry_client import Endpoint
+from cells.outbound import reach
 from diego_py.call import Call
 from diego_py.errors import ImageNotAllowed, InvalidSpec, RegistryNotAllowed
 from diego_py.image_reference import BadReference, RegistryImage, StoredImage, parse
@@ -79,7 +80,7 @@ def _endpoints(
 
 
 def _is_plain(host: str, settings: ImageSettings) -> bool:
-    return host in settings.insecure_registries or challenge.is_loopback(URL(f"http://{host}").host)
+    return host in settings.insecure_registries or reach.is_loopback(URL(f"http://{host}").host)
 
 
 def _invalid(told: str) -> InvalidSpec:

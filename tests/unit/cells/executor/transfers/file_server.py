@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import ssl
 import tarfile
 import zipfile
 from collections.abc import Mapping
@@ -36,6 +37,7 @@ class FileServer:
     taken: list[bytes] = field(factory=list)
     arrived: asyncio.Event = field(factory=asyncio.Event)
     """Set by the first request."""
+    tls: ssl.SSLContext | None = None
     port: int = 0
     _runner: web.AppRunner | None = None
 
@@ -44,7 +46,7 @@ class FileServer:
         application.router.add_route("*", "/{path:.*}", self._answer)
         self._runner = web.AppRunner(application, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self.tls)
         await site.start()
         self.port = self._runner.addresses[0][1]
         return self
@@ -60,7 +62,7 @@ class FileServer:
         return f"127.0.0.1:{self.port}"
 
     def url(self, path: str) -> str:
-        return f"http://{self.host}{path}"
+        return f"{'http' if self.tls is None else 'https'}://{self.host}{path}"
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         self.asked.append(request)

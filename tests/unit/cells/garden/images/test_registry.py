@@ -9,8 +9,6 @@ import asyncio
 import email.utils
 import os
 import random
-import ssl
-import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -43,6 +41,7 @@ from diego_py.errors import (
 )
 from diego_py.secret import Secret
 from diego_py.service.clock import SystemClock
+from tests.fakes import way_out
 from tests.fakes.registry import ARCHITECTURE, TOKEN, Registry, basic, build, cut, digest_of, index_of
 
 PASSWORD = "correct horse battery"
@@ -500,29 +499,18 @@ async def test_a_silent_mirror_leaves_time_for_the_registry(registry: Registry, 
 # TLS, and the disk
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for 127.0.0.1 that is its own authority, with its key."""
-    pem = tmp_path_factory.mktemp("tls") / "both.pem"
-    subject = ["-subj", "/CN=registry", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2", "-nodes"]
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-keyout", str(pem) + ".key"]
-    subprocess.run(["openssl", "req", "-x509", *key, *subject, "-out", str(pem)], check=True, capture_output=True)
-    return pem
-
-
-async def test_a_private_authority(authority: Path, tmp_path: Path) -> None:
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(authority, str(authority) + ".key")
+async def test_a_private_authority(tmp_path: Path) -> None:
+    pem = way_out.authority(tmp_path, "IP:127.0.0.1")
     served = Registry()
     served.add("latest", IMAGE)
-    async with served.serving(tls=tls):
+    async with served.serving(tls=way_out.serves(pem)):
 
         def pull(ca_file: str) -> RegistrySource:
             plain = source(served, settings=evolve(SETTINGS, ca_file=ca_file))
             assert isinstance(plain, RegistrySource)
             return evolve(plain, endpoints=(evolve(plain.endpoints[-1], plain=False),))
 
-        image: Image = await pull(str(authority)).resolve(call())
+        image: Image = await pull(str(pem)).resolve(call())
         assert image.digest == digest_of(IMAGE.manifest)
         with pytest.raises(RegistryUnreachable) as distrusted:
             await pull("").resolve(call())

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import re
-import ssl
-import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +11,14 @@ import pytest
 from aiohttp import web
 
 from cells.garden.config import ImageSettings
-from cells.garden.images import reach
 from cells.garden.images.source import source_of
+from cells.outbound import reach
 from diego_py import chain
 from diego_py.call import Call
 from diego_py.errors import DiegoError, Fault, RegistryFailed, RegistryNotAllowed, RegistryUnreachable
 from diego_py.service.clock import SystemClock
 from tests.fakes.registry import Registry, build, digest_of
+from tests.fakes.way_out import authority, proxy, serves
 
 IMAGE = build([b"content"], {"Cmd": ["true"]})
 DIGEST = digest_of(IMAGE.manifest)
@@ -154,46 +150,12 @@ async def test_of_a_names_addresses_the_public_ones_are_used(
 # By a proxy
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """For registry.example, its own authority."""
-    pem = tmp_path_factory.mktemp("tls") / "both.pem"
-    subject = ["-subj", "/CN=registry", "-addext", "subjectAltName=DNS:registry.example", "-days", "2", "-nodes"]
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-keyout", str(pem) + ".key"]
-    subprocess.run(["openssl", "req", "-x509", *key, *subject, "-out", str(pem)], check=True, capture_output=True)
-    return pem
-
-
-@asynccontextmanager
-async def proxy(to: str, asked: list[str], status: bytes = b"200 OK") -> AsyncIterator[str]:
-    """Leads every connection to `to`; its URL."""
-
-    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while chunk := await reader.read(65_536):
-            writer.write(chunk)
-        writer.close()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        found = re.match(rb"CONNECT (\S+) ", await reader.readuntil(b"\r\n\r\n"))
-        asked.append(found[1].decode() if found else "no CONNECT")
-        writer.write(b"HTTP/1.1 " + status + b"\r\n\r\n")
-        if not status.startswith(b"200"):
-            writer.close()
-            return
-        there, back = await asyncio.open_connection(*to.split(":"))
-        await asyncio.gather(copy(reader, back), copy(there, writer), return_exceptions=True)
-
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-
-
-async def test_by_a_proxy(registry: Registry, certificate: Path) -> None:
+async def test_by_a_proxy(registry: Registry, tmp_path: Path) -> None:
     """Whoever is public goes by it, whom the operator named does not, and an address inside is not even asked for."""
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(certificate, str(certificate) + ".key")
+    certificate = authority(tmp_path, "DNS:registry.example")
     served, asked = Registry(), list[str]()
     served.add("latest", IMAGE)
-    async with served.serving(tls=tls), proxy(served.host, asked) as url:
+    async with served.serving(tls=serves(certificate)), proxy(served.host, asked) as url:
         settings = {"proxy": url, "ca_file": str(certificate), "allowed": ("*", registry.host)}
         assert await resolved("registry.example", **settings) == DIGEST
         assert asked == ["registry.example:443"]

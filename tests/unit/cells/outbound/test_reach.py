@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from cells.garden.config import PRIVATE_NETWORKS, ImageSettings
-from cells.garden.images import reach
-from cells.garden.images.reach import NotPublic, pattern_of, public_socket, reason_against
+from cells.outbound import reach
+from cells.outbound.reach import NotPublic, is_loopback, may_follow, pattern_of, public_socket, reason_against
 
 PRIVATE_4 = [ip_network(network) for network in PRIVATE_NETWORKS if ":" not in network]
 PRIVATE_6 = [ip_network(network) for network in PRIVATE_NETWORKS if ":" in network and not network.startswith("::ffff")]
@@ -126,3 +126,31 @@ def test_bad_patterns(text: str) -> None:
 def test_bad_proxies(proxy: str) -> None:
     with pytest.raises(ValueError, match="image_proxy"):
         ImageSettings(proxy=proxy)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.9.1", "::1"])
+def test_this_machine(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["registry.example", "10.0.0.1", "localhost.example", "", None, "::2"])
+def test_other_machines(host: str | None) -> None:
+    assert not is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    ("here", "target", "allowed"),
+    [
+        ("https://a.example", "https://b.example/x?signature=1", True),
+        ("https://a.example", "http://b.example", False),
+        ("https://a.example", "https://127.0.0.1", False),
+        ("https://a.example", "file:///etc/passwd", False),
+        ("https://a.example", "https://user:pw@b.example", False),
+        ("http://a.example", "http://b.example", True),
+        ("http://a.example", "http://localhost:1800/v1", False),
+        ("http://127.0.0.1:5000", "http://127.0.0.1:6000", True),
+        ("http://127.0.0.1:5000", "https://b.example", True),
+    ],
+)
+def test_where_a_server_may_send_us(here: str, target: str, allowed: bool) -> None:
+    assert may_follow(URL(here), URL(target)) is allowed

@@ -1,4 +1,4 @@
-"""Where the cell goes for images. Tenants choose the names, so by default only public addresses are connected to.
+"""Where the cell goes for tenants. They choose the names, so by default only public addresses are connected to.
 
 The address is judged, at the moment of connecting to it, and not the name, which may mean something else by then.
 """
@@ -81,6 +81,26 @@ def may_be_asked(url: URL, patterns: Iterable[Pattern]) -> bool:
 def is_named(url: URL, patterns: Iterable[Pattern]) -> bool:
     """Whether the operator named it, so that it may be at any address."""
     return any(pattern.names and pattern.matches(url) for pattern in patterns)
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether a host's name or address means this machine, whatever resolvers say."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host or "").is_loopback
+    except ValueError:
+        return False
+
+
+def may_follow(here: URL, target: URL) -> bool:
+    """Whether a server may send us from one address to another: never out of TLS, and never to this machine.
+
+    Both would let a stranger's server reach what only this host can reach.
+    """
+    if target.scheme not in ("https", here.scheme) or target.host is None or target.user or target.password:
+        return False
+    return is_loopback(here.host) or not is_loopback(target.host)
 
 
 class NotPublic(OSError):
