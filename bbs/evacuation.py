@@ -1,7 +1,8 @@
 """How a cell is emptied, top to bottom: it takes no new work, and each instance is replaced elsewhere before it stops.
 
-An instance that finds no place serves on until one is found, at most until the time is over; then it stays where it is.
-Tasks are never moved: their ends are waited for.
+An instance that finds no place serves on until one is found. When the time is over whoever asked is told what is left
+and why; as long as the cell drains, convergence goes on moving it, also when whoever asked died. Tasks are never moved:
+their ends are waited for.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from attrs import define, evolve, field, frozen
 from bbs.cell_pool import CellPool
 from bbs.outcome import InstanceOutcome, tell
 from bbs.replacement import Replacement
-from bbs.store.transaction import Store
+from bbs.store.transaction import Store, Transaction
 from diego_py.call import Call
 from diego_py.errors import (
     DiegoError,
@@ -53,7 +54,8 @@ class _Round:
 
     tried: dict[InstanceGuid, InstanceOutcome] = field(factory=dict)
     """By the old instance: the first attempt to replace it. Later ones are convergence's."""
-    moved: set[InstanceGuid] = field(factory=set)
+    served: set[tuple[ProcessGuid, int]] = field(factory=set)
+    """What ran on the cell and is desired."""
 
 
 @define
@@ -75,28 +77,39 @@ class Evacuation:
         while True:
             rows = await self.store.read(call, "list_instances", lambda tx: tx.actual_lrps.list_of_cell(cell_id))
             if not rows and await self._is_empty(call, cell_id):
-                return Evacuated(cell_id, len(work.moved))
+                return Evacuated(cell_id, await self._moved(call, cell_id, work))
             if call.clock.monotonic() >= until_s:
                 raise await self._failed(call, cell_id, rows, work)
             await self._look(call, rows, work)
             await call.clock.sleep(POLL_S)
 
     async def _look(self, call: Call, rows: Sequence[ActualLRP], work: _Round) -> None:
-        """One pass: begin to move what was not moved yet, and end what has its replacement."""
+        """One pass: begin to move what was not moved yet, and end what has its replacement.
+
+        Raises the first failure of the store, once all are done: convergence goes on, and so does the same request again.
+        """
         slots = asyncio.Semaphore(MOVES_MAX)
+        failed: list[DiegoError] = []
         desired = {guid: await self._desired(call, guid) for guid in {row.process_guid for row in rows}}
         waiting = _one_of_each([row for row in rows if row.instance_guid not in work.tried], desired)
 
         async def bounded(row: ActualLRP, lrp: DesiredLRP | None) -> None:
             async with slots:
-                await self._look_at(call, row, lrp, work)
+                try:
+                    await self._look_at(call, row, lrp, work)
+                except DiegoError as failure:
+                    failed.append(failure)
 
         async with asyncio.TaskGroup() as group:
             for row in [*waiting, *(row for row in rows if row.instance_guid in work.tried)]:
                 group.create_task(bounded(row, desired[row.process_guid]))
+        if failed:
+            raise failed[0]
 
     async def _look_at(self, call: Call, row: ActualLRP, desired: DesiredLRP | None, work: _Round) -> None:
         assert row.instance_guid is not None
+        if row.state is ActualLRPState.RUNNING:
+            work.served.add((row.process_guid, row.index))
         removal = self.replacement.placement.removal
         if desired is None or row.index >= desired.definition.instances:
             await removal.stop_and_remove(call, row)
@@ -129,13 +142,14 @@ class Evacuation:
         others = await self.store.read(call, "list_instances", lambda tx: tx.actual_lrps.list_of(guid))
         if any(other.state is not ActualLRPState.RUNNING for other in others):
             return
-        restarted = await placement.lifecycle.restart(call, guid, row.index, desired.revision)
+        try:
+            restarted = await placement.succession.recreate(call, row, desired.revision)
+        except IllegalTransition:
+            return  # it changed since it was read: look again
         outcome = await placement.removal.stop_before(call, restarted)
         if outcome.error is None:
             outcome = await placement.place_one(call, desired, restarted.after, None)
         await self._note(call, row.instance_guid, outcome, work)
-        if outcome.error is None:
-            work.moved.add(row.instance_guid)
 
     async def _note(self, call: Call, old: InstanceGuid, outcome: InstanceOutcome, work: _Round) -> None:
         """Keep what came of it. A new row that failed is put off with its document: convergence tries it again."""
@@ -153,9 +167,7 @@ class Evacuation:
         if new is None or new.state is not ActualLRPState.RUNNING or not new.routable:
             return
         outcome = await self.replacement.ended(call, InstanceOutcome(new), [old])
-        if outcome.error is None:
-            work.moved.add(old.instance_guid)
-        else:
+        if outcome.error is not None:
             work.tried[old.instance_guid] = evolve(outcome, old=None)
 
     async def _is_empty(self, call: Call, cell_id: CellId) -> bool:
@@ -166,12 +178,27 @@ class Evacuation:
         except DiegoError as error:
             return isinstance(error.root, HopUnreachable)
 
+    async def _moved(self, call: Call, cell_id: CellId, work: _Round) -> int:
+        """How many run elsewhere now, whoever moved them: convergence empties cells, too."""
+        guids = sorted({guid for guid, _ in work.served})
+
+        async def read(tx: Transaction) -> list[ActualLRP]:
+            return [row for guid in guids for row in await tx.actual_lrps.list_of(guid)]
+
+        elsewhere = [
+            row
+            for row in await self.store.read(call, "list_instances", read)
+            if row.state is ActualLRPState.RUNNING and row.presence is Presence.ORDINARY and row.cell_id != cell_id
+        ]
+        return len({(row.process_guid, row.index) for row in elsewhere} & work.served)
+
     async def _failed(self, call: Call, cell_id: CellId, rows: Sequence[ActualLRP], work: _Round) -> DiegoError:
         """The error to raise, once what could not be moved is the only one of its index again."""
         call = call.with_budget(max(ANSWER_S * 1000, call.remaining_ms()))
         left = [self._left(call, row, work) for row in rows]
-        about = {"cell_id": cell_id, "moved": len(work.moved), "left": len(left)}
-        message = f"empty {cell_id}: {len(work.moved)} instances moved, {len(left)} left"
+        moved = await self._moved(call, cell_id, work)
+        about = {"cell_id": cell_id, "moved": moved, "left": len(left)}
+        message = f"empty {cell_id}: {moved} instances moved, {len(left)} left"
         if not left:
             told = f"{message}; tasks of it have not ended, or containers are not gone"
             return EvacuationFailed(told, outcome=Outcome.PARTIAL)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from attrs import define, frozen
 
-from bbs.lifecycle import Lifecycle
+from bbs.lifecycle import Lifecycle, Restarted
 from bbs.store import desires, moves, rows
 from bbs.store.desires import Replaced
 from bbs.store.failures import Document, document_of
@@ -57,7 +57,7 @@ class Succession:
 
         return await self.store.run(call, "replace_lrp", work)
 
-    async def displace(self, call: Call, row: ActualLRP, revision: int) -> Pair:
+    async def displace(self, call: Call, row: ActualLRP, revision: int, epoch: int | None = None) -> Pair:
         """Let a running instance step aside for one of this revision.
 
         Raises IllegalTransition if the row or the LRP changed since, or another replacement of it is under way.
@@ -69,7 +69,24 @@ class Succession:
                 raise _refused(row, "the LRP changed meanwhile")
             return await self._step_aside(tx, row, PresenceEvent.DISPLACE, revision, None)
 
-        return await self.store.run(call, "displace_instance", work)
+        return await run_fenced(self.store, call, "displace_instance", work, epoch)
+
+    async def recreate(self, call: Call, row: ActualLRP, revision: int, epoch: int | None = None) -> Restarted:
+        """The same for an LRP that never has two of an index: the old one is to be stopped first, by its old row.
+
+        Raises IllegalTransition if the row changed since it was read.
+        """
+
+        async def work(tx: Transaction) -> Restarted:
+            locked = await rows.lock(tx, row.process_guid, row.index)
+            if locked.row.modification_tag != row.modification_tag:
+                raise _refused(row, f"it is {locked.row.state} by now")
+            after = moves.restarted(locked.row, self.lifecycle.new_guid(), revision, locked.now)
+            abandoned = await tx.abandoned.list_of(row.process_guid, row.index)
+            claimed = (each for each in abandoned if each.index == row.index and each.cell_id is not None)
+            return Restarted(locked.row, (locked.row, *claimed), await rows.save(tx, locked, after))
+
+        return await run_fenced(self.store, call, "recreate_instance", work, epoch)
 
     async def suspect(self, call: Call, row: ActualLRP, epoch: int | None, problem: Problem) -> ActualLRP:
         """The cell of a running instance vanished: it may serve yet, and its replacement is due now.

@@ -45,6 +45,8 @@ class Repairs:
             (plan.recall, self._recall),
             (plan.settle, self._settle),
             (plan.drop, self._drop),
+            (plan.move, self._move),
+            (plan.recreate, self._recreate),
             (plan.retry, self._retry),
             (plan.place, self._place_waiting),
             (plan.stop, self._stop),
@@ -100,6 +102,26 @@ class Repairs:
     async def _drop(self, step: Step, epoch: int) -> None:
         if await self.placement.succession.drop(self._call(), step.row, epoch):
             self._say("instance_dropped", step.row, step.reason)
+
+    async def _move(self, step: Step, epoch: int) -> None:
+        """Place another one beside it. It serves until that one runs; a later round stops it then."""
+        if (desired := await self._desired(step.row.process_guid)) is None:
+            return
+        pair = await self.placement.succession.displace(self._call(), step.row, desired.revision, epoch)
+        self._say("instance_moved", step.row, step.reason)
+        await self._place(pair.new, epoch)
+
+    async def _recreate(self, step: Step, epoch: int) -> None:
+        """Stop it, then place it elsewhere."""
+        call, row = self._call(), step.row
+        if (desired := await self._desired(row.process_guid)) is None:
+            return
+        restarted = await self.placement.succession.recreate(call, row, desired.revision, epoch)
+        self._say("instance_recreated", row, step.reason)
+        stopped = await self.placement.removal.stop_before(call, restarted)
+        if stopped.error is not None:
+            raise stopped.error
+        await self._place(restarted.after, epoch)
 
     async def _retry(self, step: Step, epoch: int) -> None:
         row = await self.lifecycle.retry(self._call(), step.row, epoch)

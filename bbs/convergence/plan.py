@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from attrs import field, frozen
 
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, Presence
-from diego_py.models.desired_lrp import SchedulingInfo
+from diego_py.models.desired_lrp import SchedulingInfo, UpdateStrategy
 from diego_py.models.identifiers import CellId, Domain, ProcessGuid
 
 STOP_PATIENCE_S = 30.0
@@ -78,6 +78,10 @@ class Plan:
     """Beside a replacement that runs: to be stopped."""
     drop: tuple[Step, ...] = ()
     """The same on a cell that is gone: only the row is there to be removed."""
+    move: tuple[Step, ...] = ()
+    """Run on cells that are being emptied: to be replaced elsewhere before they stop there."""
+    recreate: tuple[Step, ...] = ()
+    """The same of LRPs that never have two instances of an index: to be stopped there first."""
     retry: tuple[Step, ...] = ()
     place: tuple[Step, ...] = ()
     create: tuple[Missing, ...] = ()
@@ -91,7 +95,8 @@ class Plan:
     @property
     def empty(self) -> bool:
         beside = self.suspect or self.recall or self.settle or self.drop
-        return not (beside or self.lose or self.retry or self.place or self.create or self.stop)
+        moved = self.move or self.recreate
+        return not (beside or moved or self.lose or self.retry or self.place or self.create or self.stop)
 
 
 def plan(snapshot: Snapshot) -> Plan:
@@ -173,6 +178,8 @@ class _Planner:
     def _look_placed(self, row: ActualLRP) -> None:
         """A cell has it: is that cell there?"""
         if row.cell_id in self.snapshot.live_cells:
+            if row.cell_id in self.snapshot.draining_cells:
+                self._look_draining(row)
             return
         reason = f"cell {row.cell_id} has no presence"
         if self.valve:
@@ -181,6 +188,27 @@ class _Planner:
             self._put("suspect", row, reason)
         else:
             self._put("lose", row, reason)
+
+    def _look_draining(self, row: ActualLRP) -> None:
+        """Its cell is to be empty. Whoever asked for that may be at it, too: then the one who is first moves it."""
+        reason, desired = f"cell {row.cell_id} drains", self.snapshot.desired[row.process_guid]
+        if row.state is not ActualLRPState.RUNNING:
+            self._put("held", row, f"{reason}; it is moved when it runs")
+        elif self.beside.get(_key(row)):
+            self._put("held", row, f"{reason}; an earlier instance still serves beside it")
+        elif desired.update_strategy is UpdateStrategy.ROLLING:
+            self._put("move", row, reason)
+        elif self._is_whole(desired):
+            self._put("recreate", row, reason)
+        else:
+            self._put("held", row, f"{reason}; RECREATE, and another instance does not run")
+
+    def _is_whole(self, desired: SchedulingInfo) -> bool:
+        """Whether all instances of an LRP run, and go on running in this plan."""
+        guid, live = desired.process_guid, self.snapshot.live_cells
+        rows = [self.ordinary.get((guid, index)) for index in range(desired.instances)]
+        run = all(row is not None and row.state is ActualLRPState.RUNNING and row.cell_id in live for row in rows)
+        return run and all(step.row.process_guid != guid for step in self.buckets.get("recreate", ()))
 
     def _look_beside(self, row: ActualLRP) -> None:
         """One that serves until its replacement runs."""

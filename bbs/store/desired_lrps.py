@@ -10,7 +10,7 @@ from attrs import frozen
 
 from diego_py import wire
 from diego_py.errors import AlreadyExists
-from diego_py.models.desired_lrp import DesiredLRP, DesiredLRPDefinition, SchedulingInfo
+from diego_py.models.desired_lrp import DesiredLRP, DesiredLRPDefinition, SchedulingInfo, UpdateStrategy
 from diego_py.models.identifiers import ProcessGuid
 from diego_py.models.workload import ModificationTag
 
@@ -42,8 +42,8 @@ class PostgresDesiredLRPs:
 
     INSERT = """
         INSERT INTO desired_lrps (process_guid, domain, instances, memory_mb, disk_mb, rootfs, placement_tags,
-                                  definition, tag_epoch, tag_index, created_at, updated_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, clock_timestamp(), clock_timestamp())
+                                  definition, update_strategy, tag_epoch, tag_index, created_at, updated_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0, clock_timestamp(), clock_timestamp())
         ON CONFLICT (process_guid) DO NOTHING
         RETURNING tag_epoch, tag_index, revision, created_at, updated_at
     """
@@ -98,7 +98,7 @@ class PostgresDesiredLRPs:
 
     LIST_SCHEDULING_INFOS = """
         SELECT process_guid, domain, instances, memory_mb, disk_mb, rootfs, placement_tags, tag_epoch, tag_index,
-               revision
+               revision, update_strategy
         FROM desired_lrps ORDER BY process_guid
     """
 
@@ -114,6 +114,7 @@ class PostgresDesiredLRPs:
                 placement_tags=tuple(row["placement_tags"]),
                 modification_tag=ModificationTag(epoch=row["tag_epoch"], index=row["tag_index"]),
                 revision=row["revision"],
+                update_strategy=UpdateStrategy(row["update_strategy"]),
             )
             for row in await self.connection.fetch(self.LIST_SCHEDULING_INFOS)
         ]
@@ -121,7 +122,8 @@ class PostgresDesiredLRPs:
     UPDATE = """
         UPDATE desired_lrps
         SET domain = $2, instances = $3, memory_mb = $4, disk_mb = $5, rootfs = $6, placement_tags = $7,
-            definition = $8, tag_index = tag_index + 1, revision = $9, updated_at = clock_timestamp()
+            definition = $8, update_strategy = $9, tag_index = tag_index + 1, revision = $10,
+            updated_at = clock_timestamp()
         WHERE process_guid = $1
         RETURNING tag_epoch, tag_index, revision, created_at, updated_at
     """
@@ -140,7 +142,7 @@ class PostgresDesiredLRPs:
         return None if row is None else _decoded(row)
 
 
-def _columns(definition: DesiredLRPDefinition) -> tuple[str, int, int, int, str, Sequence[str], bytes]:
+def _columns(definition: DesiredLRPDefinition) -> tuple[str, int, int, int, str, Sequence[str], bytes, str]:
     return (
         definition.domain,
         definition.instances,
@@ -149,6 +151,7 @@ def _columns(definition: DesiredLRPDefinition) -> tuple[str, int, int, int, str,
         definition.rootfs,
         definition.placement_tags,
         wire.encode_revealed(definition),
+        str(definition.update_strategy),
     )
 
 

@@ -177,6 +177,7 @@ class SchedulingInfo:
     placement_tags: PlacementTags
     revision: Count
     modification_tag: ModificationTag
+    update_strategy: UpdateStrategy = UpdateStrategy.ROLLING
 
 
 @attrs.frozen(kw_only=True)

@@ -61,6 +61,7 @@ class World:
     guids: int = 1
     """Of how many LRPs requests are about; the fewer, the more of them meet."""
     task_share: float = 0.0
+    drain_share: float = 0.0
     """What part of the requests is about tasks."""
     numbers: list[int] = field(factory=lambda: [0])
 

@@ -19,6 +19,8 @@ class Picture:
     desired: Mapping[str, int]
     """Instances by process_guid."""
     rows: Mapping[tuple[str, int, str], ActualLRP]
+    draining: frozenset[str]
+    """Cells that are being emptied."""
     tasks: tuple[Task, ...]
     containers: frozenset[tuple[str, str]]
     """Cell and handle of every container there is."""
@@ -50,9 +52,11 @@ class Picture:
         if key[1] >= self.desired.get(key[0], 0):
             return "is not desired"
         if row.presence is not Presence.ORDINARY:
-            return f"is {row.presence} still"
+            ordinary = self.rows.get((key[0], key[1], Presence.ORDINARY.value))
+            waits = ordinary is not None and ordinary.state is not ActualLRPState.RUNNING
+            return "" if waits and row.cell_id in self.draining else f"is {row.presence} still"
         if row.state is ActualLRPState.RUNNING:
-            return ""
+            return f"runs on {row.cell_id}, which drains" if row.cell_id in self.draining else ""
         if row.state is ActualLRPState.CLAIMED:
             return "is only claimed"
         if row.state is ActualLRPState.UNCLAIMED and row.placement_error is None:

@@ -89,6 +89,7 @@ class Simulation:
         self.world = World(loop, random, faults, network, database, witness)
         self.world.guids = random.choice((1, 1, 2, 3))
         self.world.task_share = random.choice((0.0, 0.0, 0.3, 1.0))
+        self.world.drain_share = random.choice((0.0, 0.0, 0.2))
         urls = tuple(f"http://bbs-{number}" for number in range(random.choice((1, 2, 2, 3))))
         self.bbses = [BbsHost(self.world, url.removeprefix("http://")) for url in urls]
         for number in range(random.randint(1, 4)):
@@ -145,6 +146,7 @@ class Simulation:
             now=self.world.database.clock.now(),
             desired={guid: lrp.definition.instances for guid, lrp in tables["desired_lrps"].items()},
             rows={key: row.lrp for key, row in tables["actual_lrps"].items()},
+            draining=frozenset(cell for cell, row in tables["cells"].items() if row.record.presence.draining),
             tasks=tuple(row.task for row in tables["tasks"].values()),
             containers=frozenset((cell.name, handle) for cell in self.cells for handle in cell.garden.specs()),
             running=frozenset((cell.name, handle) for cell in self.cells for handle in cell.garden.running()),

@@ -68,6 +68,8 @@ class Request:
 def draw(world: World, number: int) -> Request:
     """Some request about some LRP."""
     random = world.random
+    if random.random() < world.drain_share:
+        return draw_drain(world)
     if random.random() < world.task_share:
         return draw_task(world, number)
     guid = random.choice(GUIDS[: world.guids])
@@ -89,6 +91,14 @@ def draw(world: World, number: int) -> Request:
             return Request(op, guid, "DELETE", instance, b"{}")
         case _:
             return Request(op, guid, "DELETE", lrp, b"{}")
+
+
+def draw_drain(world: World) -> Request:
+    """A cell is to be emptied, or to take work again."""
+    cell = f"cell-{world.random.randrange(3)}"
+    if world.random.random() < 0.3:
+        return Request("readmit", cell, "POST", f"/v1/cells/{cell}/readmit", b"{}")
+    return Request("drain", cell, "POST", f"/v1/cells/{cell}/evacuate?timeout_s=2", b"{}")
 
 
 def draw_task(world: World, number: int) -> Request:

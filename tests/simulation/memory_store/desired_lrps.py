@@ -86,6 +86,7 @@ class MemoryDesiredLRPs:
                 placement_tags=tuple(desired.definition.placement_tags),
                 revision=desired.revision,
                 modification_tag=desired.modification_tag,
+                update_strategy=desired.definition.update_strategy,
             )
             for desired in self._all()
         ]

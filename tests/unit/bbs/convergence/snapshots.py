@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bbs.convergence.plan import Plan, Snapshot
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, NetInfo, Presence
-from diego_py.models.desired_lrp import SchedulingInfo
+from diego_py.models.desired_lrp import SchedulingInfo, UpdateStrategy
 from diego_py.models.identifiers import CellId, Domain, InstanceGuid, ProcessGuid
 from diego_py.models.workload import ModificationTag
 
@@ -19,7 +19,12 @@ CELLS = [CellId(f"cell-{n}") for n in range(5)]
 GUIDS = [ProcessGuid(name) for name in ("web", "worker", "cron")]
 
 
-def desired(guid: str = "web", instances: int = 1, domain: Domain = FRESH) -> SchedulingInfo:
+def desired(
+    guid: str = "web",
+    instances: int = 1,
+    domain: Domain = FRESH,
+    strategy: UpdateStrategy = UpdateStrategy.ROLLING,
+) -> SchedulingInfo:
     return SchedulingInfo(
         process_guid=ProcessGuid(guid),
         domain=domain,
@@ -30,6 +35,7 @@ def desired(guid: str = "web", instances: int = 1, domain: Domain = FRESH) -> Sc
         placement_tags=(),
         revision=0,
         modification_tag=ModificationTag(epoch="e", index=0),
+        update_strategy=strategy,
     )
 
 
@@ -92,7 +98,12 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
     return snapshot(
         draw(st.lists(rows(), max_size=10, unique_by=lambda row: (row.process_guid, row.index, row.presence))),
         [
-            desired(guid, draw(st.integers(0, 3)), draw(st.sampled_from([FRESH, STALE])))
+            desired(
+                guid,
+                draw(st.integers(0, 3)),
+                draw(st.sampled_from([FRESH, STALE])),
+                draw(st.sampled_from(UpdateStrategy)),
+            )
             for guid in draw(st.sets(st.sampled_from(GUIDS)))
         ],
         known_cells=known,
@@ -108,9 +119,12 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
 def carried_out(plan: Plan, before: Snapshot) -> Snapshot:
     """The same cluster after every step of `plan` went as it should: placed on a live cell, or put off without one."""
     beside = (*plan.suspect, *plan.recall, *plan.settle, *plan.drop)
-    gone = {_key(step.row) for step in (*plan.stop, *plan.lose, *plan.retry, *plan.place, *beside)}
+    moved = (*plan.move, *plan.recreate)
+    gone = {_key(step.row) for step in (*plan.stop, *plan.lose, *plan.retry, *plan.place, *beside, *moved)}
     gone |= {(step.row.process_guid, step.row.index, Presence.ORDINARY) for step in plan.recall}
-    again = [_started(before, step.row) for step in (*plan.suspect, *plan.lose, *plan.retry, *plan.place)]
+    placed = (*plan.suspect, *plan.lose, *plan.move, *plan.recreate, *plan.retry, *plan.place)
+    again = [_started(before, step.row) for step in placed]
+    again += [evolve(step.row, presence=Presence.EVACUATING) for step in plan.move]
     again += [evolve(step.row, presence=Presence.SUSPECT) for step in plan.suspect]
     again += [evolve(step.row, presence=Presence.ORDINARY) for step in plan.recall]
     new = [
@@ -122,8 +136,8 @@ def carried_out(plan: Plan, before: Snapshot) -> Snapshot:
 
 def _started(cluster: Snapshot, before: ActualLRP) -> ActualLRP:
     where = {"domain": before.domain, "crash_count": before.crash_count}
-    if cluster.live_cells:
-        cell_id = min(cluster.live_cells)
+    if open_cells := cluster.live_cells - cluster.draining_cells:
+        cell_id = min(open_cells)
         return row(ActualLRPState.RUNNING, before.process_guid, before.index, cell_id, **where)
     at = cluster.now + timedelta(seconds=2)
     return row(ActualLRPState.UNCLAIMED, before.process_guid, before.index, next_attempt_at=at, attempts=1, **where)

@@ -9,6 +9,7 @@ from hypothesis import given
 
 from bbs.convergence.plan import MASS_LOSS_FRACTION, STALE_UNCLAIMED_S, STOP_PATIENCE_S, Plan, Snapshot, Step, plan
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, Presence
+from diego_py.models.desired_lrp import UpdateStrategy
 from tests.unit.bbs.convergence.snapshots import (
     CELLS,
     FRESH,
@@ -27,7 +28,7 @@ RUNNING, UNCLAIMED = ActualLRPState.RUNNING, ActualLRPState.UNCLAIMED
 
 def buckets(planned: Plan) -> dict[str, list[str]]:
     """The buckets that are not empty, with the reasons."""
-    names = ("suspect", "lose", "recall", "settle", "drop", "retry", "place", "stop", "held")
+    names = ("suspect", "lose", "recall", "settle", "drop", "move", "recreate", "retry", "place", "stop", "held")
     told = {name: [step.reason for step in getattr(planned, name)] for name in names}
     told["create"] = [f"{item.process_guid}/{item.index}" for item in planned.create]
     return {name: reasons for name, reasons in told.items() if reasons}
@@ -35,7 +36,8 @@ def buckets(planned: Plan) -> dict[str, list[str]]:
 
 def steps_of(planned: Plan) -> list[Step]:
     beside = [*planned.suspect, *planned.recall, *planned.settle, *planned.drop]
-    return [*beside, *planned.lose, *planned.retry, *planned.place, *planned.stop, *planned.held]
+    moved = [*planned.move, *planned.recreate]
+    return [*beside, *moved, *planned.lose, *planned.retry, *planned.place, *planned.stop, *planned.held]
 
 
 def wanted(cluster: Snapshot, actual: ActualLRP) -> bool:
@@ -46,7 +48,8 @@ def wanted(cluster: Snapshot, actual: ActualLRP) -> bool:
 @given(snapshots())
 def test_never_more_is_started_than_is_desired(cluster: Snapshot) -> None:
     planned = plan(cluster)
-    placed = (*planned.suspect, *planned.lose, *planned.retry, *planned.place)
+    moved = (*planned.move, *planned.recreate)
+    placed = (*planned.suspect, *moved, *planned.lose, *planned.retry, *planned.place)
     started = [(step.row.process_guid, step.row.index) for step in placed]
     started += [(item.process_guid, item.index) for item in planned.create]
     assert len(started) == len(set(started))
@@ -97,12 +100,13 @@ def test_what_is_as_it_should_be_is_left_alone(cluster: Snapshot) -> None:
     touched = [step.row for step in steps_of(planned) if step.row.presence is Presence.ORDINARY]
     for actual in cluster.actuals:
         if wanted(cluster, actual) and actual.state in (CLAIMED, RUNNING) and actual.cell_id in cluster.live_cells:
-            assert actual not in touched
+            drains = actual.cell_id in cluster.draining_cells and actual.presence is Presence.ORDINARY
+            assert (actual in touched) is drains
 
 
 @given(snapshots())
 def test_what_goes_as_planned_needs_no_further_plan(cluster: Snapshot) -> None:
-    for _ in range(3):
+    for _ in range(6):
         planned = plan(cluster)
         if planned.empty:
             break
@@ -147,6 +151,40 @@ WAITING = [
 @pytest.mark.parametrize(("actual", "expected"), WAITING, ids=lambda value: "")
 def test_a_row_waits_for_its_time(actual: ActualLRP, expected: dict[str, list[str]]) -> None:
     assert buckets(plan(snapshot([actual], [desired()]))) == expected
+
+
+def test_what_runs_on_a_draining_cell_is_moved() -> None:
+    rows = [row(RUNNING, index=0), row(CLAIMED, index=1), row(RUNNING, index=2, cell_id=CELLS[1])]
+    planned = plan(snapshot(rows, [desired(instances=3)], draining_cells=frozenset(CELLS[:1])))
+    assert buckets(planned) == {
+        "move": ["cell cell-0 drains"],
+        "held": ["cell cell-0 drains; it is moved when it runs"],
+    }
+
+
+def test_recreated_are_one_at_a_time_and_only_while_all_others_run() -> None:
+    lrp, draining = desired(instances=2, strategy=UpdateStrategy.RECREATE), frozenset(CELLS[:1])
+    both = [row(RUNNING, index=0), row(RUNNING, index=1)]
+    waits = "cell cell-0 drains; RECREATE, and another instance does not run"
+    told = buckets(plan(snapshot(both, [lrp], draining_cells=draining)))
+    assert told == {"recreate": ["cell cell-0 drains"], "held": [waits]}
+    one = [row(RUNNING, index=0), row(UNCLAIMED, index=1, next_attempt_at=NOW)]
+    assert buckets(plan(snapshot(one, [lrp], draining_cells=draining))) == {
+        "held": [waits],
+        "place": ["attempt 0 failed"],
+    }
+
+
+@given(snapshots())
+def test_nothing_stays_on_a_draining_cell_without_a_reason(cluster: Snapshot) -> None:
+    told = [step.row for step in steps_of(plan(cluster))]
+    ordinary = {(r.process_guid, r.index): r for r in cluster.actuals if r.presence is Presence.ORDINARY}
+    for actual in cluster.actuals:
+        if actual.cell_id not in cluster.draining_cells & cluster.live_cells or actual in told:
+            continue
+        replacement = ordinary[actual.process_guid, actual.index]
+        assert actual.presence is Presence.EVACUATING
+        assert replacement.state is RUNNING, "and it is stopped soon: its replacement runs"
 
 
 def test_an_instance_of_a_dead_cell_is_lost() -> None:
