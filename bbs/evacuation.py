@@ -86,7 +86,7 @@ class Evacuation:
     async def _look(self, call: Call, rows: Sequence[ActualLRP], work: _Round) -> None:
         """One pass: begin to move what was not moved yet, and end what has its replacement.
 
-        Raises the first failure of the store, once all are done: convergence goes on, and so does the same request again.
+        Raises the first failure of the store, once all are done; convergence goes on then.
         """
         slots = asyncio.Semaphore(MOVES_MAX)
         failed: list[DiegoError] = []
