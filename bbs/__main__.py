@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import sys
 from pathlib import Path
 
 from bbs.app import build
 from bbs.config import BbsConfig
+from diego_py.service import collector
 from diego_py.service.clock import SystemClock
 from diego_py.service.config import ConfigError, load
 from diego_py.service.log import logger
@@ -21,7 +21,7 @@ async def run(config: BbsConfig) -> int:
     log = logger("bbs", config.id)
     process = Process(log)
     bbs = build(config, SystemClock(), log, process)
-    gc.freeze()  # what was imported lives as long as the process; collections need not look at it again
+    collector.settle()
     return await process.run(bbs.parts, lambda: log.info("listening", port=bbs.listener.port))
 
 

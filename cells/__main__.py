@@ -12,6 +12,7 @@ from cells.config import CellConfig
 from cells.garden.children import become_subreaper
 from cells.garden.garden import Garden
 from diego_py.errors import DiegoError
+from diego_py.service import collector
 from diego_py.service.clock import SystemClock
 from diego_py.service.config import ConfigError, load
 from diego_py.service.log import logger
@@ -45,6 +46,7 @@ async def run(config: CellConfig) -> int:
     log = logger("cell", config.cell_id)
     process = Process(log)
     cell = build(config, Garden(config.garden(), clock, network_log(log)), clock, log, process.defect)
+    collector.settle()
     return await process.run(cell.parts)
 
 
