@@ -4,14 +4,34 @@ from __future__ import annotations
 
 from cells.garden import binds, bundle, directories, execution, rootfs, users
 from cells.garden.box import Box
+from cells.garden.children import in_thread
+from cells.garden.demolition import PATIENCE_S_MIN, patience_s
 from cells.garden.host import Host
 from cells.garden.images.provide import Root
-from cells.garden.spec import ContainerSpec
+from cells.garden.spec import BindMount, ContainerSpec
 from diego_py.call import Call
 
+MOUNT_TIMEOUT_S = 60.0
+"""How long the host's directories may take to be found and mounted: somebody else may answer for them, or not."""
 
-def furnish(host: Host, call: Call, spec: ContainerSpec, box: Box, root: Root) -> bundle.Config:
-    """Make it, in order; its sandbox is there. Blocks: all of it in one thread, for each change of threads takes time.
+UNDO_S = 2 * PATIENCE_S_MIN
+"""What is left of the caller's time for taking away what can be."""
+
+
+async def furnish(host: Host, call: Call, spec: ContainerSpec, box: Box, root: Root) -> bundle.Config:
+    """Make it; its sandbox is there. All of it in one thread, for each change of threads takes time.
+
+    With directories of the host in a thread that may be left behind. Raises ContainerStuck, and as `_furnish` does.
+    """
+    if not any(isinstance(mount, BindMount) for mount in spec.mounts):
+        return await in_thread(_furnish, host, call, spec, box, root)
+    limit_s = max(PATIENCE_S_MIN, patience_s(call, MOUNT_TIMEOUT_S) - UNDO_S)
+    what = f"mount directories of the host for {box.handle}"
+    return await box.threads.run(limit_s, what, _furnish, host, call, spec, box, root)
+
+
+def _furnish(host: Host, call: Call, spec: ContainerSpec, box: Box, root: Root) -> bundle.Config:
+    """In order. Blocks.
 
     Raises OSError, VolumeFailed, MountFailed, RootfsInvalid, UserNotFound, WorkingDirectoryInvalid.
     """

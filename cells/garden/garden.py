@@ -115,7 +115,8 @@ class Garden:
 
         Raises GardenFailed or, as its causes, RootfsNotFound, ImageHasNoCommand and the like, RegistryFailed and
         ArchiveUnsafe, NoSpace, UserNotFound, PoolExhausted, MountFailed, RuntimeFailed and its kinds, NetworkFailed,
-        QuotaUnavailable, VolumeFailed, BudgetSpent; ContainerNotFound for a sidecar of none.
+        QuotaUnavailable, VolumeFailed, BudgetSpent; ContainerNotFound for a sidecar of none; ContainerStuck, then what
+        is left of it stays listed until it can be destroyed.
         """
         with call.hop("garden", self.config.cell_id, "create", GardenFailed) as call:
             self._host.check(spec)
@@ -125,7 +126,7 @@ class Garden:
                     box = allocation.allocate(self._host, self._boxes, spec, self.clock.now())
                 self._boxes[spec.handle] = box
                 async with box.lock, AsyncExitStack() as undo:
-                    undo.push_async_exit(Undo(box, self._demolish))
+                    undo.push_async_exit(Undo(call, box, self._demolish))
                     with call.step("image"):
                         root = await wanted.provide(call)
                     box.record = evolve(box.record, layer=root.top, image=provide.said(root.config))
@@ -142,7 +143,7 @@ class Garden:
     async def _build(self, call: Call, spec: ContainerSpec, box: Box, root: provide.Root) -> None:
         with call.step("sandbox"):
             await uninterrupted(self._host.have_sandbox(box))
-        config = await in_thread(furnishing.furnish, self._host, call, spec, box, root)
+        config = await furnishing.furnish(self._host, call, spec, box, root)
         await together(self._create_process(call, box, config), self._open_firewall(call, box))
         self._host.depot.save(box.record)
         self._watch(box)

@@ -35,6 +35,11 @@ class Threads:
 
     _job: Job | None = field(default=None, init=False)
 
+    @property
+    def busy(self) -> bool:
+        """A call is under way."""
+        return self._job is not None
+
     async def run(self, limit_s: float, what: str, function: Callable[..., T], *arguments: Any) -> T:
         """Call it as soon as the one before it has ended. Raises what it raises.
 

@@ -17,6 +17,7 @@ from diego_py.errors import DiegoError, Outcome
 class Undo:
     """Leaving `create` by an error: remove all that was made, and say in the error whether that worked."""
 
+    call: Call
     box: Box
     demolish: Callable[[Call | None, Box], Awaitable[None]]
 
@@ -31,8 +32,10 @@ class Undo:
             error.outcome = Outcome.ROLLED_BACK if leftover is None else Outcome.PARTIAL
 
     async def _undo(self) -> DiegoError | None:
+        # What a thread is stuck in is waited for no longer than the caller can wait.
+        call = self.call if self.box.threads.busy else None
         try:
-            await self.demolish(None, self.box)
+            await self.demolish(call, self.box)
         except DiegoError as leftover:
             self.box.complete = True  # Stays listed, so that destroy (or the next start) tries again.
             return leftover

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from random import Random
 
 import structlog
-from attrs import define
+from attrs import define, field
 
 from cells.rep.admission import Admission
 from cells.rep.bbs import BBS
@@ -29,6 +29,8 @@ from diego_py.service.run import OwnedTasks
 JITTER = 0.2
 DEBOUNCE_S = 0.02
 """Changes within this time go into one report."""
+PAUSE_S = 0.2
+"""Between two reports while one change follows the other: each names all that the cell has."""
 REPORT_BUDGET_MS = 5_000.0
 STOP_BUDGET_MS = 120_000.0
 
@@ -48,6 +50,7 @@ class Sync:
     clock: Clock
     random: Random
     log: structlog.stdlib.BoundLogger
+    _sent_s: float = field(default=-PAUSE_S, init=False)
 
     async def round(self) -> None:
         """Wait until a report is due and send it. Raises DiegoError when no BBS took it."""
@@ -56,7 +59,7 @@ class Sync:
 
     async def report(self) -> None:
         """Send one report and obey its answer."""
-        sent_s = self.clock.monotonic()
+        sent_s = self._sent_s = self.clock.monotonic()
         report = self.snapshot()
         budget_ms = self.admission.lease.share_ms(REPORT_BUDGET_MS)
         try:
@@ -90,7 +93,8 @@ class Sync:
         try:
             async with asyncio.timeout(pause_s) as scope:
                 await self.books.changed.wait()
-                await self.clock.sleep(min(DEBOUNCE_S, pause_s / 2))
+                due_in_s = max(DEBOUNCE_S, self._sent_s + PAUSE_S - self.clock.monotonic())
+                await self.clock.sleep(min(due_in_s, pause_s / 2))
         except TimeoutError:
             if not scope.expired():
                 raise

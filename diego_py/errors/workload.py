@@ -162,7 +162,7 @@ class DestroyFailed(DiegoError):
 
 
 class ContainerStuck(DestroyFailed):
-    """What was killed does not die, or what is removed does not go: it waits in the kernel for a file system.
+    """What was killed does not die, or what is mounted or removed does not end: it waits in the kernel for files.
 
     The server of that does not answer, or it is frozen. `evidence.waiting` has who waits and where in the kernel
     (`wchan`), `evidence.mounts` the mounts with a server. What the container has stays reserved until it is gone.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 import threading
 import time
@@ -15,11 +16,12 @@ from typing import Any
 import pytest
 
 from cells.garden import demolition
+from cells.garden import kernel as os_kernel
 from cells.garden.garden import Garden
 from cells.garden.quota import kernel
-from cells.garden.spec import Limits, ProcessSpec
+from cells.garden.spec import BindMount, Limits, ProcessSpec
 from diego_py.chain import Problem, problem
-from diego_py.errors import BudgetSpent, ContainerStuck, DiegoError, IllegalTransition
+from diego_py.errors import BudgetSpent, ContainerStuck, DiegoError, IllegalTransition, Outcome
 from tests.kernel.containers import call, output, runtime_of_version, shell, start, until_printed
 from tests.kernel.images import until
 from tests.kernel.places import mounted
@@ -28,6 +30,7 @@ from tests.slowness import patient
 pytestmark = pytest.mark.kernel
 
 BUDGET_MS = 800
+CREATE_MS = patient(1500)
 AGAIN_MS = 500
 LATE_MS = patient(1000)
 """How much later an answer may be on a machine that has much to do; without a budget it would be ten seconds."""
@@ -130,6 +133,41 @@ async def _copied(garden: Garden) -> DiegoError | None:
     except DiegoError as failed:
         return failed
     return None
+
+
+@pytest.fixture
+def remote(tmp_path: Path) -> Iterator[Path]:
+    """Where a test may mount something on the host."""
+    path = tmp_path / "remote"
+    path.mkdir()
+    yield path
+    if path in (Path(line.split(" ")[4]) for line in Path("/proc/self/mountinfo").read_text().splitlines()):
+        os_kernel.umount(str(path), os_kernel.MNT_DETACH)
+
+
+async def test_a_directory_of_the_host_whose_server_does_not_answer(
+    new_garden: Callable[..., Any], remote: Path
+) -> None:
+    """The start of a container with it fails in time; what is left of that goes when somebody answers."""
+    garden = await new_garden(bind_source_dirs=(str(remote),))
+    mounts = (BindMount(str(remote / "hang"), "/d"),)
+    async with silent(os.getpid(), str(remote)) as server:
+        begun_s, asked = time.monotonic(), call(CREATE_MS)
+        with pytest.raises(DiegoError) as failed:
+            await garden.create(asked, shell("a", "true", ports=(8080,), mounts=mounts))
+        await hangs(server)
+        assert (time.monotonic() - begun_s) * 1000 < CREATE_MS + LATE_MS
+        assert isinstance(failed.value.root, ContainerStuck)
+        document = problem(failed.value, asked)
+        assert document.outcome == Outcome.PARTIAL
+        (waiting,) = document.evidence["waiting"]
+        assert waiting["what"] == "mount directories of the host for a"
+        assert [container.state for container in garden.containers()] == ["destroying"]
+        await refused(garden, AGAIN_MS)
+        assert await output(garden, shell("b", "echo works")) == ["works"]
+        await ended(server)
+        await garden.destroy(call(), "a")
+        assert garden.containers() == []
 
 
 async def test_a_restart_goes_on_without_it(

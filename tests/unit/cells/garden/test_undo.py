@@ -9,9 +9,13 @@ from typing import Any, cast
 import pytest
 
 from cells.garden.box import Box
+from cells.garden.threads import Threads
 from cells.garden.undo import Undo
 from diego_py.call import Call
 from diego_py.errors import DestroyFailed, MountFailed, Outcome
+from diego_py.service.clock import SystemClock
+
+CALL = Call.begin(SystemClock(), 1_000)
 
 
 class Demolition:
@@ -30,11 +34,11 @@ class Demolition:
 
 
 def half_built() -> Any:
-    return SimpleNamespace(complete=False)
+    return SimpleNamespace(complete=False, threads=Threads())
 
 
 async def run(demolition: Demolition, box: Any, error: BaseException) -> None:
-    await Undo(cast(Box, box), demolition)(type(error), error, None)
+    await Undo(CALL, cast(Box, box), demolition)(type(error), error, None)
 
 
 @pytest.mark.parametrize(
