@@ -11,25 +11,27 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from attrs import define, evolve, frozen
+from attrs import define, evolve, field, frozen
 
 from bbs.convergence.backoff import DIEGO, CrashPolicy
 from bbs.outcome import framed_by_cell, subject
-from bbs.store import desires, failures, moves, replay, rows
+from bbs.store import attempts, desires, failures, moves, replay, rows
 from bbs.store.actual_lrps import Locked
+from bbs.store.attempts import Claim, Start
 from bbs.store.desires import Desired, Removed, Updated, etag
 from bbs.store.failures import Document, document_of
 from bbs.store.fence import run_fenced
 from bbs.store.idempotency import IdempotencyKey, StoredAnswer
 from bbs.store.replay import Replay
 from bbs.store.report import ReportOutcome, Rules, take_up
+from bbs.store.together import Together
 from bbs.store.transaction import Store, Transaction
 from bbs.task_outcome import tell
 from diego_py import chain
 from diego_py.call import Call
 from diego_py.chain import Problem
-from diego_py.errors import ClaimRefused, ContainerVanished, IllegalTransition, InstanceFailed
-from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, NetInfo, Presence
+from diego_py.errors import ContainerVanished, IllegalTransition, InstanceFailed
+from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, Presence
 from diego_py.models.desired_lrp import DesiredLRPDefinition, DesiredLRPUpdate
 from diego_py.models.identifiers import CellId, InstanceGuid
 from diego_py.models.task import Task
@@ -62,6 +64,12 @@ class Lifecycle:
     new_guid: Callable[[], str]
     presence_ttl_s: float = PRESENCE_TTL_S
     crash_policy: CrashPolicy = DIEGO
+    _claims: Together[Claim, ActualLRP] = field(init=False)
+    _starts: Together[Start, ActualLRP] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._claims = Together(self.store, "claim_instance", attempts.claim)
+        self._starts = Together(self.store, "start_instance", attempts.start)
 
     async def desire(self, call: Call, definition: DesiredLRPDefinition, key: IdempotencyKey | None = None) -> Desired:
         """Store an LRP and its rows. Raises AlreadyExists, IdempotencyInFlight, IdempotencyMismatch."""
@@ -133,46 +141,11 @@ class Lifecycle:
     async def claim(self, call: Call, process_guid: str, index: int, request: ClaimRequest) -> ActualLRP:
         """Give a row to the cell that it was offered to; again, if it has it already. Raises ClaimRefused."""
 
-        async def work(tx: Transaction) -> ActualLRP:
-            locked = await self._offered(tx, process_guid, index, request.instance_guid)
-            row = locked.row
-            if row.cell_id is not None and row.cell_id != request.cell_id:
-                raise ClaimRefused(f"instance {request.instance_guid} belongs to cell {row.cell_id}")
-            if row.state is ActualLRPState.CLAIMED:
-                return row
-            if not await tx.cells.is_live(request.cell_id, request.boot_id):
-                raise ClaimRefused(f"cell {request.cell_id} has no live presence with boot {request.boot_id}")
-            if row.state is not ActualLRPState.UNCLAIMED:
-                raise ClaimRefused(f"instance {request.instance_guid} is {row.state}")
-            return await rows.save(tx, locked, moves.claimed(row, request.cell_id, locked.now))
+        return await self._claims.ask(call, Claim(process_guid, index, request))
 
-        return await self.store.run(call, "claim_instance", work)
-
-    async def start(
-        self,
-        call: Call,
-        process_guid: str,
-        index: int,
-        instance_guid: str,
-        cell_id: str,
-        net_info: NetInfo,
-        zone: str = "",
-        routable: bool = True,
-    ) -> ActualLRP:
-        """The instance runs on the cell. Raises ClaimRefused if the row belongs to another one, or is gone.
-
-        Whether one is routable that is RUNNING by now is what its cell reported since.
-        """
-
-        async def work(tx: Transaction) -> ActualLRP:
-            locked = await self._offered(tx, process_guid, index, instance_guid)
-            if locked.row.cell_id not in (None, cell_id):
-                raise ClaimRefused(f"instance {instance_guid} belongs to cell {locked.row.cell_id}")
-            ready = locked.row.routable if locked.row.state is ActualLRPState.RUNNING else routable
-            after = moves.started(locked.row, cell_id, net_info, zone, locked.now, ready)
-            return await rows.save(tx, locked, after)
-
-        return await self.store.run(call, "start_instance", work)
+    async def start(self, call: Call, started: Start) -> ActualLRP:
+        """The instance runs on the cell. Raises ClaimRefused if the row belongs to another one, or is gone."""
+        return await self._starts.ask(call, started)
 
     async def fail(
         self,
@@ -332,16 +305,6 @@ class Lifecycle:
         """Store the key of the request with its effect."""
         if key is not None:
             await replay.keep(tx, key, replay.in_flight_s(call))
-
-    async def _offered(self, tx: Transaction, process_guid: str, index: int, instance_guid: str) -> Locked:
-        """The locked row if it is of this instance. Raises ClaimRefused."""
-        locked = await tx.actual_lrps.lock(process_guid, index)
-        if locked is None:
-            raise ClaimRefused(f"{process_guid}/{index} has no row any more")
-        if locked.row.instance_guid != instance_guid:
-            other = locked.row.instance_guid or f"no instance ({locked.row.state})"
-            raise ClaimRefused(f"{process_guid}/{index} waits for {other}, not for {instance_guid}")
-        return locked
 
     async def _unchanged(self, tx: Transaction, row: ActualLRP, event: str) -> Locked:
         """The locked row if it is the very revision that was decided on. Raises IllegalTransition."""

@@ -22,6 +22,7 @@ from bbs.known_cells import Promise
 from bbs.lifecycle import Lifecycle, Updated
 from bbs.outcome import Failure, InstanceOutcome, Told, given_up, instant, is_crash, is_gone, tell
 from bbs.removal import Removal
+from bbs.store.attempts import Start
 from bbs.succession import Succession
 from diego_py.call import Call
 from diego_py.chain import Problem
@@ -258,7 +259,7 @@ class Placement:
         try:
             with call.hop("bbs", self.id, "start_instance", PlacementFailed) as call:
                 who = (row.process_guid, row.index, row.instance_guid, cell_id)
-                return await self.lifecycle.start(call, *who, started.net_info, zone, started.routable)
+                return await self.lifecycle.start(call, Start(*who, started.net_info, zone, started.routable))
         except DiegoError as unrecorded:
             # The cell's next report records it, or is answered with the order to stop what nobody wants any more.
             unrecorded.outcome = Outcome.RUNNING

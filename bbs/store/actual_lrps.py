@@ -18,6 +18,10 @@ Cursor = tuple[str, int, str]
 """process_guid, index and presence of a row: the order of lists."""
 
 
+Key = tuple[str, int]
+"""process_guid and index: of an ordinary row."""
+
+
 @frozen
 class Locked:
     """A row that nobody else can change before our transaction ends."""
@@ -86,6 +90,16 @@ class PostgresActualLRPs:
         row = await self.connection.fetchrow(self.LOCK, process_guid, index, presence)
         return None if row is None else Locked(_row(row), row["failure_id"], row["now"])
 
+    LOCK_MANY = """
+        SELECT actual_lrps.*, clock_timestamp() AS now FROM actual_lrps
+        JOIN unnest($1::text[], $2::integer[]) AS wanted (process_guid, index) USING (process_guid, index)
+        WHERE presence = 'ORDINARY' ORDER BY process_guid, index FOR UPDATE OF actual_lrps
+    """
+
+    async def lock_many(self, keys: Sequence[Key]) -> list[Locked]:
+        found = await self.connection.fetch(self.LOCK_MANY, [guid for guid, _ in keys], [index for _, index in keys])
+        return [Locked(_row(row), row["failure_id"], row["now"]) for row in found]
+
     LIST_PAGE = """
         SELECT * FROM actual_lrps
         WHERE (process_guid, index, presence) > ($1, $2, $3)
@@ -153,27 +167,28 @@ class PostgresActualLRPs:
     """
 
     async def save(self, row: ActualLRP, failure_id: str | None) -> None:
-        await self.connection.execute(
-            self.SAVE,
-            row.process_guid,
-            row.index,
-            row.presence.value,
-            row.state.value,
-            row.instance_guid,
-            row.cell_id,
-            None if row.net_info is None else wire.encode(row.net_info),
-            row.since,
-            row.crash_count,
-            row.crash_reason,
-            row.placement_error,
-            failure_id,
-            row.attempts,
-            row.next_attempt_at,
-            row.routable,
-            row.availability_zone,
-            row.modification_tag.index,
-            row.revision,
-        )
+        await self.connection.execute(self.SAVE, *_columns(row, failure_id))
+
+    SAVE_MANY = """
+        UPDATE actual_lrps
+        SET state = new.state, instance_guid = new.instance_guid, cell_id = new.cell_id, net_info = new.net_info,
+            since = new.since, crash_count = new.crash_count, crash_reason = new.crash_reason,
+            placement_error = new.placement_error, failure_id = new.failure_id, attempts = new.attempts,
+            next_attempt_at = new.next_attempt_at, routable = new.routable,
+            availability_zone = new.availability_zone, tag_index = new.tag_index, revision = new.revision
+        FROM unnest($1::text[], $2::integer[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[],
+                    $8::timestamptz[], $9::integer[], $10::text[], $11::text[], $12::text[], $13::integer[],
+                    $14::timestamptz[], $15::boolean[], $16::text[], $17::bigint[], $18::bigint[])
+             AS new (process_guid, index, presence, state, instance_guid, cell_id, net_info, since, crash_count,
+                     crash_reason, placement_error, failure_id, attempts, next_attempt_at, routable,
+                     availability_zone, tag_index, revision)
+        WHERE (actual_lrps.process_guid, actual_lrps.index, actual_lrps.presence)
+              = (new.process_guid, new.index, new.presence)
+    """
+
+    async def save_many(self, changes: Sequence[tuple[ActualLRP, str | None]]) -> None:
+        columns = zip(*(_columns(row, failure_id) for row, failure_id in changes), strict=True)
+        await self.connection.execute(self.SAVE_MANY, *map(list, columns))
 
     MOVE = """
         UPDATE actual_lrps SET presence = $4, failure_id = $5, tag_index = tag_index + 1
@@ -229,6 +244,30 @@ class PostgresActualLRPs:
 
     async def delete_without_cell(self, process_guid: str) -> None:
         await self.connection.execute(self.DELETE_WITHOUT_CELL, process_guid)
+
+
+def _columns(row: ActualLRP, failure_id: str | None) -> tuple[object, ...]:
+    """What SAVE and SAVE_MANY take of a row, in their order."""
+    return (
+        row.process_guid,
+        row.index,
+        row.presence.value,
+        row.state.value,
+        row.instance_guid,
+        row.cell_id,
+        None if row.net_info is None else wire.encode(row.net_info),
+        row.since,
+        row.crash_count,
+        row.crash_reason,
+        row.placement_error,
+        failure_id,
+        row.attempts,
+        row.next_attempt_at,
+        row.routable,
+        row.availability_zone,
+        row.modification_tag.index,
+        row.revision,
+    )
 
 
 def _row(row: asyncpg.Record, *, with_failure: bool = False) -> ActualLRP:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import asyncpg
@@ -116,6 +117,16 @@ class PostgresCells:
 
     async def is_live(self, cell_id: str, boot_id: str) -> bool:
         return bool(await self.connection.fetchval(self.IS_LIVE, cell_id, boot_id))
+
+    LIVE_OF = """
+        SELECT cell_id, boot_id FROM cells JOIN unnest($1::text[], $2::text[]) AS wanted (cell_id, boot_id)
+        USING (cell_id, boot_id) WHERE expires_at > clock_timestamp()
+    """
+
+    async def live_of(self, boots: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
+        cells, of_boot = [cell_id for cell_id, _ in boots], [boot_id for _, boot_id in boots]
+        found = await self.connection.fetch(self.LIVE_OF, cells, of_boot)
+        return {(row["cell_id"], row["boot_id"]) for row in found}
 
     EXPIRE = "UPDATE cells SET expires_at = clock_timestamp() WHERE cell_id = $1 RETURNING true"
 

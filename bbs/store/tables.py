@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Protocol
 
 from bbs.store import actual_lrps, desired_lrps, failures, tasks
-from bbs.store.actual_lrps import Cursor, Locked
+from bbs.store.actual_lrps import Cursor, Key, Locked
 from bbs.store.cells import CellRecord
 from bbs.store.decisions import LastRound
 from bbs.store.desired_lrps import StoredLRP
@@ -43,6 +43,9 @@ class ActualLRPTable(Protocol):
     async def lock(self, process_guid: str, index: int, presence: str = "ORDINARY") -> Locked | None:
         """A row, locked until the transaction ends; without the document of its failure."""
 
+    async def lock_many(self, keys: Sequence[Key]) -> list[Locked]:
+        """The ordinary rows of these keys that there are, each as `lock` gives it, locked in order of their keys."""
+
     async def list_page(
         self,
         wanted: actual_lrps.Filter,
@@ -67,6 +70,9 @@ class ActualLRPTable(Protocol):
 
     async def save(self, row: ActualLRP, failure_id: str | None) -> None:
         """Write a row that this transaction has locked."""
+
+    async def save_many(self, changes: Sequence[tuple[ActualLRP, str | None]]) -> None:
+        """Write rows that this transaction has locked, each with the id of its failure."""
 
     async def ask_stop(self, process_guid: str, first: int) -> None:
         """Mark the rows of an LRP from index `first` on as to be stopped, and the others as not."""
@@ -156,6 +162,9 @@ class CellTable(Protocol):
 
     async def is_live(self, cell_id: str, boot_id: str) -> bool:
         """Whether this boot of the cell is the present one and its presence lasts."""
+
+    async def live_of(self, boots: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
+        """Those of these cells, each with its boot, that `is_live` says yes to."""
 
     async def expire(self, cell_id: str) -> bool:
         """End the presence now: the cell says goodbye, or is known to be gone. False if it is not known."""

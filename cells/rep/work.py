@@ -93,8 +93,8 @@ class CellWork:
         instance.net_info = translate.net_info_of(container.network)
         instance.routable = not plan.workload.health.readiness
         instance.happen(InstanceEvent.START)
+        # No report: the answer tells the BBS, and one that was lost is made good for by the next regular report.
         self.watcher.begin(instance, container, plan.workload)
-        self.books.changed.set()
         return self._started(instance)
 
     async def _claim_and_create(self, call: Call, instance: Instance, plan: Plan) -> Container:

@@ -9,6 +9,7 @@ import pytest
 from attrs import define, evolve
 
 from bbs.lifecycle import Lifecycle
+from bbs.store.attempts import Start
 from bbs.store.connections import DatabaseSettings
 from bbs.store.database import Database
 from bbs.store.transaction import Store
@@ -106,7 +107,7 @@ class Scene:
     async def start(self, row: ActualLRP, cell: str = "cell-1") -> ActualLRP:
         assert row.instance_guid is not None
         key = (row.process_guid, row.index, row.instance_guid)
-        return await self.lifecycle.start(self.call, *key, cell, NET_INFO, "z1")
+        return await self.lifecycle.start(self.call, Start(*key, cell, NET_INFO, "z1"))
 
     async def claimed(self, guid: str = "app") -> ActualLRP:
         await self.cell()

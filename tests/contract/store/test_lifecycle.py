@@ -8,6 +8,7 @@ from attrs import evolve
 
 from bbs.lifecycle import Lifecycle, etag
 from bbs.store import desires
+from bbs.store.attempts import Start
 from diego_py.call import Call
 from diego_py.errors import (
     ActualLRPNotFound,
@@ -201,7 +202,7 @@ async def test_start_again_writes_nothing_unless_the_address_changed(scene: Scen
     assert await scene.start(running) == running
     assert running.instance_guid is not None
     moved = NetInfo(address="10.0.0.2")
-    after = await scene.lifecycle.start(scene.call, "app", 0, running.instance_guid, "cell-1", moved, "z1")
+    after = await scene.lifecycle.start(scene.call, Start("app", 0, running.instance_guid, "cell-1", moved, "z1"))
     assert (after.net_info, after.since) == (moved, running.since)
     assert after.modification_tag == running.modification_tag.next()
 

@@ -8,6 +8,7 @@ from attrs import evolve
 
 from bbs import outcome
 from bbs.store import failures
+from bbs.store.attempts import Start
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, NetInfo
 from diego_py.models.work import EndedReport, InstanceState
 from diego_py.service.clock import SystemClock
@@ -246,14 +247,12 @@ async def test_readiness_changes_nothing_but_whether_it_is_routable(scene: Scene
 async def test_one_that_starts_unready_is_not_routable_before_its_cell_says_so(scene: Scene) -> None:
     claimed = await scene.claimed()
     assert claimed.instance_guid is not None
-    started = await scene.lifecycle.start(
-        scene.call, claimed.process_guid, claimed.index, claimed.instance_guid, "cell-1", NET_INFO, "z1", False
-    )
+    key = (claimed.process_guid, claimed.index, claimed.instance_guid)
+    unready = Start(*key, "cell-1", NET_INFO, "z1", routable=False)
+    started = await scene.lifecycle.start(scene.call, unready)
     assert (started.state, started.routable) == (ActualLRPState.RUNNING, False)
     await scene.lifecycle.report(scene.call, report(sequence=2, instances=[reported(started)]))
-    late = await scene.lifecycle.start(
-        scene.call, claimed.process_guid, claimed.index, claimed.instance_guid, "cell-1", NET_INFO, "z1", False
-    )
+    late = await scene.lifecycle.start(scene.call, unready)
     assert late.routable
 
 

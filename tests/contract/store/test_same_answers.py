@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from bbs.lifecycle import Lifecycle
 from bbs.store.actual_lrps import Filter
+from bbs.store.attempts import Start
 from bbs.store.connections import DatabaseSettings
 from bbs.store.database import Database
 from bbs.store.failures import Filter as FailureFilter
@@ -136,7 +137,7 @@ class TwoStores(RuleBasedStateMachine):
     def start(self, row: int, cell: str) -> None:
         def work(s: Scene, lrp: ActualLRP) -> Coroutine[Any, Any, Any]:
             key = (lrp.process_guid, lrp.index, lrp.instance_guid or "none")
-            return s.lifecycle.start(s.call, *key, lrp.cell_id or cell, NET_INFO, "z1")
+            return s.lifecycle.start(s.call, Start(*key, lrp.cell_id or cell, NET_INFO, "z1"))
 
         self.on_row(row, work)
 

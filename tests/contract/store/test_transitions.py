@@ -8,6 +8,7 @@ from itertools import count
 import pytest
 from attrs import define, evolve, field
 
+from bbs.store.attempts import Start
 from diego_py.errors import DiegoError, InternalError
 from diego_py.models.actual_lrp import TRANSITIONS, ActualLRP, ActualLRPEvent, ActualLRPState
 from diego_py.models.desired_lrp import DesiredLRPUpdate
@@ -67,7 +68,7 @@ class Actor:
         common: list[Callable[[], Awaitable[object]]] = [
             lambda: lifecycle.offer(call, known),
             lambda: lifecycle.claim(call, *key, request),
-            lambda: lifecycle.start(call, *key, guid, cell, NET_INFO, "z1"),
+            lambda: lifecycle.start(call, Start(*key, guid, cell, NET_INFO, "z1")),
             lambda: lifecycle.fail(call, known, document),
             lambda: lifecycle.crash(call, *key, guid, cell, document),
             lambda: lifecycle.retry(call, known, None),

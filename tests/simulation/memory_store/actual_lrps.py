@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 from attrs import evolve, frozen
 
-from bbs.store.actual_lrps import Cursor, Filter, Locked
+from bbs.store.actual_lrps import Cursor, Filter, Key, Locked
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, Presence
 from diego_py.models.identifiers import Domain, InstanceGuid, ProcessGuid
 from diego_py.models.workload import ModificationTag
@@ -73,6 +73,11 @@ class MemoryActualLRPs:
         row = await self.core.lock(TABLE, (process_guid, index, str(presence)))
         return None if row is None else Locked(row.lrp, row.failure_id, self.core.now())
 
+    async def lock_many(self, keys: Sequence[Key]) -> list[Locked]:
+        await self.core.statement(*(guid for guid, _ in keys))
+        found = [await self.core.lock(TABLE, (*key, Presence.ORDINARY.value)) for key in sorted(keys)]
+        return [Locked(row.lrp, row.failure_id, self.core.now()) for row in found if row is not None]
+
     async def list_page(
         self, wanted: Filter, after: Cursor | None = None, limit: int = 500, *, with_failure: bool = False
     ) -> list[ActualLRP]:
@@ -107,8 +112,16 @@ class MemoryActualLRPs:
         await self.core.statement()
         return self._listed(lambda lrp: True)
 
+    async def save_many(self, changes: Sequence[tuple[ActualLRP, str | None]]) -> None:
+        await self.core.statement(*(text for row, _ in changes for text in (row.crash_reason, row.placement_error)))
+        for row, failure_id in changes:
+            await self._save(row, failure_id)
+
     async def save(self, row: ActualLRP, failure_id: str | None) -> None:
         await self.core.statement(row.crash_reason, row.placement_error)
+        await self._save(row, failure_id)
+
+    async def _save(self, row: ActualLRP, failure_id: str | None) -> None:
         key = (row.process_guid, row.index, row.presence.value)
         stored = await self.core.lock(TABLE, key)
         if stored is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -80,6 +81,12 @@ class MemoryCells:
         await self.core.statement(cell_id, boot_id)
         row = self.core.get(TABLE, cell_id)
         return row is not None and row.boot_id == boot_id and row.expires_at > self.core.now()
+
+    async def live_of(self, boots: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
+        await self.core.statement(*(text for boot in boots for text in boot))
+        now, found = self.core.now(), {cell_id: self.core.get(TABLE, cell_id) for cell_id, _ in boots}
+        rows = ((boot, found[boot[0]]) for boot in boots)
+        return {boot for boot, row in rows if row is not None and row.boot_id == boot[1] and row.expires_at > now}
 
     async def expire(self, cell_id: str) -> bool:
         await self.core.statement(cell_id)

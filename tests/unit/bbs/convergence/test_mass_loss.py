@@ -15,6 +15,7 @@ from bbs.convergence.leader import Leadership
 from bbs.convergence.plan import Plan
 from bbs.convergence.task_convergence import TaskConvergence
 from bbs.lifecycle import Lifecycle
+from bbs.store.attempts import Start
 from diego_py.call import Call
 from diego_py.models.actual_lrp import ActualLRP
 from diego_py.models.identifiers import CellId
@@ -83,7 +84,7 @@ class Cluster:
             await self.lifecycle.report(self.call, report(cell_id))
             await self.lifecycle.claim(self.call, "app", row.index, claim)
             self.rows.append(
-                await self.lifecycle.start(self.call, "app", row.index, row.instance_guid, cell_id, NET_INFO)
+                await self.lifecycle.start(self.call, Start("app", row.index, row.instance_guid, cell_id, NET_INFO))
             )
 
     @property

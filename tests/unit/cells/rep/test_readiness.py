@@ -48,6 +48,7 @@ async def test_it_follows_the_checks(tmp_path: Path, bbs: FakeBBS, port: int) ->
     async with running_cell(tmp_path, garden, bbs, unhealthy_interval_s=0.01) as cell:
         started = await cell.work.run_instance(call(), with_readiness(port))
         assert not started.routable
+        await cell.sync.report()
         await bbs.report_with(routable(False))
         seen = len(bbs.reports.items)
         server = await listening(port)
@@ -67,6 +68,7 @@ async def test_it_follows_the_checks(tmp_path: Path, bbs: FakeBBS, port: int) ->
 async def test_without_checks_it_is_routable_as_soon_as_it_runs(tmp_path: Path, bbs: FakeBBS) -> None:
     async with running_cell(tmp_path, FakeGarden(), bbs) as cell:
         assert (await cell.work.run_instance(call(), work())).routable
+        await cell.sync.report()
         await bbs.report_with(routable(True))
 
 

@@ -53,6 +53,7 @@ async def test_started(cell: Cell, garden: FakeGarden, bbs: FakeBBS) -> None:
     assert started.net_info.instance_address == garden.address
     claimed_guid, index, claim = bbs.claims.items[0]
     assert (claimed_guid, index, claim.instance_guid, claim.cell_id) == ("web", 0, "i-1", "cell-1")
+    await cell.sync.report()
     report = await bbs.report_with(lambda r: [i.state for i in r.instances] == [InstanceState.RUNNING], seen)
     assert report.instances[0].instance_guid == "i-1"
     assert report.instances[0].net_info == started.net_info

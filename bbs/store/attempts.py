@@ -1,0 +1,134 @@
+"""Claims and starts of instances, many at once: all rows are locked in one statement, and all changes saved in one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import evolve, frozen
+
+from bbs.store import moves, rows
+from bbs.store.actual_lrps import Key, Locked
+from bbs.store.transaction import Transaction
+from diego_py.errors import ClaimRefused, DiegoError
+from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, NetInfo
+from diego_py.models.work import ClaimRequest
+
+Outcome = ActualLRP | DiegoError
+
+
+@frozen
+class Claim:
+    """A cell asks for the row that it was sent."""
+
+    process_guid: str
+    index: int
+    request: ClaimRequest
+
+
+@frozen
+class Start:
+    """An instance runs on its cell."""
+
+    process_guid: str
+    index: int
+    instance_guid: str
+    cell_id: str
+    net_info: NetInfo
+    zone: str = ""
+    routable: bool = True
+
+
+async def claim(tx: Transaction, claims: Sequence[Claim]) -> list[Outcome]:
+    """Give each row to the cell that it was offered to; again, if it has it already. Each may be ClaimRefused."""
+    locked = await _locked(tx, claims)
+    boots = {(item.request.cell_id, item.request.boot_id) for item in claims}
+    live = await tx.cells.live_of(sorted(boots))
+    outcomes: list[Outcome] = []
+    for item in claims:
+        row = _offered(locked, item, item.request.instance_guid)
+        if isinstance(row, ActualLRP):
+            found = locked[item.process_guid, item.index]
+            row = _claimed(found, item.request, (item.request.cell_id, item.request.boot_id) in live)
+        outcomes.append(_changed(locked, row))
+    await _save(tx, locked)
+    return outcomes
+
+
+async def start(tx: Transaction, starts: Sequence[Start]) -> list[Outcome]:
+    """Each instance runs on its cell. ClaimRefused if the row belongs to another one, or is gone.
+
+    Whether one is routable that is RUNNING by now is what its cell reported since.
+    """
+    locked = await _locked(tx, starts)
+    outcomes: list[Outcome] = []
+    for item in starts:
+        row = _offered(locked, item, item.instance_guid)
+        if isinstance(row, ActualLRP):
+            row = _started(locked[item.process_guid, item.index], item)
+        outcomes.append(_changed(locked, row))
+    await _save(tx, locked)
+    return outcomes
+
+
+@frozen
+class _Changing:
+    """A locked row, and what it is to become."""
+
+    locked: Locked
+    row: ActualLRP
+
+
+_Rows = dict[Key, _Changing]
+
+
+async def _locked(tx: Transaction, items: Sequence[Claim] | Sequence[Start]) -> _Rows:
+    keys = sorted({(item.process_guid, item.index) for item in items})
+    found = await tx.actual_lrps.lock_many(keys)
+    return {(one.row.process_guid, one.row.index): _Changing(one, one.row) for one in found}
+
+
+def _offered(known: _Rows, item: Claim | Start, instance_guid: str) -> Outcome:
+    """The row if it is of this instance."""
+    changing = known.get((item.process_guid, item.index))
+    if changing is None:
+        return ClaimRefused(f"{item.process_guid}/{item.index} has no row any more")
+    row = changing.row
+    if row.instance_guid == instance_guid:
+        return row
+    other = row.instance_guid or f"no instance ({row.state})"
+    return ClaimRefused(f"{item.process_guid}/{item.index} waits for {other}, not for {instance_guid}")
+
+
+def _claimed(changing: _Changing, request: ClaimRequest, live: bool) -> Outcome:
+    row = changing.row
+    if row.cell_id is not None and row.cell_id != request.cell_id:
+        return ClaimRefused(f"instance {request.instance_guid} belongs to cell {row.cell_id}")
+    if row.state is ActualLRPState.CLAIMED:
+        return row
+    if not live:
+        return ClaimRefused(f"cell {request.cell_id} has no live presence with boot {request.boot_id}")
+    if row.state is not ActualLRPState.UNCLAIMED:
+        return ClaimRefused(f"instance {request.instance_guid} is {row.state}")
+    return moves.claimed(row, request.cell_id, changing.locked.now)
+
+
+def _started(changing: _Changing, item: Start) -> Outcome:
+    row = changing.row
+    if row.cell_id not in (None, item.cell_id):
+        return ClaimRefused(f"instance {item.instance_guid} belongs to cell {row.cell_id}")
+    ready = row.routable if row.state is ActualLRPState.RUNNING else item.routable
+    try:
+        return moves.started(row, item.cell_id, item.net_info, item.zone, changing.locked.now, ready)
+    except DiegoError as refused:
+        return refused
+
+
+def _changed(known: _Rows, row: Outcome) -> Outcome:
+    if isinstance(row, ActualLRP):
+        key = (row.process_guid, row.index)
+        known[key] = evolve(known[key], row=row)
+    return row
+
+
+async def _save(tx: Transaction, known: _Rows) -> None:
+    await rows.save_many(tx, [(changing.locked, changing.row) for changing in known.values()])

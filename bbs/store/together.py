@@ -1,0 +1,136 @@
+"""Changes that are asked for while others are being made are made together: one transaction, few statements.
+
+Who asks alone has a transaction of his own, at once. Who asks while one is under way waits for its end, and then shares
+the next one with all who came meanwhile: the more is asked for, the less each costs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Generic, TypeVar
+
+from attrs import define, field
+
+from bbs.store.transaction import Store, Transaction
+from diego_py.call import Call
+from diego_py.errors import BudgetSpent, DatabaseUnavailable, DiegoError, Outcome, Saturated, ShuttingDown
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+TOGETHER_MAX: Final = 256
+"""Changes in one transaction: rows stay locked until the last of them is made."""
+LANES: Final = 2
+"""Transactions under way at once: while one waits for the disk, the next is made."""
+WAITING_MAX: Final = 8_192
+"""Changes that may wait; more are refused at once."""
+RETRY_AFTER_S: Final = 1.0
+SHARED: Final = (DatabaseUnavailable, Saturated, BudgetSpent)
+"""Failures of a transaction that no other one would be spared."""
+
+
+@define(eq=False)
+class _Asked(Generic[Item, Result]):
+    """One change and who waits for it."""
+
+    call: Call
+    item: Item
+    leads: bool = False
+    """It is on him to make the next transaction."""
+    outcome: list[Result | DiegoError] = field(factory=list)
+    """One, once it is known."""
+    turn: asyncio.Event = field(factory=asyncio.Event)
+
+
+@define
+class Together(Generic[Item, Result]):
+    """One kind of change. Nobody's failure is another one's: each has an outcome of his own."""
+
+    store: Store
+    op: str
+    work: Callable[[Transaction, Sequence[Item]], Awaitable[Sequence[Result | DiegoError]]]
+    """Makes the changes in the order that they are given in; must be repeatable. Raises what undoes all of them."""
+    reserved: bool = False
+    _waiting: deque[_Asked[Item, Result]] = field(factory=deque, init=False)
+    _under_way: int = field(default=0, init=False)
+
+    async def ask(self, call: Call, item: Item) -> Result:
+        """Have one change made. Raises its own refusal, and what the transaction failed with."""
+        if len(self._waiting) >= WAITING_MAX:
+            told = f"{len(self._waiting)} changes wait for Postgres already"
+            raise Saturated(told, outcome=Outcome.NOT_STARTED, retry_after_s=RETRY_AFTER_S)
+        asked = _Asked[Item, Result](call, item)
+        self._waiting.append(asked)
+        if self._under_way < LANES:
+            self._under_way += 1
+            asked.leads = True
+        else:
+            await self._wait(asked)
+        if asked.leads:
+            await self._lead(asked)
+        outcome = asked.outcome[0]
+        if isinstance(outcome, DiegoError):
+            raise _twin(outcome)
+        return outcome
+
+    async def _wait(self, asked: _Asked[Item, Result]) -> None:
+        """Until it is done, or on us to do it. Who stops waiting leaves the lead, if he has it, to the next one."""
+        try:
+            with asked.call.hop("postgres", "postgres", self.op, DatabaseUnavailable):
+                async with asked.call.within_budget(self.op):
+                    await asked.turn.wait()
+        except BaseException:
+            if asked in self._waiting:
+                self._waiting.remove(asked)
+            if asked.leads:
+                self._pass_on()
+            raise
+
+    async def _lead(self, leader: _Asked[Item, Result]) -> None:
+        """Make the changes of all who wait, and have the next of those who came meanwhile go on."""
+        batch = [self._waiting.popleft() for _ in range(min(TOGETHER_MAX, len(self._waiting)))]
+        if leader not in batch:
+            self._waiting.remove(leader)
+            batch.append(leader)
+        try:
+            outcomes = await self._made(leader.call, batch)
+            for asked, outcome in zip(batch, outcomes, strict=True):
+                asked.outcome.append(outcome)
+        finally:
+            self._pass_on()
+            for asked in batch:
+                if not asked.outcome:
+                    stopped = ShuttingDown(f"{self.op}: this process is stopping", retry_after_s=RETRY_AFTER_S)
+                    stopped.outcome = Outcome.UNKNOWN
+                    asked.outcome.append(stopped)
+                asked.turn.set()
+
+    def _pass_on(self) -> None:
+        if self._waiting:
+            self._waiting[0].leads = True
+            self._waiting[0].turn.set()
+        else:
+            self._under_way -= 1
+
+    async def _made(
+        self, call: Call, batch: Sequence[_Asked[Item, Result]]
+    ) -> Sequence[Result | DiegoError]:
+        """What became of each. When all are undone because of one, each is made by itself."""
+        call = call.with_budget(max(asked.call.remaining_ms() for asked in batch))
+        items = [asked.item for asked in batch]
+        try:
+            return await self.store.run(call, self.op, lambda tx: self.work(tx, items), reserved=self.reserved)
+        except DiegoError as failure:
+            if len(batch) == 1 or isinstance(failure, SHARED):
+                return [failure] * len(batch)
+        return [(await self._made(asked.call, [asked]))[0] for asked in batch]
+
+
+def _twin(error: DiegoError) -> DiegoError:
+    """The same failure as an exception of its own: each who waited for it raises and frames his."""
+    other = copy.copy(error)
+    other.__cause__ = error.__cause__
+    return other
