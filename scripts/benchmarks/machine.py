@@ -45,6 +45,17 @@ def facts(runtime_path: str = "runc") -> dict[str, str]:
     }
 
 
+def facts_of_any() -> dict[str, str]:
+    """The same where no container is made: nothing of a runtime."""
+    models = {line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")}
+    return {
+        "cpu": f"{os.cpu_count()} x {', '.join(sorted(models))}",
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "load before": f"{os.getloadavg()[0]:.1f}",
+    }
+
+
 def busy_s() -> float:
     """Seconds that all processors together have worked since the machine was started."""
     ticks = [int(word) for word in _lines("/proc/stat")[0].split()[1:]]
