@@ -259,6 +259,7 @@ def _diego_listener(
         tasks=tasks,
         request_budget_ms=config.request_budget_ms,
         ignored_fields=frozenset(config.diego.ignored_fields),
+        new_guid=outside.new_guid,
         log=outside.log,
     )
     return outside.listen_diego(diego_api.routes(parts))

@@ -97,6 +97,7 @@ from diego_py.errors.hops import (
     RestartFailed,
     StaleEpoch,
     StopFailed,
+    ToldByRep,
     UpdateFailed,
 )
 from diego_py.errors.images import (
@@ -312,6 +313,7 @@ __all__ = [
     "TaskNeverBegan",
     "TaskNotCompleted",
     "TaskNotFound",
+    "ToldByRep",
     "TransferNotAllowed",
     "TransferTimedOut",
     "TransferUnreachable",

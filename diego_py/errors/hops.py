@@ -95,6 +95,16 @@ class InstanceFailed(DiegoError):
     next = (LOGS, EXPLAIN)
 
 
+class ToldByRep(DiegoError):
+    """A rep told this failure over Diego's wire, in its own words."""
+
+    code = "rep.told"
+    title = "A rep reported the failure"
+    fault = Fault.APP
+    elsewhere = False
+    next = (LOGS,)
+
+
 class CellLost(DiegoError):
     """The cell stopped renewing its presence, so its instances are placed again elsewhere."""
 
