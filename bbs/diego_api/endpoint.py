@@ -28,22 +28,25 @@ class Endpoint:
 
     path: str
     op: str
-    takes: str
+    takes: str | None
+    """None: whatever the body is."""
     gives: str
     handler: Handler
 
     def route(self, log: structlog.stdlib.BoundLogger) -> Route:
         """The endpoint as a route of a listener."""
 
+        answer_fields = MESSAGES[self.gives].DESCRIPTOR.fields_by_name
+
         async def serve(request: web.Request, call: Call) -> web.StreamResponse:
             try:
-                message = codec.parse(self.takes, await request.read())
+                message = None if self.takes is None else codec.parse(self.takes, await request.read())
                 answer = await self.handler(message, call)
                 return _answer(answer)
             except Refusal as refused:
                 refusal = refused
             except DiegoError as error:
-                if isinstance(error.root, NOT_READY):
+                if isinstance(error.root, NOT_READY) or "error" not in answer_fields:
                     return web.Response(status=503)
                 refusal = refusal_of(error)
             log.info("diego_refused", op=self.op, type=refusal.type.name, message=refusal.message[:500])

@@ -151,7 +151,6 @@ TASKS: Final[Mapping[str, Fields]] = {
 }
 
 OTHERS: Final[Mapping[str, Fields]] = {
-    "Empty": {},
     "Error": {"type": (1, "int32"), "message": (2, "string")},
     "PingResponse": {"available": (1, "bool")},
     "DomainsResponse": {**_ERROR, "domains": (2, "repeated string")},

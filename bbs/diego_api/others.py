@@ -27,10 +27,10 @@ class DiegoOthers:
     def endpoints(self) -> list[Endpoint]:
         upsert = ("UpsertDomainRequest", "UpsertDomainResponse", self.upsert_domain)
         return [
-            Endpoint("/v1/ping", "diego_ping", "Empty", "PingResponse", self.ping),
-            Endpoint("/v1/domains/list", "diego_list_domains", "Empty", "DomainsResponse", self.list_domains),
+            Endpoint("/v1/ping", "diego_ping", None, "PingResponse", self.ping),
+            Endpoint("/v1/domains/list", "diego_list_domains", None, "DomainsResponse", self.list_domains),
             Endpoint("/v1/domains/upsert", "diego_upsert_domain", *upsert),
-            Endpoint("/v1/cells/list.r1", "diego_list_cells", "Empty", "CellsResponse", self.list_cells),
+            Endpoint("/v1/cells/list.r1", "diego_list_cells", None, "CellsResponse", self.list_cells),
         ]
 
     async def ping(self, request: Any, call: Call) -> Message:

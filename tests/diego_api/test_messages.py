@@ -9,7 +9,7 @@ from bbs.diego_api.descriptors import MESSAGES
 from tests.diego_api.client import ROUTES
 from tests.diego_api.protobuf import SCHEMA, WireField
 
-OWN = {"Empty", "EvacuateInstanceRequest"}
+OWN = {"EvacuateInstanceRequest"}
 """Names that are not on the wire."""
 INTEGERS = {"int32", "int64", "uint32", "uint64", "bool", "enum"}
 KINDS = {
