@@ -46,7 +46,7 @@ class DiegoEvacuations:
         if not await self._dropped(call, told):
             row = await self._ordinary(call, told)
             if row is not None and told.is_of(row) and row.state is ActualLRPState.CLAIMED:
-                await self.rows.lifecycle.fail(call, row, self.rows.problem(call, row, EVACUATED))
+                await self.rows.lifecycle.fail(call, row, self.rows.problem(call, row, EVACUATED), gone=True)
         return _keep(False)
 
     async def crashed(self, request: Any, call: Call) -> Message:

@@ -9,15 +9,17 @@ from typing import Any
 from attrs import define, frozen
 from google.protobuf.message import Message
 
+from bbs.api.desired_lrps import valid
 from bbs.convergence.backoff import after_failure_s
 from bbs.diego_api import codec
 from bbs.diego_api.descriptors import MESSAGES
 from bbs.diego_api.endpoint import Endpoint
 from bbs.diego_api.errors import ErrorType, Refusal, invalid
-from bbs.diego_api.requests import guid_of, index_of
+from bbs.diego_api.requests import guid_of, index_of, text_of
 from bbs.lifecycle import Lifecycle
 from bbs.outcome import subject
 from bbs.placement import Placement
+from bbs.store.attempts import Start
 from bbs.store.transaction import Store
 from diego_py import chain
 from diego_py.call import Call
@@ -97,11 +99,14 @@ class DiegoRows:
             raise invalid("actual_lrp_net_info")
         if await self.beside(call, told, Presence.SUSPECT) is not None:
             return done()
-        net_info = codec.model(NetInfo, request.actual_lrp_net_info)
+        net_info = valid(codec.model(NetInfo, request.actual_lrp_net_info))
         routable = request.routable if request.HasField("routable") else True
-        key = (told.process_guid, told.index, told.instance_guid, told.cell_id)
+        zone = text_of(request.availability_zone, "availability_zone")
+        started = Start(
+            told.process_guid, told.index, told.instance_guid, told.cell_id, net_info, zone, routable=routable
+        )
         try:
-            await self.lifecycle.start(call, *key, net_info, request.availability_zone, routable)
+            await self.lifecycle.start(call, started)
         except (ClaimRefused, IllegalTransition) as refused:
             raise Refusal(ErrorType.ACTUAL_LRP_CANNOT_BE_STARTED, refused.message) from refused
         return done()
@@ -154,7 +159,7 @@ class DiegoRows:
         if row.state not in PLACED or not told.is_of(row):
             raise Refusal(ErrorType.ACTUAL_LRP_CANNOT_BE_CRASHED, f"{_named(row)} is {row.state}")
         key = (told.process_guid, told.index, told.instance_guid, told.cell_id)
-        await self.lifecycle.crash(call, *key, self.problem(call, row, reason))
+        await self.lifecycle.crash(call, *key, self.problem(call, row, reason), gone=True)
         return None
 
     async def beside(self, call: Call, told: Told, presence: Presence) -> ActualLRP | None:
@@ -177,7 +182,7 @@ class DiegoRows:
     def problem(self, call: Call, row: ActualLRP, reason: str) -> Problem:
         """The document of what a rep said."""
         error = call.framed(InstanceFailed(f"keep {_named(row)} running"))
-        error.__cause__ = call.framed(ToldByRep(reason or "no reason is known"))
+        error.__cause__ = call.framed(ToldByRep(text_of(reason, "error_message") or "no reason is known"))
         return self.placement.numbered(chain.problem(error, call, subject(row)))
 
     async def _row(self, call: Call, told: Told) -> ActualLRP:
