@@ -23,7 +23,7 @@ from bbs.store.failures import Document, document_of
 from bbs.store.fence import run_fenced
 from bbs.store.idempotency import IdempotencyKey, StoredAnswer
 from bbs.store.replay import Replay
-from bbs.store.report import ReportOutcome, Rules, take_up
+from bbs.store.report import ReportOutcome, Rules, Told, take_up
 from bbs.store.together import Together
 from bbs.store.transaction import Store, Transaction
 from bbs.task_outcome import tell
@@ -42,6 +42,8 @@ from diego_py.service.clock import Clock
 T = TypeVar("T")
 
 PRESENCE_TTL_S = 15.0
+REPORTS_MAX = 64
+"""Reports in one transaction. Each reads all rows of its cell."""
 
 
 @frozen
@@ -66,10 +68,12 @@ class Lifecycle:
     crash_policy: CrashPolicy = DIEGO
     _claims: Together[Claim, ActualLRP] = field(init=False)
     _starts: Together[Start, ActualLRP] = field(init=False)
+    _reports: Together[Told, ReportOutcome] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._claims = Together(self.store, "claim_instance", attempts.claim)
         self._starts = Together(self.store, "start_instance", attempts.start)
+        self._reports = Together(self.store, "cell_report", take_up, reserved=True, lanes=1, together_max=REPORTS_MAX)
 
     async def desire(self, call: Call, definition: DesiredLRPDefinition, key: IdempotencyKey | None = None) -> Desired:
         """Store an LRP and its rows. Raises AlreadyExists, IdempotencyInFlight, IdempotencyMismatch."""
@@ -284,7 +288,7 @@ class Lifecycle:
             return evolve(problem, instance=failures.PATH + self.new_guid())
 
         rules = Rules(self.new_guid, self.presence_ttl_s, self.crash_policy, vanished, task_vanished)
-        return await self.store.run(call, "cell_report", lambda tx: take_up(tx, report, rules), reserved=True)
+        return await self._reports.ask(call, Told(report, rules))
 
     async def replay(self, call: Call, key: IdempotencyKey) -> Replay:
         """What became of the first request with this key. Raises IdempotencyInFlight, IdempotencyMismatch.

@@ -49,13 +49,14 @@ class PostgresAbandoned:
     SETTLE = """
         DELETE FROM abandoned_attempts WHERE instance_guid IN (
             SELECT instance_guid FROM abandoned_attempts
-            WHERE cell_id = $1 AND instance_guid <> ALL($2::text[]) AND since <= clock_timestamp() - $3::interval
+            WHERE cell_id = ANY($1::text[]) AND instance_guid <> ALL($2::text[])
+              AND since <= clock_timestamp() - $3::interval
             ORDER BY instance_guid FOR UPDATE
         )
     """
 
-    async def settle(self, cell_id: str, reported: Sequence[str], older_than_s: float) -> None:
-        await self.connection.execute(self.SETTLE, cell_id, reported, timedelta(seconds=older_than_s))
+    async def settle(self, cell_ids: Sequence[str], reported: Sequence[str], older_than_s: float) -> None:
+        await self.connection.execute(self.SETTLE, cell_ids, reported, timedelta(seconds=older_than_s))
 
     PRUNE = """
         DELETE FROM abandoned_attempts

@@ -146,12 +146,12 @@ class PostgresActualLRPs:
         return [_row(row) for row in await self.connection.fetch(self.LIST_OF_CELL, cell_id)]
 
     LIST_CONCERNING = """
-        SELECT * FROM actual_lrps WHERE cell_id = $1 OR instance_guid = ANY($2::text[])
+        SELECT * FROM actual_lrps WHERE cell_id = ANY($1::text[]) OR instance_guid = ANY($2::text[])
         ORDER BY process_guid, index, presence
     """
 
-    async def list_concerning(self, cell_id: str, instance_guids: Sequence[str]) -> list[ActualLRP]:
-        return [_row(row) for row in await self.connection.fetch(self.LIST_CONCERNING, cell_id, instance_guids)]
+    async def list_concerning(self, cell_ids: Sequence[str], instance_guids: Sequence[str]) -> list[ActualLRP]:
+        return [_row(row) for row in await self.connection.fetch(self.LIST_CONCERNING, cell_ids, instance_guids)]
 
     LIST_ALL = "SELECT * FROM actual_lrps ORDER BY process_guid, index, presence"
 

@@ -47,7 +47,12 @@ class PostgresCells:
     UPSERT = """
         INSERT INTO cells (cell_id, boot_id, url, zone, address, presence, available_memory_mb, available_disk_mb,
                            available_containers, sequence, seen_at, expires_at, home_id)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, clock_timestamp(), clock_timestamp() + $11::interval, $12)
+        SELECT cell_id, boot_id, url, zone, address, presence, memory_mb, disk_mb, containers, sequence,
+               clock_timestamp(), clock_timestamp() + $12::interval, home_id
+        FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bytea[], $7::integer[],
+                    $8::integer[], $9::integer[], $10::bigint[], $11::text[])
+             AS new (cell_id, boot_id, url, zone, address, presence, memory_mb, disk_mb, containers, sequence, home_id)
+        ORDER BY cell_id COLLATE "C"
         ON CONFLICT (cell_id) DO UPDATE
         SET boot_id = excluded.boot_id,
             former_boot_id =
@@ -61,27 +66,13 @@ class PostgresCells:
                OR (cells.boot_id <> excluded.boot_id
                    AND (cells.former_boot_id IS DISTINCT FROM excluded.boot_id
                         OR cells.expires_at <= clock_timestamp())))
-        RETURNING true
+        RETURNING cell_id
     """
 
-    async def upsert(self, report: CellReport, ttl_s: float) -> bool:
-        presence, available = report.presence, report.available
-        accepted = await self.connection.fetchval(
-            self.UPSERT,
-            presence.cell_id,
-            presence.boot_id,
-            presence.url,
-            presence.zone,
-            presence.address,
-            wire.encode(presence),
-            available.memory_mb,
-            available.disk_mb,
-            available.containers,
-            report.sequence,
-            timedelta(seconds=ttl_s),
-            presence.home_id,
-        )
-        return bool(accepted)
+    async def upsert(self, reports: Sequence[CellReport], ttl_s: float) -> set[CellId]:
+        columns = zip(*(_columns(report) for report in reports), strict=True)
+        taken = await self.connection.fetch(self.UPSERT, *map(list, columns), timedelta(seconds=ttl_s))
+        return {row["cell_id"] for row in taken}
 
     LIST_LIVE = """
         SELECT presence, available_memory_mb, available_disk_mb, available_containers, sequence, seen_at, expires_at,
@@ -137,6 +128,24 @@ class PostgresCells:
 
     async def delete(self, cell_id: str) -> bool:
         return bool(await self.connection.fetchval(self.DELETE, cell_id))
+
+
+def _columns(report: CellReport) -> tuple[object, ...]:
+    """What UPSERT takes of a report, in its order."""
+    presence, available = report.presence, report.available
+    return (
+        presence.cell_id,
+        presence.boot_id,
+        presence.url,
+        presence.zone,
+        presence.address,
+        wire.encode(presence),
+        available.memory_mb,
+        available.disk_mb,
+        available.containers,
+        report.sequence,
+        presence.home_id,
+    )
 
 
 def _record(row: asyncpg.Record) -> CellRecord:

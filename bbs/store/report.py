@@ -1,18 +1,20 @@
-"""A cell's report taken up: its presence renewed, rows and tasks brought in line. One transaction."""
+"""Reports of cells taken up: presences renewed, rows and tasks brought in line. One transaction for all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 
 from attrs import frozen
 
 from bbs.convergence.backoff import CrashPolicy
 from bbs.store import reconcile, task_reconcile
-from bbs.store.reconcile import WriteProblem
+from bbs.store.actual_lrps import Key
+from bbs.store.reconcile import Differences, WriteProblem
 from bbs.store.task_reconcile import WriteTaskProblem
 from bbs.store.transaction import Transaction
-from diego_py.errors import CellIdTaken
+from diego_py.errors import CellIdTaken, DiegoError
 from diego_py.models.actual_lrp import ActualLRP
+from diego_py.models.identifiers import CellId
 from diego_py.models.task import Task
 from diego_py.models.work import CellReport
 
@@ -42,20 +44,89 @@ class Rules:
     task_vanished: WriteTaskProblem
 
 
-async def take_up(tx: Transaction, report: CellReport, rules: Rules) -> ReportOutcome:
-    """Touches no row of another cell. Raises CellIdTaken."""
-    cell_id = report.presence.cell_id
-    if not await tx.cells.upsert(report, rules.presence_ttl_s):
-        await _refuse_namesake(tx, report)
-        return ReportOutcome(accepted=False)
-    guids = reconcile.reported_guids(report)
-    known = await tx.actual_lrps.list_concerning(cell_id, guids)
-    differences = reconcile.compare(report, known, await tx.now())
+@frozen(eq=False)
+class Told:
+    """A report that came, and what it is taken up by."""
+
+    report: CellReport
+    rules: Rules
+
+    @property
+    def cell_id(self) -> CellId:
+        return self.report.presence.cell_id
+
+
+async def take_up(tx: Transaction, told: Sequence[Told]) -> list[ReportOutcome | DiegoError]:
+    """All of them; most change nothing but their presences, which is a statement for all. Each may be CellIdTaken.
+
+    Touches no row of other cells. A second report of a cell is taken up after the first.
+    """
+    first: dict[CellId, Told] = {}
+    for one in told:
+        first.setdefault(one.cell_id, one)
+    outcomes = await _taken_up(tx, list(first.values()))
+    again = [one for one in told if first[one.cell_id] is not one]
+    if again:
+        outcomes |= dict(zip(again, await take_up(tx, again), strict=True))
+    return [outcomes[one] for one in told]
+
+
+async def _taken_up(tx: Transaction, told: Sequence[Told]) -> dict[Told, ReportOutcome | DiegoError]:
+    """One report of each of some cells."""
+    renewed = await tx.cells.upsert([one.report for one in told], told[0].rules.presence_ttl_s)
+    taken = sorted((one for one in told if one.cell_id in renewed), key=lambda one: one.cell_id)
+    differences = await _compared(tx, taken)
+    await _lock(tx, differences.values())
+    busy = await tx.tasks.cells_with_any([one.cell_id for one in taken]) if taken else set()
+    outcomes: dict[Told, ReportOutcome | DiegoError] = {}
+    for one in taken:
+        tasks = bool(one.report.tasks) or one.cell_id in busy
+        outcomes[one] = await _applied(tx, one, differences[one.cell_id], tasks)
+    if taken:
+        there = [instance.instance_guid for one in taken for instance in one.report.instances]
+        await tx.abandoned.settle([one.cell_id for one in taken], there, reconcile.SETTLED_S)
+    for one in told:
+        if one.cell_id not in renewed:
+            outcomes[one] = await _late(tx, one.report)
+    return outcomes
+
+
+async def _compared(tx: Transaction, told: Sequence[Told]) -> dict[CellId, Differences]:
+    """What each report changes, from rows that are read in one statement."""
+    if not told:
+        return {}
+    guids = [guid for one in told for guid in reconcile.reported_guids(one.report)]
+    known = await tx.actual_lrps.list_concerning([one.cell_id for one in told], guids)
+    now = await tx.now()
+    of_cell: dict[str | None, list[ActualLRP]] = {}
+    for row in known:
+        of_cell.setdefault(row.cell_id, []).append(row)
+    by_guid = {row.instance_guid: row for row in known}
+    differences = {}
+    for one in told:
+        named = (by_guid.get(guid) for guid in reconcile.reported_guids(one.report))
+        elsewhere = [row for row in named if row is not None and row.cell_id != one.cell_id]
+        rows = [*of_cell.get(one.cell_id, ()), *elsewhere]
+        differences[one.cell_id] = reconcile.compare(one.report, rows, now)
+    return differences
+
+
+async def _lock(tx: Transaction, differences: Collection[Differences]) -> None:
+    """All rows that may change, in order: reports that are taken up together wait for nobody half-way."""
+    keys: set[Key] = set()
+    for each in differences:
+        keys |= {(instance.process_guid, instance.index) for instance in each.started}
+        keys |= {(ended.process_guid, ended.index) for ended in each.ended}
+        keys |= {(row.process_guid, row.index) for row in each.vanished}
+    if len(keys) > 1:
+        await tx.actual_lrps.lock_many(sorted(keys))
+
+
+async def _applied(tx: Transaction, told: Told, differences: Differences, tasks: bool) -> ReportOutcome:
+    report, rules = told.report, told.rules
     reconciliation = reconcile.Reconciliation(tx, report, rules.new_guid, rules.vanished, rules.crash_policy)
     done = await reconciliation.apply(differences)
-    there = [instance.instance_guid for instance in report.instances]
-    await tx.abandoned.settle(cell_id, there, reconcile.SETTLED_S)
-    stop_tasks, lost_tasks = await task_reconcile.apply(tx, report, rules.task_vanished)
+    stop_tasks, lost_tasks = await task_reconcile.apply(tx, report, rules.task_vanished) if tasks else ((), ())
     return ReportOutcome(
         accepted=True,
         stop=(*differences.stop, *stop_tasks),
@@ -67,9 +138,10 @@ async def take_up(tx: Transaction, report: CellReport, rules: Rules) -> ReportOu
     )
 
 
-async def _refuse_namesake(tx: Transaction, report: CellReport) -> None:
-    """Nothing for a report that is merely late. Raises CellIdTaken if a live cell elsewhere has the same id."""
+async def _late(tx: Transaction, report: CellReport) -> ReportOutcome | CellIdTaken:
+    """Nothing for a report that is merely late; CellIdTaken if a live cell elsewhere has the same id."""
     cell_id = report.presence.cell_id
     known = await tx.cells.get(cell_id)
     if known is not None and known.live and known.presence.home_id != report.presence.home_id:
-        raise CellIdTaken(f"cell {cell_id} reports already, from {known.presence.url}")
+        return CellIdTaken(f"cell {cell_id} reports already, from {known.presence.url}")
+    return ReportOutcome(accepted=False)

@@ -62,8 +62,8 @@ class ActualLRPTable(Protocol):
     async def list_of_cell(self, cell_id: str) -> list[ActualLRP]:
         """Every row that a cell has claimed."""
 
-    async def list_concerning(self, cell_id: str, instance_guids: Sequence[str]) -> list[ActualLRP]:
-        """Every row that a cell has claimed, and every row of these instances wherever they are."""
+    async def list_concerning(self, cell_ids: Sequence[str], instance_guids: Sequence[str]) -> list[ActualLRP]:
+        """Every row that these cells have claimed, and every row of these instances wherever they are."""
 
     async def list_all(self) -> list[ActualLRP]:
         """Every row, without documents."""
@@ -104,8 +104,8 @@ class AbandonedTable(Protocol):
     async def forget(self, instance_guid: str) -> None:
         """It is gone, or never was abandoned."""
 
-    async def settle(self, cell_id: str, reported: Sequence[str], older_than_s: float) -> None:
-        """Forget those of a cell that it does not name, unless they are so young that it could not know them yet."""
+    async def settle(self, cell_ids: Sequence[str], reported: Sequence[str], older_than_s: float) -> None:
+        """Forget those of these cells that are not named, unless they are so young that they could not be yet."""
 
     async def prune(self) -> None:
         """Forget those that are older than a day on cells that are gone."""
@@ -143,9 +143,10 @@ class DesiredLRPTable(Protocol):
 class CellTable(Protocol):
     """What each cell said last, and until when it counts as live by the database's clock alone."""
 
-    async def upsert(self, report: CellReport, ttl_s: float) -> bool:
-        """Take up a report and renew the presence, and keep the row locked. False if the report is out of date, or of
-        another home than a live cell of this id has.
+    async def upsert(self, reports: Sequence[CellReport], ttl_s: float) -> set[CellId]:
+        """Take up a report of each of these cells and renew the presence, and keep the rows locked, in order.
+
+        Without those whose report is out of date, or of another home than a live cell of this id has.
 
         Out of date is a lower sequence of the same boot, and anything of the boot that the present one replaced, for as
         long as the present one is live. A boot that is not known replaces the present one at once: the cell restarted.
@@ -234,6 +235,9 @@ class TaskTable(Protocol):
         self, cell_id: str, instance_guids: Sequence[str]
     ) -> list[tuple[TaskStatus, Claim | None]]:
         """Every one that runs on a cell, and every one of these attempts wherever it is, in order of task_guid."""
+
+    async def cells_with_any(self, cell_ids: Sequence[str]) -> set[str]:
+        """Those of these cells that a task runs on."""
 
     async def save(self, row: Task, claim: Claim | None, failure_id: str | None) -> None:
         """Write a row that this transaction has locked."""

@@ -124,6 +124,11 @@ class PostgresTasks:
         rows = await self.connection.fetch(self.LIST_CONCERNING, cell_id, instance_guids)
         return [(_status(row), _claim(row)) for row in rows]
 
+    CELLS_WITH_ANY = "SELECT DISTINCT cell_id FROM tasks WHERE cell_id = ANY($1::text[]) AND state = 'RUNNING'"
+
+    async def cells_with_any(self, cell_ids: Sequence[str]) -> set[str]:
+        return {row["cell_id"] for row in await self.connection.fetch(self.CELLS_WITH_ANY, cell_ids)}
+
     SAVE = """
         UPDATE tasks
         SET state = $2, cell_id = $3, instance_guid = $4, boot_id = $5, claim_id = $6, claim_sequence = $7,

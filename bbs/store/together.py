@@ -54,6 +54,9 @@ class Together(Generic[Item, Result]):
     work: Callable[[Transaction, Sequence[Item]], Awaitable[Sequence[Result | DiegoError]]]
     """Makes the changes in the order that they are given in; must be repeatable. Raises what undoes all of them."""
     reserved: bool = False
+    """Its transactions get through when requests take all connections."""
+    lanes: int = LANES
+    together_max: int = TOGETHER_MAX
     _waiting: deque[_Asked[Item, Result]] = field(factory=deque, init=False)
     _under_way: int = field(default=0, init=False)
 
@@ -64,7 +67,7 @@ class Together(Generic[Item, Result]):
             raise Saturated(told, outcome=Outcome.NOT_STARTED, retry_after_s=RETRY_AFTER_S)
         asked = _Asked[Item, Result](call, item)
         self._waiting.append(asked)
-        if self._under_way < LANES:
+        if self._under_way < self.lanes:
             self._under_way += 1
             asked.leads = True
         else:
@@ -91,7 +94,7 @@ class Together(Generic[Item, Result]):
 
     async def _lead(self, leader: _Asked[Item, Result]) -> None:
         """Make the changes of all who wait, and have the next of those who came meanwhile go on."""
-        batch = [self._waiting.popleft() for _ in range(min(TOGETHER_MAX, len(self._waiting)))]
+        batch = [self._waiting.popleft() for _ in range(min(self.together_max, len(self._waiting)))]
         if leader not in batch:
             self._waiting.remove(leader)
             batch.append(leader)

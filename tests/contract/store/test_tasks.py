@@ -86,7 +86,7 @@ class Scene:
     async def cells(self) -> None:
         for cell in CELLS:
             told = report(cell, sequence=self.numbers())
-            await self.store.run(self.call, "report", lambda tx, told=told: tx.cells.upsert(told, 60.0))
+            await self.store.run(self.call, "report", lambda tx, told=told: tx.cells.upsert([told], 60.0))
 
     async def claim(self, task: Task, cell: str = "cell-1", claim_id: str = "c", **other: Any) -> Task:
         assert task.instance_guid is not None

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from bbs.store import together
+from bbs.store.report import ReportOutcome
 from bbs.store.together import Together
 from bbs.store.transaction import Transaction
-from diego_py.errors import BudgetSpent, ClaimRefused, ConflictError, DiegoError
+from diego_py.errors import BudgetSpent, CellIdTaken, ClaimRefused, ConflictError, DiegoError
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState
-from tests.contract.store.conftest import Scene, outcomes
+from tests.contract.store.conftest import Scene, instance_guid, outcomes, report, reported
 
 
 async def test_claims_side_by_side_are_granted_or_refused_each_for_itself(scene: Scene) -> None:
@@ -111,3 +112,57 @@ async def test_who_stops_waiting_leaves_the_lead_to_the_next(scene: Scene) -> No
     assert isinstance(spent.root, BudgetSpent)
     assert patient.result() == "patient"
     assert not any("impatient" in batch for batch in counted.batches)
+
+
+async def test_reports_side_by_side_are_taken_up_each_for_its_cell(scene: Scene) -> None:
+    """One is new, one stops what is not its own, one tells a start, one is late, one is of a namesake."""
+    for cell in ("cell-1", "cell-2", "cell-3", "cell-4"):
+        await scene.lifecycle.report(scene.call, report(cell, sequence=5))
+    rows = await scene.unclaimed(instances=2)
+    claimed = await scene.claim(rows[0], "cell-1")
+    foreign = evolve(reported(rows[1]), instance_guid=instance_guid("nobodys"))
+    namesake = report("cell-4", boot="boot-9", sequence=1)
+    namesake = evolve(namesake, presence=evolve(namesake.presence, home_id="elsewhere"))
+    told = [
+        report("cell-0"),
+        report("cell-1", sequence=6, instances=[reported(claimed)]),
+        report("cell-2", sequence=6, instances=[foreign]),
+        report("cell-3", sequence=4),
+        namesake,
+        report("cell-1", sequence=7, instances=[reported(claimed)]),
+    ]
+    # The first keeps the only lane, so that all the others are one transaction.
+    taken = await outcomes([scene.lifecycle.report(scene.call, one) for one in [report("cell-5"), *told]])
+    assert isinstance(taken[5], CellIdTaken)
+    answers = [one for one in taken if isinstance(one, ReportOutcome)]
+    assert [answer.accepted for answer in answers] == [True, True, True, True, False, True]
+    assert [answer.stop for answer in answers] == [(), (), (), ("nobodys",), (), ()]
+    assert [len(answer.started) for answer in answers] == [0, 0, 1, 0, 0, 0]
+    row = await scene.row()
+    assert row is not None
+    assert (row.state, row.cell_id) == (ActualLRPState.RUNNING, "cell-1")
+    live = await scene.store.read(scene.call, "list", lambda tx: tx.cells.list_live())
+    assert {record.cell_id: record.sequence for record in live} == {
+        "cell-0": 1,
+        "cell-1": 7,
+        "cell-2": 6,
+        "cell-3": 5,
+        "cell-4": 5,
+        "cell-5": 1,
+    }
+
+
+async def test_reports_and_starts_of_the_same_rows_never_undo_each_other(scene: Scene) -> None:
+    await scene.cell("cell-1")
+    await scene.cell("cell-2", "boot-2")
+    cells = (("cell-1", "boot-1"), ("cell-2", "boot-2"))
+    rows = await scene.unclaimed(instances=12)
+    claimed = [await scene.claim(row, *cells[row.index % 2]) for row in rows]
+    works: list[object] = [scene.start(row, cells[row.index % 2][0]) for row in reversed(claimed)]
+    for cell, boot in cells:
+        ours = [reported(row) for row in claimed if row.cell_id == cell]
+        works += [scene.lifecycle.report(scene.call, report(cell, boot, number, ours)) for number in range(2, 8)]
+    told = await outcomes(works)  # type: ignore[arg-type]
+    assert [one for one in told if isinstance(one, DiegoError)] == []
+    stored = await scene.store.read(scene.call, "list", lambda tx: tx.actual_lrps.list_all())
+    assert {row.state for row in stored} == {ActualLRPState.RUNNING}

@@ -50,11 +50,11 @@ class MemoryAbandoned:
         await self.core.statement(instance_guid)
         await self.core.update(TABLE, instance_guid, lambda row: True, lambda row: None)
 
-    async def settle(self, cell_id: str, reported: Sequence[str], older_than_s: float) -> None:
-        await self.core.statement(cell_id, *reported)
+    async def settle(self, cell_ids: Sequence[str], reported: Sequence[str], older_than_s: float) -> None:
+        await self.core.statement(*cell_ids, *reported)
         until = self.core.now() - timedelta(seconds=older_than_s)
         await self._delete(
-            lambda row: row.cell_id == cell_id and row.instance_guid not in reported and row.since <= until
+            lambda row: row.cell_id in cell_ids and row.instance_guid not in reported and row.since <= until
         )
 
     async def prune(self) -> None:

@@ -103,10 +103,10 @@ class MemoryActualLRPs:
         await self.core.statement(cell_id)
         return self._listed(lambda lrp: lrp.cell_id == cell_id)
 
-    async def list_concerning(self, cell_id: str, instance_guids: Sequence[str]) -> list[ActualLRP]:
-        await self.core.statement(cell_id, *instance_guids)
+    async def list_concerning(self, cell_ids: Sequence[str], instance_guids: Sequence[str]) -> list[ActualLRP]:
+        await self.core.statement(*cell_ids, *instance_guids)
         guids = set(instance_guids)
-        return self._listed(lambda lrp: lrp.cell_id == cell_id or lrp.instance_guid in guids)
+        return self._listed(lambda lrp: lrp.cell_id in cell_ids or lrp.instance_guid in guids)
 
     async def list_all(self) -> list[ActualLRP]:
         await self.core.statement()

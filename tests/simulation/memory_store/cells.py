@@ -9,6 +9,7 @@ from typing import Final
 from attrs import evolve, frozen
 
 from bbs.store.cells import CellRecord
+from diego_py.models.identifiers import CellId
 from diego_py.models.work import CellReport
 from tests.simulation.memory_store.engine import MemoryTransactionCore
 
@@ -43,9 +44,13 @@ class MemoryCells:
 
     core: MemoryTransactionCore
 
-    async def upsert(self, report: CellReport, ttl_s: float) -> bool:
+    async def upsert(self, reports: Sequence[CellReport], ttl_s: float) -> set[CellId]:
+        await self.core.statement(*(report.presence.cell_id for report in reports))
+        ordered = sorted(reports, key=lambda report: report.presence.cell_id)
+        return {report.presence.cell_id for report in ordered if await self._upsert(report, ttl_s)}
+
+    async def _upsert(self, report: CellReport, ttl_s: float) -> bool:
         cell_id = report.presence.cell_id
-        await self.core.statement(cell_id)
         await self.core.take(TABLE, cell_id)
         now, known = self.core.now(), self.core.get(TABLE, cell_id)
         if known is not None and not known.takes(report, now):

@@ -94,6 +94,11 @@ class MemoryTasks:
             or row.task.instance_guid in instance_guids
         ]
 
+    async def cells_with_any(self, cell_ids: Sequence[str]) -> set[str]:
+        await self.core.statement(*cell_ids)
+        running = [row.task for row in self.core.rows(TABLE) if row.task.state is TaskState.RUNNING]
+        return {task.cell_id for task in running if task.cell_id in cell_ids}
+
     async def save(self, row: Task, claim: Claim | None, failure_id: str | None) -> None:
         await self.core.statement(row.task_guid, row.failure_reason, row.rejection_reason)
         self._write(Row(evolve(row, failure=None), claim, failure_id))

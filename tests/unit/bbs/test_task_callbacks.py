@@ -99,7 +99,7 @@ class Stage:
         asked = TaskRequest(task_guid=TaskGuid(guid), domain=Domain("tests"), definition=definition)
         task = await self.lifecycle.create(self.call, asked)
         assert task.instance_guid is not None
-        await self.store.run(self.call, "report", lambda tx: tx.cells.upsert(report(), 1e6))
+        await self.store.run(self.call, "report", lambda tx: tx.cells.upsert([report()], 1e6))
         named = {"instance_guid": task.instance_guid, "cell_id": CellId("cell-1"), "claim_id": "c"}
         await self.lifecycle.claim(self.call, guid, TaskClaim(boot_id="boot-1", sequence=1, **named))  # type: ignore[arg-type]
         told = TaskEnd(

@@ -153,7 +153,7 @@ class Stage:
         plain = report(f"cell-{number}")
         told = evolve(plain, presence=evolve(plain.presence, rootfs_provider_list=(STACK,), **presence))
         self.cells.reports[told.presence.cell_id] = told
-        await self.store.run(self.call, "report", lambda tx: tx.cells.upsert(told, 1e6))
+        await self.store.run(self.call, "report", lambda tx: tx.cells.upsert([told], 1e6))
         await self.pool.refresh(self.call)
 
     async def wanted(self, **definition: Any) -> Task:
