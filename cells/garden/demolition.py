@@ -147,8 +147,15 @@ def _half_built(host: Host, handle: str, directory: Directory) -> list[processes
     return [process for pid in sorted(pids) if (process := processes.identify(pid)).started]
 
 
+async def close_firewall(host: Host, box: Box) -> None:
+    """Let nothing in and nothing out. Processes may still run: only permissions go. Raises DestroyFailed."""
+    if box.main is None:
+        with _told(box):
+            await uninterrupted(host.firewall.remove(box.elements))
+
+
 async def remove(host: Host, box: Box, call: Call | None) -> None:
-    """Remove everything but processes, the log, and the directory with the record; the monitor may still be there.
+    """Remove all but processes, firewall, log, and the directory with the record; the monitor may still be there.
 
     Raises DestroyFailed from the first part that would not go; what could not be waited for goes on.
     """
@@ -156,10 +163,10 @@ async def remove(host: Host, box: Box, call: Call | None) -> None:
         await uninterrupted(_remove(host, box, patience_s(call, REMOVE_TIMEOUT_S)))
 
 
-async def forget(host: Host, box: Box) -> None:
+def forget(host: Host, box: Box) -> None:
     """Remove the directory with the record: nothing of the container is on the host then. Raises DestroyFailed."""
     with _told(box):
-        await in_thread(host.depot.remove, box.handle)
+        host.depot.remove(box.handle)
 
 
 @contextlib.contextmanager
@@ -174,7 +181,7 @@ async def _remove(host: Host, box: Box, limit_s: float) -> None:
     await together(
         _remove_from_runtime(host, box),
         box.threads.run(limit_s, f"remove the root of {box.handle}", host.remove_root, box.directory),
-        *([] if box.main is not None else [host.firewall.remove(box.elements), host.link_watch.gone(box.interface)]),
+        *([] if box.main is not None else [host.link_watch.gone(box.interface)]),
     )
 
 

@@ -296,9 +296,9 @@ class Garden:
         with contextlib.suppress(FileNotFoundError):  # Creation may have failed before there was a directory.
             self._host.depot.save(box.record)
         await together(*(self._destroy(call, each) for each in sidecars.of(self._boxes, box)))
-        await demolition.kill(self._host, box, call)
+        await together(demolition.kill(self._host, box, call), demolition.close_firewall(self._host, box))
         await together(self._last_words(box), demolition.remove(self._host, box, call))
-        await demolition.forget(self._host, box)
+        demolition.forget(self._host, box)
         self._host.release(box.record)
         del self._boxes[box.handle]
         self._host.sandboxes.refill()

@@ -187,8 +187,9 @@ class Runtime:
         if not (self.state / handle).exists():
             return
         if self.version.release != "call" and not force:
-            # All that runc and crun would do but for the cgroups, which we remove: no process for one directory.
-            await children.in_thread(_forget, self.state / handle)
+            # All that runc and crun would do but for the cgroups, which we remove: no process for one directory, nor a
+            # thread, for it is in memory.
+            _forget(self.state / handle)
             return
         await children.in_thread(_unmount_own_copies, self.state / handle)
         await self._call("delete", directory, [*(["--force"] if force else []), handle])

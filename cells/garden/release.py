@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import errno
 import os
-from itertools import repeat
+from itertools import chain, repeat
 from pathlib import Path
 
 from cells.garden.monitor import gone
@@ -18,8 +18,8 @@ from cells.garden.processes import Process, stat
 from cells.garden.runtimes import Release
 
 READ_BYTES = 16
-LOOK_S = 0.0005
-"""Between two looks whether the program was executed; it takes about twice as long."""
+LOOKS_S = (0.0005, 0.0005, 0.001, 0.002)
+"""Between looks whether the program was executed, which takes about a millisecond; the last one is repeated."""
 
 
 async def release(fifo: Path, init: Process, how: Release) -> bool:
@@ -28,7 +28,7 @@ async def release(fifo: Path, init: Process, how: Release) -> bool:
     if not (await _read(fifo, init) if how == "read" else _write(fifo)):
         return False
     fifo.unlink(missing_ok=True)  # The sign, for the runtime and for our own recovery, that it began.
-    for pause_s in repeat(LOOK_S):
+    for pause_s in chain(LOOKS_S, repeat(LOOKS_S[-1])):
         if not _becoming(init, runtime):
             break
         await asyncio.sleep(pause_s)
