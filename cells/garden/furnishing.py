@@ -14,7 +14,7 @@ from diego_py.call import Call
 MOUNT_TIMEOUT_S = 60.0
 """How long the host's directories may take to be found and mounted: somebody else may answer for them, or not."""
 
-UNDO_S = 2 * PATIENCE_S_MIN
+UNDO_S = 1.0
 """What is left of the caller's time for taking away what can be."""
 
 
