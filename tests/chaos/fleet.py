@@ -24,6 +24,7 @@ from diego_py.embedded.postgres import EmbeddedPostgres
 from tests.chain.answers import Answer
 from tests.chain.awaited import until
 from tests.chaos import audit
+from tests.chaos.harms import Harms
 from tests.chaos.member import Member
 from tests.chaos.network import Host, Network
 from tests.kernel.containers import make_busybox
@@ -187,8 +188,13 @@ class Fleet:
         finally:
             await connection.close()
 
+    @property
+    def harms(self) -> Harms:
+        return self.network.harms
+
     async def kill_postgres(self) -> None:
         """SIGKILL the postmaster; returns when all of the server is dead."""
+        self.harms.begin()
         os.kill(self._postgres.pid, signal.SIGKILL)
         await self._postgres.wait()
         await self._postgres.stop()
@@ -197,6 +203,7 @@ class Fleet:
         await self._postgres.start()
 
     def freeze_postgres(self) -> None:
+        self.harms.begin()
         for pid in self._postgres_processes():
             os.kill(pid, signal.SIGSTOP)
 
@@ -212,6 +219,7 @@ class Fleet:
 
     async def delete_container(self, cell_id: str, handle: str) -> None:
         """Delete a container behind the cell's back, by the runtime's own command."""
+        self.harms.begin()
         state = self.layouts[cell_id].state_dir / "runtime"
         argv = ("runc", "--root", str(state), "delete", "--force", handle)
         command = self.cells[cell_id].host.command(*argv)
@@ -221,10 +229,19 @@ class Fleet:
 
     def set_clock(self, member: str, offset: str) -> None:
         """What the clock of a BBS shows from now on, such as `+1h`; its monotonic clock stays."""
+        self.harms.begin()
         path = self._clock(member)
         fresh = path.with_suffix(".new")
         fresh.write_text(offset + "\n")
         fresh.rename(path)
+
+    def set_memory(self, cell_id: str, memory_mb: int) -> int:
+        """What the cell has from its next start on; gives what it had."""
+        config = self.directory / f"{cell_id}.json"
+        settings = json.loads(config.read_text())
+        before, settings["memory_mb"] = int(settings["memory_mb"]), memory_mb
+        config.write_text(json.dumps(settings))
+        return before
 
     def containers_on_host(self) -> dict[str, set[str]]:
         """Handles of the containers that each cell's machine really has, whether the cell answers or not."""
@@ -277,7 +294,7 @@ class Fleet:
         socket_path = f"{self._postgres.home / 'socket'}/.s.PGSQL.{POSTGRES_PORT}"
         listen = f"TCP-LISTEN:{POSTGRES_PORT},bind={host.address},fork,reuseaddr,backlog=128"
         argv = ("socat", listen, f"UNIX-CONNECT:{socket_path}")
-        return Member(POSTGRES, host, "", argv, self.directory / "logs" / "relay.log")
+        return Member(POSTGRES, host, "", argv, self.directory / "logs" / "relay.log", self.harms)
 
     def _bbs(self, name: str) -> Member:
         host = self.network.hosts[name]
@@ -319,7 +336,8 @@ class Fleet:
         config.write_text(json.dumps(settings))
         config.chmod(0o600)
         argv = (sys.executable, "-m", package, "--config", str(config))
-        return Member(name, host, f"http://{host.address}:{port}", argv, self.directory / "logs" / f"{name}.log", env)
+        log = self.directory / "logs" / f"{name}.log"
+        return Member(name, host, f"http://{host.address}:{port}", argv, log, self.harms, env)
 
     def _clock(self, name: str) -> Path:
         return self.directory / f"{name}.clock"

@@ -85,11 +85,16 @@ async def quiet(fleet: Fleet, expected: Mapping[str, set[int]], limit_s: float) 
         raise AssertionError(f"not repaired within {limit_s:g} s:\n" + "\n".join(wrong)) from None
 
 
-def run_twice_or_never(fleet: Fleet, begun: Set[str]) -> list[str]:
-    """Tasks whose process was there more than once, and those that were acknowledged and never there."""
+def run_twice(fleet: Fleet, name: str) -> list[str]:
+    """Tasks of one load whose process was there more than once."""
+    seen = fleet.witnesses(WITNESS).items()
+    return [f"task {guid} was run {count} times" for guid, count in seen if count > 1 and guid.startswith(f"{name}-")]
+
+
+def never_run(fleet: Fleet, begun: Set[str]) -> list[str]:
+    """Tasks that were acknowledged and never there."""
     witnesses = fleet.witnesses(WITNESS)
-    twice = [f"task {guid} was run {count} times" for guid, count in witnesses.items() if count > 1]
-    return twice + [f"task {guid} was acknowledged and never run" for guid in sorted(begun - set(witnesses))]
+    return [f"task {guid} was acknowledged and never run" for guid in sorted(begun - set(witnesses))]
 
 
 async def violated(fleet: Fleet) -> list[str]:

@@ -43,6 +43,7 @@ class Client:
     name: str
     random: random.Random
     answers: Counter[str]
+    met: Counter[str]
     expected: dict[str, set[int]] = field(factory=dict, init=False)
     """LRP to the numbers of instances that may be desired now; more than one while an outcome is unknown."""
     begun: set[str] = field(factory=set, init=False)
@@ -115,7 +116,7 @@ class Client:
                         return answer
                     await asyncio.sleep(self.random.uniform(*PAUSE_S))
         except TimeoutError:
-            self.answers["no answer in time"] += 1
+            self._count("no answer in time")
             return None
 
     async def _once(self, method: str, path: str, body: Any, key: str) -> Answer | None:
@@ -125,12 +126,18 @@ class Client:
             async with asyncio.timeout(BUDGET_MS / 1000 + 3):
                 answer = await self.fleet.request(method, path, body, member, **headers)
         except (aiohttp.ClientError, TimeoutError) as broken:
-            self.answers[type(broken).__name__] += 1
+            self._count(type(broken).__name__)
             return None
-        self.answers[str(answer.status)] += 1
+        self._count(str(answer.status))
         if answer.status >= 400 and "Idempotent-Replayed" not in answer.headers:
             well_formed(answer)
         return answer
+
+    def _count(self, came: str) -> None:
+        self.answers[came] += 1
+        if self.fleet.harms.begun:
+            self.met[came] += 1
+
 
 
 def _is_final(answer: Answer) -> bool:
@@ -146,11 +153,15 @@ class Load:
     name: str
     """Begins the names of its LRPs and keys, and seeds its choices: another one for each trial on a fleet."""
     clients: list[Client] = field(init=False)
+    clients_count: int = CLIENTS
     answers: Counter[str] = field(factory=Counter, init=False)
+    met: Counter[str] = field(factory=Counter, init=False)
+    """Those of requests that were under way when something was done to the installation, or sent later."""
+
     def __attrs_post_init__(self) -> None:
         self.clients = [
-            Client(self.fleet, f"{self.name}-{number}", random.Random(f"{self.name}-{number}"), self.answers)
-            for number in range(CLIENTS)
+            Client(self.fleet, f"{self.name}-{number}", random.Random(f"{self.name}-{number}"), self.answers, self.met)
+            for number in range(self.clients_count)
         ]
 
     @asynccontextmanager

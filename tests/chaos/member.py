@@ -11,6 +11,7 @@ from pathlib import Path
 
 from attrs import define, field
 
+from tests.chaos.harms import Harms
 from tests.chaos.network import Host
 
 END_TIMEOUT_S = 30.0
@@ -25,6 +26,7 @@ class Member:
     url: str
     argv: tuple[str, ...]
     log_path: Path
+    harms: Harms
     env: Mapping[str, str] = field(factory=dict)
     process: asyncio.subprocess.Process | None = field(default=None, init=False)
 
@@ -58,9 +60,11 @@ class Member:
 
     def signal(self, number: signal.Signals) -> None:
         assert self.process is not None, f"{self.name} does not run"
+        self.harms.begin()
         self.process.send_signal(number)
 
     async def _end(self, number: signal.Signals) -> int:
+        self.harms.begin()
         process, self.process = self.process, None
         assert process is not None, f"{self.name} does not run"
         with contextlib.suppress(ProcessLookupError):

@@ -15,6 +15,8 @@ from typing import Any
 
 from attrs import define, field, frozen
 
+from tests.chaos.harms import Harms
+
 PREFIX = "198.18.0"
 """From the range for benchmarks (RFC 2544): nobody's network."""
 NAMESPACES = Path("/run/netns")
@@ -51,6 +53,7 @@ class Network:
     """The switch and the hosts. `cut` and its kin hold until `heal`."""
 
     tag: str
+    harms: Harms = field(factory=Harms)
     hosts: dict[str, Host] = field(factory=dict, init=False)
 
     @property
@@ -98,6 +101,10 @@ class Network:
         """Connections are made and requests do not arrive until `heal`: the kernel sends them again then."""
         self._add(client, "output", f"ip daddr {self.hosts[server].address} tcp flags & psh == psh drop")
 
+    def lose_packets(self, name: str, percent: int) -> None:
+        """So many of a hundred that leave `name` vanish, at random."""
+        self._add(name, "output", f"oifname uplink numgen random mod 100 < {percent} drop")
+
     def refuse(self, client: str, server: str) -> None:
         """Every connection from `client` is reset."""
         self._add(server, "input", f"ip saddr {self.hosts[client].address} meta l4proto tcp reject with tcp reset")
@@ -108,6 +115,7 @@ class Network:
             subprocess.run(host.command("nft", "delete", "table", *TABLE.split()), check=False, capture_output=True)
 
     def _add(self, name: str, hook: str, rule: str) -> None:
+        self.harms.begin()
         chain = f"add chain {TABLE} {hook} {{ type filter hook {hook} priority -300; }}"
         script = f"add table {TABLE}\n{chain}\nadd rule {TABLE} {hook} {rule}\n"
         _run(*self.hosts[name].command("nft", "-f", "-"), said=script)

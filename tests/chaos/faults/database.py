@@ -6,16 +6,20 @@ import asyncio
 
 from tests.chain.answers import well_formed
 from tests.chain.definitions import lrp
-from tests.chaos.faults.scene import BUDGET_MS, QUICK_S, Scene, cut, fault
+from tests.chaos.faults.scene import BUDGET_MS, Scene, cut, fault
+
+READY_S = 3.0
+"""From the moment when Postgres takes connections again."""
 
 
 @fault("SIGKILL of Postgres; it comes back", always=True)
 async def postgres_killed(scene: Scene) -> None:
-    await scene.fleet.kill_postgres()
-    await scene.fleet.start_postgres()
-    async with scene.within("every BBS is ready again", 3.0 + QUICK_S):
-        for member in scene.fleet.bbses.values():
-            await scene.fleet.ready(member)
+    for _ in range(scene.repeats):
+        await scene.fleet.kill_postgres()
+        await scene.fleet.start_postgres()
+        async with scene.within("every BBS is ready again", READY_S):
+            for member in scene.fleet.bbses.values():
+                await scene.fleet.ready(member)
 
 
 @fault("Postgres is frozen (SIGSTOP) for longer than its clients wait")

@@ -20,6 +20,7 @@ from tests.chaos.load import Load
 MARGIN_S = 5.0
 """What a repair may take besides the times that are waited for, on a machine that others use too."""
 QUICK_S = 2.0
+ROUTED = "requests of a router"
 BUDGET_MS = 3_000
 
 
@@ -44,6 +45,8 @@ class Scene:
     fleet: Fleet
     load: Load
     random: random.Random
+    repeats: int = 1
+    """How often a fault that is short is done, so that there is a distribution to look at."""
     measured: list[Measured] = field(factory=list, init=False)
     told: list[str] = field(factory=list, init=False)
     """What to say about it if something was not held."""
@@ -59,14 +62,17 @@ class Scene:
         yield
         self.measured.append(Measured(what, time.monotonic() - began_s, bound_s))
 
+    def count(self, what: str, number: int, of: int, most: int = 0) -> None:
+        """Enter how often something happened, of how many times that it could have."""
+        self.measured.append(Measured(what, number, most, f"of {of}"))
+
     @asynccontextmanager
     async def canary(self, guid: str, *good: str) -> AsyncIterator[None]:
         """Ask the app while the body runs, and count what failed; its answers are the words `good`."""
         canary = Canary(self.fleet, guid, frozenset(f"{word}\n".encode() for word in good))
         async with canary.asking():
             yield
-        what = f"requests of a router failed, {RATE_HZ} a second"
-        self.measured.append(Measured(what, len(canary.failed), 0, f"of {canary.asked}"))
+        self.count(f"{ROUTED} failed, {RATE_HZ} a second", len(canary.failed), canary.asked)
         self.told += canary.failed[:5]
 
     async def steady(self, guid: str, **changes: Any) -> list[dict[str, Any]]:
