@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -40,7 +41,8 @@ SIDECAR = "98706"
 @fault("SIGKILL of the cells while trees of actions run, with setup, sidecar and monitor; they come back", always=True)
 async def programs_lost(scene: Scene) -> None:
     """What only their cell held together is ended with its reason, and runs again with every process once."""
-    before = {guid: await _tree(scene, guid, action) for guid, action in TREES.items()}
+    made = await asyncio.gather(*(_tree(scene, guid, action) for guid, action in TREES.items()))
+    before = {row["process_guid"]: row for row in made}
     cells = [scene.fleet.cells[name] for name in sorted({row["cell_id"] for row in before.values()})]
     for cell in cells:
         await cell.kill()
@@ -51,8 +53,7 @@ async def programs_lost(scene: Scene) -> None:
             await scene.fleet.ready(cell)
         for guid, row in before.items():
             await until(f"{guid} runs", partial(_runs_again, scene, guid, row["instance_guid"]), 60)
-    for guid in before:
-        await scene.delete(guid)
+    await asyncio.gather(*(scene.delete(guid) for guid in before))
 
 
 async def _tree(scene: Scene, guid: str, action: dict[str, Any]) -> dict[str, Any]:
