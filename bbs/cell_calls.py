@@ -8,10 +8,9 @@ from typing import Protocol
 import aiohttp
 
 from diego_py.call import Call
-from diego_py.models.egress import SecurityGroupRule
 from diego_py.models.identifiers import CellId, InstanceGuid
 from diego_py.models.task_work import TaskWork
-from diego_py.models.work import CellReport, Draining, Started, Stopped, TaskStarted, Work
+from diego_py.models.work import CellReport, Draining, EgressChange, Started, Stopped, TaskStarted, Work
 
 
 class CellCalls(Protocol):
@@ -24,7 +23,7 @@ class CellCalls(Protocol):
         """Have the cell stop an instance; returns when its container is gone."""
 
     async def set_egress(
-        self, call: Call, cell_id: CellId, url: str, instance_guid: InstanceGuid, rules: tuple[SecurityGroupRule, ...]
+        self, call: Call, cell_id: CellId, url: str, instance_guid: InstanceGuid, change: EgressChange
     ) -> None:
         """Have the cell change what an instance may reach; returns when it is so."""
 

@@ -16,11 +16,10 @@ from bbs.store.transaction import Store
 from diego_py.call import Call, Hop
 from diego_py.errors import DiegoError, HopUnreachable, NoCellFits, NoCells, Outcome
 from diego_py.models.desired_lrp import DesiredLRPDefinition
-from diego_py.models.egress import SecurityGroupRule
 from diego_py.models.identifiers import CellId, InstanceGuid, ProcessGuid
 from diego_py.models.task import Task
 from diego_py.models.task_work import TaskWork
-from diego_py.models.work import CellReport, Started, Stopped, TaskStarted, Work
+from diego_py.models.work import CellReport, EgressChange, Started, Stopped, TaskStarted, Work
 
 ASK_TIMEOUT_MS = 1_000.0
 """How long a cell may take to tell its state; a slower one is judged by what it said last (reliability rule R13)."""
@@ -82,10 +81,10 @@ class CellPool:
         return await self.calls.stop(call, cell_id, await self._url(call, cell_id), instance_guid)
 
     async def set_egress(
-        self, call: Call, cell_id: CellId, instance_guid: InstanceGuid, rules: tuple[SecurityGroupRule, ...]
+        self, call: Call, cell_id: CellId, instance_guid: InstanceGuid, change: EgressChange
     ) -> None:
         """Have the cell change what an instance may reach. Raises what the cell raised, or HopUnreachable."""
-        await self.calls.set_egress(call, cell_id, await self._url(call, cell_id), instance_guid, rules)
+        await self.calls.set_egress(call, cell_id, await self._url(call, cell_id), instance_guid, change)
 
     async def state(self, call: Call, cell_id: CellId) -> CellReport:
         """What the cell says that it has now. Raises what the cell raised, or HopUnreachable."""

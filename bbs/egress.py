@@ -1,4 +1,7 @@
-"""Egress rules of containers that run: changed where they are, each cell with an answer of its own."""
+"""Egress rules of containers that run: changed where they are, each cell with an answer of its own.
+
+One that no cell has yet is told with its claim, before its process begins; a change that comes later finds the claim.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,10 @@ from attrs import define
 from bbs.cell_pool import CellPool
 from bbs.outcome import InstanceOutcome
 from diego_py.call import Call
-from diego_py.errors import DiegoError
+from diego_py.errors import ContainerNotFound, DiegoError
 from diego_py.models.actual_lrp import ActualLRP
 from diego_py.models.desired_lrp import DesiredLRP
+from diego_py.models.work import EgressChange
 
 
 @define
@@ -30,8 +34,12 @@ class LiveEgress:
     async def _apply(self, call: Call, desired: DesiredLRP, row: ActualLRP) -> InstanceOutcome:
         if row.cell_id is None or row.instance_guid is None:
             return InstanceOutcome(row)
+        rules, version = desired.definition.egress_rules, desired.modification_tag.index
+        change = EgressChange(egress_rules=rules, version=version)
         try:
-            await self.pool.set_egress(call, row.cell_id, row.instance_guid, desired.definition.egress_rules)
+            await self.pool.set_egress(call, row.cell_id, row.instance_guid, change)
         except DiegoError as error:
+            if isinstance(error.root, ContainerNotFound):
+                return InstanceOutcome(row)  # It ended meanwhile; what starts in its place asks what holds by then.
             return InstanceOutcome(row, error, row.cell_id, stopping=True)
         return InstanceOutcome(row)

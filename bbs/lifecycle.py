@@ -17,7 +17,7 @@ from bbs.convergence.backoff import DIEGO, CrashPolicy
 from bbs.outcome import framed_by_cell, subject
 from bbs.store import attempts, desires, failures, moves, replay, rows
 from bbs.store.actual_lrps import Locked
-from bbs.store.attempts import Claim, Start
+from bbs.store.attempts import Claim, Claimed, Start
 from bbs.store.desires import Desired, Removed, Updated, etag
 from bbs.store.failures import Document, document_of
 from bbs.store.fence import run_fenced
@@ -66,7 +66,7 @@ class Lifecycle:
     new_guid: Callable[[], str]
     presence_ttl_s: float = PRESENCE_TTL_S
     crash_policy: CrashPolicy = DIEGO
-    _claims: Together[Claim, ActualLRP] = field(init=False)
+    _claims: Together[Claim, Claimed] = field(init=False)
     _starts: Together[Start, ActualLRP] = field(init=False)
     _reports: Together[Told, ReportOutcome] = field(init=False)
 
@@ -142,7 +142,7 @@ class Lifecycle:
 
         return await run_fenced(self.store, call, "offer_instance", work, epoch)
 
-    async def claim(self, call: Call, process_guid: str, index: int, request: ClaimRequest) -> ActualLRP:
+    async def claim(self, call: Call, process_guid: str, index: int, request: ClaimRequest) -> Claimed:
         """Give a row to the cell that it was offered to; again, if it has it already. Raises ClaimRefused."""
 
         return await self._claims.ask(call, Claim(process_guid, index, request))

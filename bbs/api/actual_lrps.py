@@ -27,7 +27,7 @@ from diego_py.http import headers
 from diego_py.http.server import Route, answer, decode, found, read_json
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState
 from diego_py.models.identifiers import CellId, InstanceGuid, ProcessGuid
-from diego_py.models.work import ClaimRequest
+from diego_py.models.work import ClaimGranted, ClaimRequest, EgressChange
 
 INDEX_MAX = 2**31 - 1
 FILTERS = ("process_guid", "domain", "cell_id", "state")
@@ -93,7 +93,7 @@ class ActualLRPs:
                 RequestFailed,
                 counted=False,
                 takes=ClaimRequest,
-                gives=ActualLRP,
+                gives=ClaimGranted,
             ),
         ]
 
@@ -151,7 +151,12 @@ class ActualLRPs:
         """A cell takes the row that it was sent; refused when the row waits for another instance by now."""
         guid, index = _key(request)
         claim = decode(ClaimRequest, await read_json(request))
-        return answer(await self.lifecycle.claim(call, guid, index, claim))
+        claimed = await self.lifecycle.claim(call, guid, index, claim)
+        desired = claimed.desired
+        if desired is None or desired.revision != claimed.row.revision:
+            return answer(ClaimGranted())
+        rules, version = desired.definition.egress_rules, desired.modification_tag.index
+        return answer(ClaimGranted(egress=EgressChange(egress_rules=rules, version=version)))
 
     async def logs(self, request: web.Request, call: Call) -> web.StreamResponse:
         """The instance's log from its cell as NDJSON, also of one that ended; `follow=true` goes on until it ends."""

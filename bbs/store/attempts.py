@@ -11,6 +11,7 @@ from bbs.store.actual_lrps import Key, Locked
 from bbs.store.transaction import Transaction
 from diego_py.errors import ClaimRefused, DiegoError
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, NetInfo
+from diego_py.models.desired_lrp import DesiredLRP
 from diego_py.models.work import ClaimRequest
 
 Outcome = ActualLRP | DiegoError
@@ -38,8 +39,17 @@ class Start:
     routable: bool = True
 
 
-async def claim(tx: Transaction, claims: Sequence[Claim]) -> list[Outcome]:
+@frozen
+class Claimed:
+    """A row that a cell has, and its LRP as it was then: whoever changes that later finds the cell in the row."""
+
+    row: ActualLRP
+    desired: DesiredLRP | None
+
+
+async def claim(tx: Transaction, claims: Sequence[Claim]) -> list[Claimed | DiegoError]:
     """Give each row to the cell that it was offered to; again, if it has it already. Each may be ClaimRefused."""
+    desired = await tx.desired_lrps.share_many(sorted({item.process_guid for item in claims}))
     locked = await _locked(tx, claims)
     boots = {(item.request.cell_id, item.request.boot_id) for item in claims}
     live = await tx.cells.live_of(sorted(boots))
@@ -51,7 +61,8 @@ async def claim(tx: Transaction, claims: Sequence[Claim]) -> list[Outcome]:
             row = _claimed(found, item.request, (item.request.cell_id, item.request.boot_id) in live)
         outcomes.append(_changed(locked, row))
     await _save(tx, locked)
-    return outcomes
+    lrps = {lrp.definition.process_guid: lrp for lrp in desired}
+    return [Claimed(row, lrps.get(row.process_guid)) if isinstance(row, ActualLRP) else row for row in outcomes]
 
 
 async def start(tx: Transaction, starts: Sequence[Start]) -> list[Outcome]:

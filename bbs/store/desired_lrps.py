@@ -69,6 +69,14 @@ class PostgresDesiredLRPs:
         row = await self.connection.fetchrow(self.GET_FOR_UPDATE if for_update else self.GET, process_guid)
         return None if row is None else _decoded(row)
 
+    SHARE_MANY = """
+        SELECT definition, tag_epoch, tag_index, revision, created_at, updated_at
+        FROM desired_lrps WHERE process_guid = ANY($1) ORDER BY process_guid FOR SHARE
+    """
+
+    async def share_many(self, process_guids: Sequence[str]) -> list[DesiredLRP]:
+        return [_decoded(row) for row in await self.connection.fetch(self.SHARE_MANY, list(process_guids))]
+
     LIST_PAGE = """
         SELECT definition, tag_epoch, tag_index, revision, created_at, updated_at FROM desired_lrps
         WHERE process_guid > $1 AND ($2::text IS NULL OR domain = $2)

@@ -120,6 +120,9 @@ class DesiredLRPTable(Protocol):
     async def get(self, process_guid: str, *, for_update: bool = False) -> DesiredLRP | None:
         """One, locked until the transaction ends if asked for."""
 
+    async def share_many(self, process_guids: Sequence[str]) -> list[DesiredLRP]:
+        """Those of these that there are, which nobody changes or removes until the transaction ends."""
+
     async def list_page(
         self, domain: str | None = None, after: str | None = None, limit: int = 500
     ) -> list[DesiredLRP]:

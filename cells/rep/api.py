@@ -80,7 +80,7 @@ class RepApi:
         change = decode(EgressChange, await read_json(request))
         if bad := validation.validate(change):
             raise invalid_fields(bad)
-        await self.work.set_egress(call, _guid(request), change.egress_rules)
+        await self.work.set_egress(call, _guid(request), change)
         return answer(change)
 
     async def run_task(self, request: web.Request, call: Call) -> web.StreamResponse:

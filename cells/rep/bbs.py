@@ -7,13 +7,13 @@ from typing import Protocol
 from diego_py.call import Call
 from diego_py.models.identifiers import ProcessGuid, TaskGuid
 from diego_py.models.task_work import TaskClaim, TaskEnd
-from diego_py.models.work import CellReport, ClaimRequest, ReportAnswer
+from diego_py.models.work import CellReport, ClaimGranted, ClaimRequest, ReportAnswer
 
 
 class BBS(Protocol):
     """The calls a cell makes."""
 
-    async def claim(self, call: Call, process_guid: ProcessGuid, index: int, request: ClaimRequest) -> None:
+    async def claim(self, call: Call, process_guid: ProcessGuid, index: int, request: ClaimRequest) -> ClaimGranted:
         """Take the row of an instance. Raises ClaimRefused when it is not ours to take, ClaimLost when nobody said."""
 
     async def claim_task(self, call: Call, task_guid: TaskGuid, request: TaskClaim) -> None:

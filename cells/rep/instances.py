@@ -80,6 +80,10 @@ class Instance:
     net_info: NetInfo | None = None
     routable: bool = True
     """Once RUNNING: its readiness checks pass, or it has none."""
+    egress_version: int = 0
+    """Of the LRP whose rules hold, as far as this process was told."""
+    reopening: asyncio.Lock = field(factory=asyncio.Lock)
+    """Held while its rules change."""
     stop_asked: asyncio.Event = field(factory=asyncio.Event)
     """Set when somebody wants the end of an instance that is still starting."""
     watching: asyncio.Task[None] | None = None

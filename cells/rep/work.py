@@ -6,6 +6,7 @@ Runs inside the hop that the HTTP route entered ("rep"). The work belongs to the
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 from attrs import define, field
@@ -13,7 +14,7 @@ from attrs import define, field
 from cells.executor.executor import Executor
 from cells.executor.outcomes import outcome_of, value_of
 from cells.executor.plan import Plan
-from cells.garden.spec import Container
+from cells.garden.spec import Container, EgressRule
 from cells.rep import translate
 from cells.rep.admission import Admission
 from cells.rep.bbs import BBS
@@ -24,9 +25,8 @@ from cells.rep.undo import tell_leftovers, tell_outcome, with_time_to_undo
 from cells.rep.watch import Watcher
 from diego_py.call import Call
 from diego_py.errors import ContainerNotFound, DiegoError, HandleTaken, Outcome, StoppedWhileStarting
-from diego_py.models.egress import SecurityGroupRule
 from diego_py.models.identifiers import CellId, InstanceGuid
-from diego_py.models.work import ClaimRequest, InstanceState, Started, Stopped, Work
+from diego_py.models.work import ClaimGranted, ClaimRequest, EgressChange, InstanceState, Started, Stopped, Work
 from diego_py.service.run import OwnedTasks
 
 STOP_BUDGET_MS = 120_000.0
@@ -98,18 +98,36 @@ class CellWork:
         return self._started(instance)
 
     async def _claim_and_create(self, call: Call, instance: Instance, plan: Plan) -> Container:
-        """Both at once; neither failure cancels the other. No process of the user runs before the claim is granted."""
+        """Both at once; neither failure cancels the other. No process of the user runs before the claim is granted.
+
+        What the instance may reach may have changed since the work was sent: the claim says what holds by now.
+        """
         async with asyncio.TaskGroup() as group:
             claiming = group.create_task(outcome_of(self._claim(call, instance)))
             creating = group.create_task(outcome_of(self.executor.create(call, plan)))
-        value_of(claiming.result())
-        return value_of(creating.result())
+        granted = value_of(claiming.result())
+        container = value_of(creating.result())
+        if granted.egress is not None:
+            await self._reopen(call, instance, granted.egress, plan.spec.egress)
+        return container
 
-    async def _claim(self, call: Call, instance: Instance) -> None:
+    async def _reopen(
+        self, call: Call, instance: Instance, change: EgressChange, before: Sequence[EgressRule] | None = None
+    ) -> None:
+        """Change what it may reach, unless rules of a later version hold, or those are the ones that hold."""
+        if change.version < instance.egress_version:
+            return
+        rules = tuple(translate.egress_of(rule) for rule in change.egress_rules)
+        if rules != before:
+            await self.executor.garden.set_egress(call, instance.guid, rules)
+        instance.egress_version = change.version
+
+    async def _claim(self, call: Call, instance: Instance) -> ClaimGranted:
         identity = instance.identity
         request = ClaimRequest(instance_guid=instance.guid, cell_id=self.cell_id, boot_id=self.boot_id)
-        await self.bbs.claim(call, identity.process_guid, identity.index, request)
+        granted = await self.bbs.claim(call, identity.process_guid, identity.index, request)
         instance.happen(InstanceEvent.CLAIM)
+        return granted
 
     async def _destroy(self, call: Call, instance: Instance, left: list[DiegoError]) -> None:
         """Undo of create and start."""
@@ -152,14 +170,18 @@ class CellWork:
         self.books.changed.set()
         return Stopped(instance_guid=guid, existed=existed)
 
-    async def set_egress(self, call: Call, guid: InstanceGuid, rules: tuple[SecurityGroupRule, ...]) -> None:
-        """Change what a running instance may reach; one that is starting is waited for. Raises ContainerNotFound."""
+    async def set_egress(self, call: Call, guid: InstanceGuid, change: EgressChange) -> None:
+        """Change what an instance may reach; one that is starting is waited for. Raises ContainerNotFound.
+
+        Changes of one instance take turns, and one of an older version than that which holds does nothing.
+        """
         async with call.within_budget("set_egress"):
             await self._starts.settled(guid)
             instance = self.books.instances.get(guid)
-            if instance is None or instance.state is not InstanceState.RUNNING:
+            if instance is None or instance.state not in (InstanceState.CREATED, InstanceState.RUNNING):
                 raise ContainerNotFound(f"no instance {guid} runs here", outcome=Outcome.NOT_STARTED)
-            await self.executor.garden.set_egress(call, guid, [translate.egress_of(rule) for rule in rules])
+            async with instance.reopening:
+                await self._reopen(call, instance, change)
 
     async def _settled_end(self, guid: InstanceGuid) -> None:
         instance = self.books.instances.get(guid)

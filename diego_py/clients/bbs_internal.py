@@ -30,7 +30,7 @@ from diego_py.errors import (
 from diego_py.http.client import Answer, HopClient, Peer
 from diego_py.models.identifiers import CellId, ProcessGuid, TaskGuid
 from diego_py.models.task_work import TaskClaim, TaskEnd
-from diego_py.models.work import CellReport, ClaimRequest, EvacuatedCell, ReportAnswer
+from diego_py.models.work import CellReport, ClaimGranted, ClaimRequest, EvacuatedCell, ReportAnswer
 
 ELSEWHERE = (
     HopUnreachable,
@@ -62,13 +62,13 @@ class BBSInternalClient:
         """Close all connections."""
         await self.http.close()
 
-    async def claim(self, call: Call, process_guid: ProcessGuid, index: int, request: ClaimRequest) -> None:
+    async def claim(self, call: Call, process_guid: ProcessGuid, index: int, request: ClaimRequest) -> ClaimGranted:
         """Take the row of an instance for this cell.
 
         Raises ClaimRefused when the BBS said no, ClaimLost when none said anything that counts.
         """
         path = f"/v1/actual_lrps/{process_guid}/{index}/claim"
-        await self._claim(call, path, wire.encode(request), "claim_instance")
+        return decoded(ClaimGranted, (await self._claim(call, path, wire.encode(request), "claim_instance")).body)
 
     async def claim_task(self, call: Call, task_guid: TaskGuid, request: TaskClaim) -> None:
         """Take the row of a task for this cell. Raises as `claim`."""
@@ -78,9 +78,9 @@ class BBSInternalClient:
         """Say how a task ended. Raises what the last BBS said, or that none can be reached."""
         await self._request(call, f"/v1/tasks/{end.task_guid}/ended", wire.encode(end), "task_ended")
 
-    async def _claim(self, call: Call, path: str, body: bytes, op: str) -> None:
+    async def _claim(self, call: Call, path: str, body: bytes, op: str) -> Answer:
         try:
-            await self._request(call, path, body, op)
+            return await self._request(call, path, body, op)
         except DiegoError as error:
             if error.find(ClaimRefused) is not None:
                 raise

@@ -13,7 +13,6 @@ from diego_py import wire
 from diego_py.call import Call
 from diego_py.errors import BadAnswer, DiegoError, Outcome
 from diego_py.http.client import HopClient, Peer
-from diego_py.models.egress import SecurityGroupRule
 from diego_py.models.identifiers import CellId, InstanceGuid
 from diego_py.models.task_work import TaskWork
 from diego_py.models.work import CellReport, Drain, Draining, EgressChange, Started, Stopped, TaskStarted, Work
@@ -54,10 +53,10 @@ class CellClient:
         return decoded(Stopped, answer.body)
 
     async def set_egress(
-        self, call: Call, cell_id: CellId, url: str, instance_guid: InstanceGuid, rules: tuple[SecurityGroupRule, ...]
+        self, call: Call, cell_id: CellId, url: str, instance_guid: InstanceGuid, change: EgressChange
     ) -> None:
         """Have the cell change what an instance may reach; returns when it is so."""
-        body = wire.encode(EgressChange(egress_rules=rules))
+        body = wire.encode(change)
         path = f"/v1/instances/{instance_guid}/egress"
         await self.http.request(call, Peer("rep", cell_id, url), "PUT", path, body, op="set_egress")
 

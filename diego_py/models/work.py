@@ -97,6 +97,16 @@ class EgressChange:
     """What an instance may reach from now on, in place of what it might before."""
 
     egress_rules: Annotated[tuple[SecurityGroupRule, ...], Limits(items_max=EGRESS_RULES_MAX)] = ()
+    version: Count = 0
+    """Of the LRP that has these rules; a change that comes late never undoes one of a higher version."""
+
+
+@attrs.frozen(kw_only=True)
+class ClaimGranted:
+    """The row is the cell's. No process of the user begins before what has changed since the work was sent holds."""
+
+    egress: EgressChange | None = None
+    """What the instance may reach by now; None: what it was sent."""
 
 
 @attrs.frozen(kw_only=True)

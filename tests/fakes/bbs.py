@@ -14,7 +14,7 @@ from diego_py.http.listener import HttpListener
 from diego_py.http.metrics import ServerMetrics
 from diego_py.http.server import HopServer, Route, answer, decode, read_json
 from diego_py.models.task_work import TaskClaim, TaskEnd, TaskEndAcknowledged
-from diego_py.models.work import CellReport, ClaimRequest, ReportAnswer
+from diego_py.models.work import CellReport, ClaimGranted, ClaimRequest, EgressChange, ReportAnswer
 from diego_py.service.clock import SystemClock
 from diego_py.service.log import logger
 from tests.fakes.happenings import Happenings
@@ -29,6 +29,8 @@ class FakeBBS:
     refusal: DiegoError | None = None
     report_refusal: DiegoError | None = None
     end_refusal: DiegoError | None = None
+    egress: EgressChange | None = None
+    """What a claim is answered with."""
     hold_claims: asyncio.Event | None = None
     stop: tuple[str, ...] = ()
     acknowledges: bool = True
@@ -71,18 +73,18 @@ class FakeBBS:
     async def _claim(self, request: web.Request, call: Call) -> web.StreamResponse:
         claim = decode(ClaimRequest, await read_json(request))
         self.claims.add((request.match_info["guid"], int(request.match_info["index"]), claim))
-        return await self._granted()
+        return await self._granted(ClaimGranted(egress=self.egress))
 
     async def _claim_task(self, request: web.Request, call: Call) -> web.StreamResponse:
         self.task_claims.add((request.match_info["guid"], decode(TaskClaim, await read_json(request))))
         return await self._granted()
 
-    async def _granted(self) -> web.StreamResponse:
+    async def _granted(self, told: object = None) -> web.StreamResponse:
         if self.hold_claims is not None:
             await self.hold_claims.wait()
         if self.refusal is not None:
             raise self.refusal
-        return answer({})
+        return answer({} if told is None else told)
 
     async def _task_ended(self, request: web.Request, call: Call) -> web.StreamResponse:
         end = decode(TaskEnd, await read_json(request))

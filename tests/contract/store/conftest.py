@@ -102,7 +102,7 @@ class Scene:
     async def claim(self, row: ActualLRP, cell: str = "cell-1", boot: str = "boot-1") -> ActualLRP:
         assert row.instance_guid is not None
         request = ClaimRequest(instance_guid=row.instance_guid, cell_id=CellId(cell), boot_id=boot)
-        return await self.lifecycle.claim(self.call, row.process_guid, row.index, request)
+        return (await self.lifecycle.claim(self.call, row.process_guid, row.index, request)).row
 
     async def start(self, row: ActualLRP, cell: str = "cell-1") -> ActualLRP:
         assert row.instance_guid is not None

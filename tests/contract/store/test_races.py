@@ -1,6 +1,8 @@
 """Many actors at once: one wins, nobody hangs, and no state comes about that the table does not have."""
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 import pytest
 
@@ -8,7 +10,12 @@ from bbs.store.fence import fence
 from diego_py.errors import AlreadyExists, ClaimRefused, DiegoError, IllegalTransition, NotLeader
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState
 from diego_py.models.desired_lrp import DesiredLRPUpdate
+from diego_py.models.egress import EgressProtocol, SecurityGroupRule
+from diego_py.models.identifiers import CellId
+from diego_py.models.work import ClaimRequest
 from tests.contract.store.conftest import Scene, definition, outcomes, problem, report, reported
+
+T = TypeVar("T")
 
 
 async def test_of_twenty_claims_one_wins(scene: Scene) -> None:
@@ -29,6 +36,31 @@ async def test_the_same_claim_twenty_times_is_one_claim(scene: Scene) -> None:
     assert all(result == results[0] for result in results)
     assert isinstance(results[0], ActualLRP)
     assert results[0].modification_tag == row.modification_tag.next()
+
+
+@pytest.mark.parametrize("number", range(20))
+async def test_new_rules_are_told_with_the_claim_or_to_the_cell_that_claimed(scene: Scene, number: int) -> None:
+    """Whichever comes first, nobody is left with rules that hold no more."""
+    await scene.cell()
+    (row,) = await scene.unclaimed()
+    rules = (SecurityGroupRule(protocol=EgressProtocol.ALL, destinations=("10.0.0.0/8",)),)
+    change = scene.lifecycle.update(scene.call, "app", DesiredLRPUpdate(egress_rules=rules))
+    assert row.instance_guid is not None
+    request = ClaimRequest(instance_guid=row.instance_guid, cell_id=CellId("cell-1"), boot_id="boot-1")
+    claim = scene.lifecycle.claim(scene.call, "app", 0, request)
+    pauses = (number % 4 * 0.001, number // 4 * 0.001)
+
+    async def after(pause_s: float, work: Coroutine[Any, Any, T]) -> T:
+        await asyncio.sleep(pause_s)
+        return await work
+
+    async with asyncio.TaskGroup() as group:
+        changing = group.create_task(after(pauses[0], change))
+        claiming = group.create_task(after(pauses[1], claim))
+    claimed, updated = claiming.result(), changing.result()
+    assert claimed.desired is not None
+    told = claimed.desired.definition.egress_rules == rules
+    assert told or [each.cell_id for each in updated.staying] == ["cell-1"]
 
 
 async def test_of_twenty_desires_one_wins(scene: Scene) -> None:

@@ -33,6 +33,11 @@ class MemoryDesiredLRPs:
         self.core.write(TABLE, guid, desired)
         return desired
 
+    async def share_many(self, process_guids: Sequence[str]) -> list[DesiredLRP]:
+        await self.core.statement(*process_guids)
+        found = [await self.core.lock(TABLE, guid, shared=True) for guid in sorted(process_guids)]
+        return [desired for desired in found if desired is not None]
+
     async def get(self, process_guid: str, *, for_update: bool = False) -> DesiredLRP | None:
         await self.core.statement(process_guid)
         if for_update:

@@ -30,7 +30,7 @@ from diego_py.errors import (
 from diego_py.models.checks import Check, TCPCheck
 from diego_py.models.egress import EgressProtocol, SecurityGroupRule
 from diego_py.models.identifiers import InstanceGuid
-from diego_py.models.work import InstanceState
+from diego_py.models.work import EgressChange, InstanceState
 from tests.fakes.bbs import FakeBBS
 from tests.fakes.cell import call, failed, running_cell, work
 from tests.fakes.garden import FakeGarden
@@ -210,17 +210,18 @@ async def test_draining(cell: Cell, tmp_path: Path, garden: FakeGarden, bbs: Fak
 async def test_egress_rules_of_what_runs(cell: Cell, garden: FakeGarden) -> None:
     """Also of what is still starting, which is waited for; not of what is not there."""
     rule = SecurityGroupRule(protocol=EgressProtocol.TCP, destinations=("192.0.2.0/24",), ports=(80,))
+    change = EgressChange(egress_rules=(rule,))
     garden.holds["create"] = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         group.create_task(cell.work.run_instance(call(), work()))
         await garden.calls.first(lambda happened: happened[0] == "create")
-        changing = group.create_task(cell.work.set_egress(call(), InstanceGuid("i-1"), (rule,)))
+        changing = group.create_task(cell.work.set_egress(call(), InstanceGuid("i-1"), change))
         await asyncio.sleep(0)
         assert not changing.done()
         garden.holds["create"].set()
     assert garden._box("i-1").egress == (EgressRule("tcp", ("192.0.2.0/24",), ((80, 80),)),)
     with pytest.raises(ContainerNotFound):
-        await cell.work.set_egress(call(), InstanceGuid("i-2"), (rule,))
+        await cell.work.set_egress(call(), InstanceGuid("i-2"), change)
 
 
 async def test_stale_epoch(cell: Cell, tmp_path: Path, garden: FakeGarden, bbs: FakeBBS) -> None:
