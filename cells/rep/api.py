@@ -15,6 +15,7 @@ from cells.garden.spec import LogLine
 from cells.rep import translate
 from cells.rep.admission import Admission
 from cells.rep.books import Books
+from cells.rep.diego_state import diego_state
 from cells.rep.evacuation import Evacuation
 from cells.rep.sync import Sync
 from cells.rep.task_work import CellTaskWork
@@ -51,6 +52,7 @@ class RepApi:
         path = "/v1/instances/{instance_guid}"
         return [
             Route("GET", "/v1/state", "state", self.state, RepFailed, counted=False),
+            Route("GET", "/state", "diego_state", self.diego_state, RepFailed, counted=False),
             Route("POST", "/v1/instances", "run_instance", self.run, RepFailed),
             Route("POST", f"{path}/stop", "stop_instance", self.stop, RepFailed, counted=False),
             Route("PUT", f"{path}/egress", "set_egress", self.set_egress, RepFailed),
@@ -65,6 +67,10 @@ class RepApi:
     async def state(self, request: web.Request, call: Call) -> web.StreamResponse:
         """What the next report would say."""
         return answer(self.sync.snapshot())
+
+    async def diego_state(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """The same as Diego's cells tell it, for tools that know no other."""
+        return answer(diego_state(self.sync.snapshot()))
 
     async def run(self, request: web.Request, call: Call) -> web.StreamResponse:
         """201 when the instance is RUNNING."""

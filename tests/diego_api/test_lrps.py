@@ -154,6 +154,10 @@ async def test_what_a_router_reads(installation: Installation, bbs: DiegoClient)
     assert groups["actual_lrp_groups"] == [{"instance": row, "evacuating": None}]
     cells = (await bbs.ask("/v1/cells/list.r1"))["cells"]
     assert [cell["rep_url"] for cell in cells] == [installation.nodes[row["actual_lrp_instance_key"]["cell_id"]].url]
+    state = (await installation.request("GET", "/state", url=cells[0]["rep_url"])).json
+    (told,) = state["LRPs"]
+    assert (told["process_guid"], told["state"], told["MemoryMB"]) == ("web", "RUNNING", 64)
+    assert state["RootFSProviders"]["preloaded"]["set"].keys() >= {"busybox"}
 
 
 async def test_sidecars_setup_and_monitor_run_as_in_diego(installation: Installation, bbs: DiegoClient) -> None:
