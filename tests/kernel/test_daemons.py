@@ -14,6 +14,7 @@ from diego_py.models.actions import Action, RunAction
 from tests.kernel.containers import call, shell, start
 from tests.kernel.images import until
 from tests.kernel.test_programs import executor, idle, running
+from tests.slowness import patient
 
 pytestmark = pytest.mark.kernel
 
@@ -61,7 +62,7 @@ async def test_what_an_action_in_an_idle_container_left(garden: Garden) -> None:
     container = await garden.create(call(), idle())
     action = Action(run=RunAction(path="/bin/sh", args=("-c", "sleep 600 > /dev/null 2>&1 & exit 0"), user="root"))
     workload = Workload(
-        health=HealthPlan(start_timeout_s=10.0), action=plan.in_idle(action, (), "", leaves=True), goes_on=True
+        health=HealthPlan(start_timeout_s=patient(10.0)), action=plan.in_idle(action, (), "", leaves=True), goes_on=True
     )
     one = executor(garden)
     program = one.programs.begin(call(), container, workload)

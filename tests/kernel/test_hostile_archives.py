@@ -22,8 +22,8 @@ from tests.slowness import patient
 pytestmark = pytest.mark.kernel
 
 SEED = 20_26
-COUNT = 200
-"""Archives of each kind."""
+COUNT = int(os.environ.get("DIEGO_HOSTILE_ARCHIVES", "200"))
+"""Archives of each kind: on a machine where each child takes a second, fewer."""
 AT_ONCE = 3
 LIMITS = UnpackLimits(
     bytes_max=4 << 20,
@@ -45,7 +45,7 @@ def base() -> Iterator[Path]:
         yield Path(made)
 
 
-@pytest.mark.timeout(600)  # 800 children, one after another: a machine that is busy takes minutes.
+@pytest.mark.timeout(patient(600))  # 800 children, one after another: a machine that is busy takes minutes.
 async def test_hostile_archives(host_sweep: None, base: Path) -> None:
     canary = base / "canary"
     _make_canary(canary)
@@ -64,7 +64,7 @@ async def test_hostile_archives(host_sweep: None, base: Path) -> None:
     assert not [place for place in HOST_PLACES for name in os.listdir(place) if TOKEN in name]
     assert sum(told.values()) == 4 * COUNT
     # All four reasons occur, and not everything is refused: the list is no monoculture.
-    assert min(told.values()) >= 10, told
+    assert min(told.values()) >= max(1, COUNT // 20), told
     assert len(told) == 5, told
 
 

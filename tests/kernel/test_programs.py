@@ -33,12 +33,13 @@ from diego_py.models.actions import (
 from diego_py.service.clock import SystemClock
 from tests.fakes.cell import executor_of
 from tests.kernel.containers import IMAGE, SOON_S, call, until_printed
+from tests.slowness import patient
 from tests.unit.cells.executor.transfers.file_server import Answer, FileServer, tgz
 
 pytestmark = pytest.mark.kernel
 
 PACE = Pace(settle_s=0.05, startup_interval_max_s=1.0, liveness_interval_s=1.0, graceful_stop_s=1.0)
-HEALTH = HealthPlan(start_timeout_s=10.0)
+HEALTH = HealthPlan(start_timeout_s=patient(10.0))
 
 
 def sh(script: str, source: str = "", user: str = "root") -> Action:
