@@ -1,4 +1,4 @@
-"""A plugin of pytest for a run that takes long: a failure is told when it happens, and at the end how each file did."""
+"""A plugin of pytest for a run that takes long: failures are told when they happen, files when they are done."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ class Reports:
         self.worst: dict[str, str] = {}
         """How each test did: it failed when its setting up, itself, or its taking down did."""
         self.seconds: dict[str, float] = defaultdict(float)
+        self.current = ""
         self.broken: list[str] = []
         """Files that could not be read as tests."""
 
@@ -31,18 +32,24 @@ class Reports:
         if report.failed:
             self.terminal.write_line(f"\n{report.nodeid}, {report.when}:\n{report.longreprtext}")
 
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        if self.current and _file(nodeid) != self.current:
+            self.terminal.write_line("\n" + self._line(self.current))
+        self.current = _file(nodeid)
+
     def pytest_terminal_summary(self) -> None:
-        counts: dict[str, Counter[str]] = defaultdict(Counter)
-        for test, outcome in self.worst.items():
-            counts[_file(test)][outcome] += 1
         self.terminal.section("each file")
         for file in self.broken:
             self.terminal.write_line(f"failed  {file}: not read")
-        for file, of in sorted(counts.items(), key=lambda item: -self.seconds[item[0]]):
-            told = ", ".join(f"{of[outcome]} {outcome}" for outcome in OUTCOMES if of[outcome])
-            result = "failed" if of["failed"] else "passed" if of["passed"] else "skipped"
-            self.terminal.write_line(f"{result:7} {self.seconds[file]:6.0f} s  {file}: {told}")
-        self.terminal.write_line(f"{'':7} {sum(self.seconds.values()):6.0f} s  all {len(counts)} files")
+        for file in sorted(self.seconds, key=lambda file: -self.seconds[file]):
+            self.terminal.write_line(self._line(file))
+        self.terminal.write_line(f"{'':7} {sum(self.seconds.values()):6.0f} s  all {len(self.seconds)} files")
+
+    def _line(self, file: str) -> str:
+        of = Counter(outcome for test, outcome in self.worst.items() if _file(test) == file)
+        told = ", ".join(f"{of[outcome]} {outcome}" for outcome in OUTCOMES if of[outcome])
+        result = "failed" if of["failed"] else "passed" if of["passed"] else "skipped"
+        return f"{result:7} {self.seconds[file]:6.0f} s  {file}: {told}"
 
 
 def _file(nodeid: str) -> str:
