@@ -24,7 +24,7 @@ from tests.chaos.fleet import PRODUCTION, QUICK, Fleet, Timing, installed
 from tests.chaos.trial import Trial, endure
 
 CLIENTS = 6
-REPEATS = 3
+REPEATS = 10
 
 
 @frozen

@@ -12,10 +12,9 @@ from attrs import asdict, frozen
 from rich.console import Console
 from rich.table import Table
 
-from tests.chaos.faults.scene import ROUTED
+from tests.chaos.faults.scene import ELSEWHERE, ROUTED
 from tests.chaos.trial import Trial
 
-ELSEWHERE: Final = "its instances run elsewhere"
 LEADS: Final = "another one leads"
 HEADLINES: Final = {
     "cell loss to RUNNING elsewhere": {

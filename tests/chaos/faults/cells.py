@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 from tests.chain.answers import well_formed
 from tests.chain.awaited import until
 from tests.chaos.faults.scene import BUDGET_MS, MARGIN_S, Scene, cut, fault
 
-ELSEWHERE = "its instances run elsewhere"
+LOST = 4
+"""Instances, half of them on the cell that is lost."""
 REPLACED_S = 15.0
 """What a replacement may take once the presence has run out: 30 s in all with the default timing."""
 
@@ -31,12 +33,13 @@ async def cell_process_killed(scene: Scene) -> None:
 
 @fault("a cell's machine dies and stays away", always=True)
 async def cell_lost(scene: Scene) -> None:
-    await scene.steady("lost", instances=2)
+    await scene.steady("lost", instances=LOST)
     cell = scene.fleet.cells["cell-1"]
-    async with scene.within(ELSEWHERE, scene.timing.presence_ttl_s + REPLACED_S):
-        await cell.kill()
-        scene.fleet.lose_cell("cell-1")
-        await scene.running("lost", 2, 60, but_not=frozenset({"cell-1"}))
+    began_s = time.monotonic()
+    await cell.kill()
+    scene.fleet.lose_cell("cell-1")
+    await scene.replaced("lost", "cell-1", scene.timing.presence_ttl_s + REPLACED_S, began_s)
+    await scene.running("lost", LOST, 60, but_not=frozenset({"cell-1"}))
     await cell.start()
     await scene.fleet.live("cell-1")
     await scene.delete("lost")
@@ -66,22 +69,22 @@ async def cell_frozen(scene: Scene) -> None:
 
 @fault("a cell is cut off from every BBS, then comes back")
 async def cell_cut_off(scene: Scene) -> None:
-    await scene.steady("cut", instances=2)
+    await scene.steady("cut", instances=LOST)
     with cut(scene, "cell-1", *scene.fleet.bbses):
-        async with scene.within(ELSEWHERE, scene.timing.presence_ttl_s + REPLACED_S):
-            await scene.running("cut", 2, 60, but_not=frozenset({"cell-1"}))
+        await scene.replaced("cut", "cell-1", scene.timing.presence_ttl_s + REPLACED_S, time.monotonic())
+        await scene.running("cut", LOST, 60, but_not=frozenset({"cell-1"}))
     await scene.fleet.live("cell-1")
     await scene.delete("cut")
 
 
 @fault("a cell hears the BBSes and cannot answer them")
 async def cell_mute(scene: Scene) -> None:
-    await scene.steady("mute", instances=2)
+    await scene.steady("mute", instances=LOST)
     for name in scene.fleet.bbses:
         scene.fleet.network.cut_one_way("cell-1", name)
     try:
-        async with scene.within(ELSEWHERE, scene.timing.presence_ttl_s + REPLACED_S):
-            await scene.running("mute", 2, 60, but_not=frozenset({"cell-1"}))
+        await scene.replaced("mute", "cell-1", scene.timing.presence_ttl_s + REPLACED_S, time.monotonic())
+        await scene.running("mute", LOST, 60, but_not=frozenset({"cell-1"}))
     finally:
         scene.fleet.network.heal()
     await scene.fleet.live("cell-1")

@@ -11,7 +11,6 @@ import asyncpg
 from tests.chain.answers import well_formed
 from tests.chaos.faults.scene import BUDGET_MS, MARGIN_S, Scene, fault
 
-KILLS = 3
 WRITERS = 4
 ACKS_S = 0.4
 """How long writers write before Postgres is killed."""
@@ -25,7 +24,7 @@ async def acknowledged_outlives_postgres(scene: Scene) -> None:
     for name in names:
         await scene.steady(name, instances=0)
     acked = dict.fromkeys(names, 0)
-    for _ in range(KILLS * scene.repeats):
+    for _ in range(2 + scene.repeats):
         stopped = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             for name in names:

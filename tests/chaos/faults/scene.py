@@ -20,6 +20,7 @@ from tests.chaos.load import Load
 MARGIN_S = 5.0
 """What a repair may take besides the times that are waited for, on a machine that others use too."""
 QUICK_S = 2.0
+ELSEWHERE = "an instance runs elsewhere"
 ROUTED = "requests of a router"
 BUDGET_MS = 3_000
 
@@ -106,6 +107,20 @@ class Scene:
             return len(rows) == number
 
         await until(f"{number} instances of {guid} are RUNNING", look, limit_s)
+
+    async def replaced(self, guid: str, cell_id: str, bound_s: float, began_s: float) -> None:
+        """Return when all that ran on a cell runs elsewhere; measure each instance since `began_s`."""
+        lost = {row["index"] for row in await self.rows(guid) if row["cell_id"] == cell_id}
+        assert lost, f"nothing of {guid} was on {cell_id}"
+
+        async def look() -> bool:
+            for row in await self.rows(guid):
+                if row["index"] in lost and row["state"] == "RUNNING" and row["cell_id"] != cell_id:
+                    lost.discard(row["index"])
+                    self.measured.append(Measured(ELSEWHERE, time.monotonic() - began_s, bound_s))
+            return not lost
+
+        await until(f"what ran on {cell_id} runs elsewhere", look, 90)
 
     async def leader(self, but_not: str = "", limit_s: float = 60.0) -> str:
         """Who leads, as soon as somebody does that is not `but_not`."""
