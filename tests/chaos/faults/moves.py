@@ -84,6 +84,7 @@ async def rolling_cell_killed(scene: Scene) -> None:
     await _one_of_both(scene, "started", first)
     again = await _outcome(scene, "started", "started", carrier)
     assert (again.status, again.body) == (first.status, first.body)
+    await scene.fleet.ready(cell)
     await scene.fleet.live(cell.name)
     async with scene.within("asked again, all of it is new", 60.0):
         if first.status != 200:
@@ -123,8 +124,10 @@ async def _cell_killed_while_emptying(scene: Scene, guid: str, cell_id: str) -> 
     await _app(scene, guid)
     carrier = await scene.follower()
     async with _draining(scene, guid, carrier) as draining:
-        await scene.fleet.cells[cell_id].kill()
-        await scene.fleet.cells[cell_id].start()
+        cell = scene.fleet.cells[cell_id]
+        await cell.kill()
+        await cell.start()
+        await scene.fleet.ready(cell)
         await scene.fleet.live(cell_id)
         await draining.wait()
     await _drained(scene, "cell-1", carrier)
