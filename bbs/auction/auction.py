@@ -35,8 +35,8 @@ def assign(fleet: Fleet, demands: Sequence[Demand]) -> list[Assignment]:
     """A cell for each demand in order. Each is counted in the fleet before the next is looked at."""
     batch = _Batch(fleet, demands)
     assignments = []
-    for demand, needs in zip(demands, batch.needs, strict=True):
-        place = batch.best(demand, needs)
+    for number, demand in enumerate(demands):
+        place = batch.best(number, demand)
         assignments.append(_assignment(fleet, demand, place))
         if place is not None:
             fleet.add(place[2], demand)
@@ -49,33 +49,41 @@ class _Batch:
 
     fleet: Fleet
     demands: Sequence[Demand]
-    needs: list[Needs] = field(init=False)
-    """Of each demand; equal for those that are alike but for their process."""
-    _alike: Counter[Needs] = field(init=False)
-    _of_process: Counter[tuple[Needs, ProcessGuid]] = field(init=False)
-    _rankings: dict[tuple[Needs, ProcessGuid | None], Ranking] = field(factory=dict, init=False)
+    _sorts: list[int] = field(init=False)
+    """By demand: a number that those share which are alike but for their process."""
+    _alike: list[int] = field(init=False)
+    """By that number: how many there are."""
+    _of_process: Counter[tuple[int, ProcessGuid]] = field(init=False)
+    _rankings: dict[int | tuple[int, ProcessGuid], Ranking] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.needs = [(d.need, d.rootfs, d.placement_tags, d.privileged, d.task) for d in self.demands]
-        self._alike = Counter(self.needs)
+        numbers: dict[Needs, int] = {}
+        self._sorts = [
+            numbers.setdefault((d.need, d.rootfs, d.placement_tags, d.privileged, d.task), len(numbers))
+            for d in self.demands
+        ]
+        self._alike = [0] * len(numbers)
+        for sort in self._sorts:
+            self._alike[sort] += 1
         guids = [demand.process_guid for demand in self.demands]
-        self._of_process = Counter(zip(self.needs, guids, strict=True))
+        self._of_process = Counter(zip(self._sorts, guids, strict=True))
 
-    def best(self, demand: Demand, needs: Needs) -> Place | None:
-        if self._alike[needs] < ALIKE_MIN:
+    def best(self, number: int, demand: Demand) -> Place | None:
+        sort = self._sorts[number]
+        if self._alike[sort] < ALIKE_MIN:
             return _look_at_all(self.fleet, demand, ())
         spread = self.fleet.spread(demand)
-        if not demand.task and self._of_process[needs, demand.process_guid] >= ALIKE_MIN:
-            return self._ranking(needs, demand, demand.process_guid).best(spread.by_zone, {})
+        of_process = (sort, demand.process_guid)
+        if not demand.task and self._of_process[of_process] >= ALIKE_MIN:
+            ranking = self._rankings.get(of_process) or self._ranked(of_process, demand)
+            return ranking.best(spread.by_zone, spread.by_slot)
         if len(spread.by_slot) > ELSEWHERE_MAX:
             return _look_at_all(self.fleet, demand, ())
-        return self._ranking(needs, demand, None).best(spread.by_zone, spread.by_slot)
+        ranking = self._rankings.get(sort) or self._ranked(sort, demand)
+        return ranking.best(spread.by_zone, spread.by_slot)
 
-    def _ranking(self, needs: Needs, demand: Demand, process_guid: ProcessGuid | None) -> Ranking:
-        ranking = self._rankings.get((needs, process_guid))
-        if ranking is None:
-            ranking = Ranking(self.fleet, demand, own=process_guid is not None)
-            self._rankings[needs, process_guid] = ranking
+    def _ranked(self, key: int | tuple[int, ProcessGuid], demand: Demand) -> Ranking:
+        ranking = self._rankings[key] = Ranking(self.fleet, demand, own=isinstance(key, tuple))
         return ranking
 
 

@@ -199,8 +199,8 @@ class Fleet:
         self._rate(slot)
         if demand.task:
             columns.tasks.at[slot] += by
-            return
-        self._spread(demand.process_guid, slot, by)
+        else:
+            self._spread(demand.process_guid, slot, by)
 
     def _rate(self, slot: int) -> None:
         """Compute the base of a cell anew, always from whole numbers: deltas leave no rounding behind."""
@@ -219,9 +219,16 @@ class Fleet:
         spread = self.spreads.get(guid)
         if spread is None:
             spread = self.spreads[guid] = Spread()
-        _count(spread.by_zone, self.columns.zone.at[slot], by)
-        _count(spread.by_slot, slot, by)
-        _count(self._instances[slot], guid, by)
+        zone = self.columns.zone.at[slot]
+        if by > 0:  # every placement comes here
+            spread.by_zone[zone] = spread.by_zone.get(zone, 0) + by
+            spread.by_slot[slot] = spread.by_slot.get(slot, 0) + by
+            instances = self._instances[slot]
+            instances[guid] = instances.get(guid, 0) + by
+            return
+        _count_down(spread.by_zone, zone, by)
+        _count_down(spread.by_slot, slot, by)
+        _count_down(self._instances[slot], guid, by)
         if not spread.by_slot:
             del self.spreads[guid]
 
@@ -274,11 +281,9 @@ def _cost(kind: Kind | None, demand: Demand) -> float:
     return kind.unasked_tags(demand) * UNASKED_TAG_WEIGHT
 
 
-def _count(counts: dict[Any, int], what: object, by: int) -> None:
-    count = counts.get(what, 0) + by
-    if count:
-        counts[what] = count
-    else:
+def _count_down(counts: dict[Any, int], what: object, by: int) -> None:
+    counts[what] += by
+    if not counts[what]:
         del counts[what]
 
 

@@ -23,6 +23,8 @@ from bbs.auction.scoring import SPREAD_WEIGHT
 
 Place = tuple[float, int, int]
 """Score, rank and slot of a cell: the least is the best."""
+NO_NEED = -(2**63)
+"""Of what is not limited: a cell takes it however much is on its way there."""
 
 
 @define(eq=False)
@@ -39,17 +41,23 @@ class Ranking:
     lanes: dict[int, list[Place]] = field(init=False)
     """Sorted lists of places are heaps."""
     _static: memoryview[float] = field(init=False)
+    _base: memoryview[float] = field(init=False)
+    _have: tuple[memoryview[int], memoryview[int], memoryview[int]] = field(init=False)
+    _need: tuple[int, int, int] = field(init=False)
     _here: Callable[[int], int | None] | None = field(default=None, init=False)
     """How many instances that count are on a cell."""
 
     def __attrs_post_init__(self) -> None:
-        fleet, demand = self.fleet, self.demand
-        scores, static = fleet.scores(demand)
+        columns, need = self.fleet.columns, self.demand.need
+        scores, static = self.fleet.scores(self.demand)
         self._static = cast("memoryview[float]", static.data)
-        if demand.task:
-            self._here = fleet.columns.tasks.at.__getitem__
-        if demand.task or self.own:
-            fleet.disperse(demand, scores)
+        self._base = columns.base.at
+        self._have = (columns.memory_mb.at, columns.disk_mb.at, columns.containers.at)
+        self._need = (need.memory_mb or NO_NEED, need.disk_mb or NO_NEED, need.containers or NO_NEED)
+        if self.demand.task:
+            self._here = columns.tasks.at.__getitem__
+        if self.demand.task or self.own:
+            self.fleet.disperse(self.demand, scores)
         self.lanes = self._sorted(scores)
 
     def best(self, in_zone: Mapping[int, int], here: Mapping[int, int]) -> Place | None:
@@ -76,49 +84,42 @@ class Ranking:
 
     def _crowded(self, in_zone: Mapping[int, int], here: Mapping[int, int], number: int) -> Iterator[Place]:
         """The cells of `here` that are in zones with this number of instances, and fit."""
-        zones = self.fleet.columns.zone.at
+        columns = self.fleet.columns
         for slot, count in here.items():
             static = self._static[slot]
-            if in_zone.get(zones[slot], 0) == number and static < inf and self._fits(slot):
-                score = self._score(slot, static) + count * SPREAD_WEIGHT
-                yield score, self.fleet.columns.rank.at[slot], slot
+            fits = all(have[slot] >= need for have, need in zip(self._have, self._need, strict=True))
+            if fits and static < inf and in_zone.get(columns.zone.at[slot], 0) == number:
+                yield (self._base[slot] + static) + count * SPREAD_WEIGHT, columns.rank.at[slot], slot
 
     def _head(self, lane: list[Place], elsewhere: Container[int]) -> Place | None:
         """The best place of one zone, but for cells in `elsewhere`."""
         passed: list[Place] = []
         head = None
+        static, base, (memory_mb, disk_mb, containers), here = self._static, self._base, self._have, self._here
+        need_memory_mb, need_disk_mb, need_containers = self._need
         while lane:
             place = lane[0]
             slot = place[2]
             if slot in elsewhere:
                 passed.append(heappop(lane))
-            elif not self._fits(slot):
-                heappop(lane)  # nor will it again in this auction
-            else:
-                score = self._score(slot, self._static[slot])
-                if score == place[0]:
-                    head = place
-                    break
-                heapreplace(lane, (score, place[1], slot))
+                continue
+            if (
+                memory_mb[slot] < need_memory_mb
+                or disk_mb[slot] < need_disk_mb
+                or containers[slot] < need_containers
+            ):
+                heappop(lane)  # nor will it fit again in this auction
+                continue
+            score = base[slot] + static[slot]
+            if here is not None:
+                score += (here(slot) or 0) * SPREAD_WEIGHT
+            if score == place[0]:
+                head = place
+                break
+            heapreplace(lane, (score, place[1], slot))
         for place in passed:
             heappush(lane, place)
         return head
-
-    def _score(self, slot: int, static: float) -> float:
-        score = self.fleet.columns.base.at[slot] + static
-        if self._here is not None:
-            count = self._here(slot)
-            if count:
-                score += count * SPREAD_WEIGHT
-        return score
-
-    def _fits(self, slot: int) -> bool:
-        columns, need = self.fleet.columns, self.demand.need
-        return (
-            (need.memory_mb <= 0 or columns.memory_mb.at[slot] >= need.memory_mb)
-            and (need.disk_mb <= 0 or columns.disk_mb.at[slot] >= need.disk_mb)
-            and (need.containers <= 0 or columns.containers.at[slot] >= need.containers)
-        )
 
     def _sorted(self, scores: Floats) -> dict[int, list[Place]]:
         columns = self.fleet.columns

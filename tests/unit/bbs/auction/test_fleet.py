@@ -77,7 +77,7 @@ class Deltas(RuleBasedStateMachine):
 
 
 TestDeltas = Deltas.TestCase
-TestDeltas.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestDeltas.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
 
 
 def test_slots_kinds_and_zones_are_used_again() -> None:
