@@ -44,14 +44,14 @@ class Auctions:
 
 
 def document(rehearsed: Sequence[tuple[Assignment, Explanation | None]], wanted: int) -> dict[str, Any]:
-    """The answer, at most 64 KiB: explanations give way first, the last ones before the others, then instances."""
+    """The answer, at most 64 KiB: explanations but the first give way, then instances, the last before the others."""
     assignments = [_told(assignment, why) for assignment, why in rehearsed]
     explained = [told for told in assignments if "placement" in told]
     while True:
         told = {"instances": wanted, "left_out": wanted - len(assignments), "assignments": assignments}
         if len(msgspec.json.encode(told)) <= DOCUMENT_BYTES_MAX or not assignments:
             return told
-        if explained:
+        if len(explained) > 1:
             del explained.pop()["placement"]
         else:
             del assignments[len(assignments) // 2 :]

@@ -101,6 +101,7 @@ def placement(told: Mapping[str, Any] | None, indent: str = "  ", brief: bool = 
         [str(bid.get("cell", "-")), str(bid.get("verdict", "-")), *_amounts(bid, need), _lack(bid)]
         for bid in bids[:BIDS_SHOWN_MAX]
     ]
+    lines += [Line(f"{indent}  {line}") for line in _short(told.get("short") or {})]
     titles = ["CELL", "VERDICT", *(f"HAVE {name}" for name in need), "WHY"]
     lines += [Line(indent + "  " + line) for line in table.align(titles, rows)]
     if len(bids) > BIDS_SHOWN_MAX:
@@ -208,8 +209,22 @@ def _lack(bid: Mapping[str, Any]) -> str:
     lacks = bid.get("lacks") or {}
     told = ", ".join(f"{name}: needs {short['need']}, has {short['have']}" for name, short in lacks.items())
     if not told and bid.get("score") is not None:
-        told = f"score {bid['score']:g}"
+        told = f"score {bid['score']:g}{_parts(bid.get('parts') or {})}"
+        if bid.get("in_zone"):
+            told += f"; {bid['in_zone']} in zone {bid.get('zone') or '(none)'}"
     return told or str(bid.get("detail") or "")
+
+
+def _parts(parts: Mapping[str, Any]) -> str:
+    """The terms of a score that matter, when there is more than one."""
+    terms = [f"{name} {part:g}" for name, part in parts.items() if part]
+    return f" = {' + '.join(terms)}" if len(terms) > 1 else ""
+
+
+def _short(short: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Of what how many cells have too little."""
+    for name, told in short.items():
+        yield f"{name}: {told['need']} needed, {told['most']} at most free on {told['cells']} cell(s) that lack it"
 
 
 def _clipped(text: str) -> str:

@@ -8,7 +8,7 @@ import click
 
 from diego_py.cli import draw
 from diego_py.cli.definition import definition, definition_options
-from diego_py.cli.lines import BAD, GOOD, Line
+from diego_py.cli.lines import BAD, DIM, GOOD, Line
 from diego_py.cli.session import EXIT_STATUS, Session, with_session
 
 
@@ -31,6 +31,8 @@ def plan(context: click.Context, /, session: Session, **options: Any) -> None:
         else:
             lines.append(Line(f"✓ {name} → {assignment.cell_id}", GOOD))
         lines += draw.placement(assignment.placement)
+    if 0 < len(assignments) < wanted.instances:
+        lines.append(Line(f"… and {wanted.instances - len(assignments)} more instances", DIM))
     session.say({"assignments": assignments}, lines or [Line("no instance is wanted")])
     if any(assignment.cell_id is None for assignment in assignments):
         context.exit(EXIT_STATUS["capacity"])

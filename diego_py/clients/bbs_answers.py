@@ -113,8 +113,10 @@ class Decisions:
 
 @frozen(kw_only=True)
 class PlannedInstance:
-    """Where an instance would go now; without a cell `placement` says why not, cell by cell."""
+    """Where an instance would go now. The first ones, and the first without a cell, say why in `placement`."""
 
     index: int
     cell_id: str | None = None
+    score: float | None = None
+    """Of that cell: lower is better."""
     placement: dict[str, Any] = field(factory=dict)

@@ -128,6 +128,30 @@ def test_no_cell_fits() -> None:
     )
 
 
+def test_a_plan_takes_the_score_apart_and_counts_what_is_short() -> None:
+    told = {
+        "need": {"memory_mb": 64},
+        "cells": 7_500,
+        "verdicts": {"fits": 1, "no_fit": 7_498, "won": 1},
+        "short": {"memory_mb": {"cells": 7_498, "need": 64, "most": 12}},
+        "bids": [
+            {"cell": "a", "zone": "z1", "verdict": "won", "have": {"memory_mb": 900}, "score": 0.25, "in_zone": 0,
+             "parts": {"load": 0.25, "starting": 0.0, "same_process": 0.0}},
+            {"cell": "b", "zone": "z2", "verdict": "fits", "have": {"memory_mb": 90}, "score": 1000.75, "in_zone": 3,
+             "parts": {"load": 0.5, "starting": 0.25, "same_process": 1000.0}},
+        ],
+    }  # fmt: skip
+    assert "\n".join(line.text for line in draw.placement(told, indent="")) == golden(
+        """
+          need memory_mb 64 on one of 7500 cell(s): 1 fits, 7498 no_fit, 1 won
+            memory_mb: 64 needed, 12 at most free on 7498 cell(s) that lack it
+            CELL  VERDICT  HAVE memory_mb  WHY
+            a     won                 900  score 0.25
+            b     fits                 90  score 1000.75 = load 0.5 + starting 0.25 + same_process 1000; 3 in zone z2
+        """
+    )
+
+
 def test_an_app_that_ends() -> None:
     evidence = {
         "exit_status": 3,

@@ -151,6 +151,7 @@ def test_cells_and_plan(diego: Command) -> None:
     status, out, _ = diego("plan", "web", "--rootfs", "busybox", "--", "true")
     assert status == 12
     assert "✗ web/0 finds no cell" in out
+    assert "… and 2 more instances" in diego("plan", "web", "--rootfs", "busybox", "--instances", "3", "--", "true")[1]
 
 
 def test_logs_keep_the_streams_apart(fake: FakeBbs, diego: Command) -> None:
