@@ -19,6 +19,7 @@ from bbs.api.failures import Failures
 from bbs.api.idempotency import Idempotency
 from bbs.api.tasks import Tasks
 from bbs.api.waiting import Waiting
+from bbs.auction.fleet import Fleet
 from bbs.callback_client import CallbackClient
 from bbs.cell_pool import CellPool
 from bbs.config import BbsConfig, DiegoWireConfig
@@ -30,6 +31,7 @@ from bbs.convergence.task_convergence import TaskConvergence
 from bbs.diego_api import api as diego_api
 from bbs.egress import LiveEgress
 from bbs.evacuation import Evacuation
+from bbs.known_cells import KnownCells
 from bbs.lifecycle import Lifecycle
 from bbs.placement import Placement
 from bbs.removal import Removal
@@ -137,7 +139,7 @@ def wire(config: BbsConfig, outside: Outside, on_defect: Callable[[], None]) -> 
     owner = f"{config.id}:{outside.new_guid()}"
     tasks = OwnedTasks(log, grace_s=config.stop_grace_s)
     lifecycle = Lifecycle(store, clock, outside.new_guid, config.presence_ttl_s, config.crash_policy)
-    pool = CellPool(store, CellClient(outside.http))
+    pool = CellPool(store, CellClient(outside.http), KnownCells(Fleet(config.bin_pack_weight)))
     removal = Removal(store, lifecycle, pool, config.route_grace_s)
     succession = Succession(store, lifecycle)
     placement = Placement(

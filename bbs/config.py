@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
-from attrs import field, frozen
+from attrs import field, frozen, validators
 
 from bbs.callback_client import DENIED
 from bbs.convergence.backoff import DIEGO, CrashPolicy
@@ -58,6 +58,9 @@ class BbsConfig:
     crash_policy: CrashPolicy = DIEGO
     """When an app that ended is started again: `immediate_restarts`, `backoff_min_s`, `backoff_max_s`, `crashes_max`,
     `reset_after_s` (bbs/convergence/backoff.py). What is left out has Diego's value."""
+    bin_pack_weight: float = field(default=0.0, validator=validators.ge(0))
+    """What a cell's place in its zone, by its id, costs in the auction (Diego's bin_pack_first_fit_weight). 0 spreads
+    load over all cells; with 0.1 the first ten of a zone fill up before others get much. See docs/auction.md."""
     route_grace_s: float = 1.0
     """How long an old instance with ports serves on after its row says that no request may come to it: routers that
     read the rows more often lose no request."""

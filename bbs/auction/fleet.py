@@ -117,7 +117,7 @@ class Fleet:
         static = columns.memory_weight.array[:count] * float(need.memory_mb)
         static += columns.disk_weight.array[:count] * float(need.disk_mb)
         static += columns.containers_weight.array[:count] * float(need.containers)
-        static += self.costs(demand).take(columns.kind.array[:count])
+        static += self.costs(demand).take(columns.kind.array[:count], mode="clip")
         if self.bin_pack_weight:
             static += columns.packing.array[:count]
         return static
@@ -138,8 +138,10 @@ class Fleet:
         """By slot: the score without its spread, infinite where the demand does not fit; and its static part."""
         static = self.static(demand)
         scores = self.columns.base.array[: self.count] + static
+        short = np.zeros(self.count, bool)
         for _, wanted, have in self.haves(demand):
-            scores[have < wanted] = np.inf
+            short |= have < wanted
+        np.putmask(scores, short, np.inf)
         for cell_id in tried:
             slot = self.slots.get(CellId(cell_id))
             if slot is not None:

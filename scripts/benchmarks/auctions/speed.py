@@ -37,7 +37,7 @@ class Case:
 def measure(
     rounds: int, sizes: Sequence[int], rng: random.Random, progress: Callable[[str, int, int], None]
 ) -> tuple[str, dict[str, Any]]:
-    """The table and every figure: microseconds a placement, and times the yardstick in the same round."""
+    """The table and every figure: microseconds a placement (least - greatest), and times the yardstick in the round."""
     figures = Figures()
     views = {size: fleets.cells(size) for size in sizes}
     cases = [
@@ -100,12 +100,13 @@ def _measure_reasons(size: int, views: Sequence[CellView], figures: Figures) -> 
 
 
 def _text(cases: Sequence[Case], sizes: Sequence[int], figures: Figures) -> str:
-    rows = []
+    told: dict[tuple[str, str], list[str]] = {}
     for case in cases:
         spread, ratio = figures.spread(case.name()), figures.ratio(case.name(), f"floor: {case.name()}")
-        rate = f"{1e6 / spread.median:,.0f}"
-        rows.append([f"{case.cells:,}", f"{case.batch:,}", case.mix, _us(spread), rate, f"{ratio.median:.2f}"])
-    head = ["cells", "batch", "constraints", "µs a placement, median (min - max)", "a second", "to a full rescore"]
+        row = told.setdefault((f"{case.cells:,}", f"{case.batch:,}"), [])
+        row.append(f"{_us(spread)}, {ratio.median:.2f}")
+    rows = [[*key, *row] for key, row in told.items()]
+    head = ["cells", "batch", *fleets.MIXES]
     other = [
         [f"{size:,}", _us(figures.spread(f"reasons: {size:,} cells")), _us(figures.spread(f"report: {size:,} cells"))]
         for size in sizes
