@@ -234,6 +234,7 @@ class KnownCells:
             placement_tags=frozenset(presence.placement_tags),
             optional_placement_tags=frozenset(presence.optional_placement_tags),
             privileged=presence.privileged,
+            disk_limits=presence.disk_limits,
             draining=presence.draining,
             starting=starting + len(arriving),
             instances=instances,

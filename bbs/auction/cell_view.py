@@ -69,6 +69,8 @@ class CellView:
     optional_placement_tags: frozenset[str] = frozenset()
     privileged: bool = False
     """Takes demands that are privileged, beside others."""
+    disk_limits: bool = True
+    """Takes demands with a disk limit, beside others."""
     draining: bool = False
     starting: int = 0
     """Instances on their way to RUNNING there."""
@@ -94,7 +96,7 @@ class Bid:
     cell_id: CellId
     zone: str
     verdict: str
-    """won, fits, or the reason: no_fit, rootfs, placement_tags, privileged, draining, tried."""
+    """won, fits, or the reason: no_fit, rootfs, placement_tags, privileged, disk_limit, draining, tried."""
     have: Room
     score: float | None = None
     parts: Mapping[str, float] = field(factory=dict)

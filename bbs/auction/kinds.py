@@ -22,18 +22,26 @@ class Kind:
     placement_tags: frozenset[str]
     optional_placement_tags: frozenset[str]
     privileged: bool
+    disk_limits: bool
     draining: bool
 
     @classmethod
     def of(cls, cell: CellView) -> Kind:
         providers = frozenset(cell.rootfs_providers.items())
-        return cls(providers, cell.placement_tags, cell.optional_placement_tags, cell.privileged, cell.draining)
+        return cls(
+            rootfs_providers=providers,
+            placement_tags=cell.placement_tags,
+            optional_placement_tags=cell.optional_placement_tags,
+            privileged=cell.privileged,
+            disk_limits=cell.disk_limits,
+            draining=cell.draining,
+        )
 
     def refusal(self, demand: Demand) -> tuple[str, str] | None:
         """Verdict and detail of a kind that cannot take the demand, None if it can.
 
-        The order is Diego's filter order: rootfs, placement tags, then resources (auctionrunner/zone.go); privileged,
-        which Diego does not ask about, is before the resources.
+        The order is Diego's filter order: rootfs, placement tags, then resources (auctionrunner/zone.go); privileged
+        and disk limits, which Diego does not ask about, are before the resources.
         """
         if self.draining:
             return "draining", "the cell is being emptied"
@@ -45,6 +53,8 @@ class Kind:
             return "placement_tags", f"lacks the tags {_listed(foreign)}"
         if demand.privileged and not self.privileged:
             return "privileged", "makes no privileged containers"
+        if demand.need.disk_mb > 0 and not self.disk_limits:
+            return "disk_limit", "holds no container to a disk limit"
         return None
 
     def unasked_tags(self, demand: Demand) -> int:

@@ -29,10 +29,11 @@ class _Verdict(IntEnum):
     rootfs = 2
     placement_tags = 3
     privileged = 4
-    draining = 5
-    tried = 6
-    absent = 7
-    won = 8
+    disk_limit = 5
+    draining = 6
+    tried = 7
+    absent = 8
+    won = 9
 
 
 @frozen
@@ -102,7 +103,9 @@ def explain(fleet: Fleet, demand: Demand, tried: Collection[str] = (), won: Cell
         if (has < wanted).any():
             short[name] = Shortage(int((has < wanted).sum()), wanted, max(0, int(has.max())))
     others = {}
-    for verdict in (_Verdict.rootfs, _Verdict.placement_tags, _Verdict.privileged, _Verdict.draining, _Verdict.tried):
+    for verdict in _Verdict:
+        if not _Verdict.rootfs <= verdict <= _Verdict.tried:
+            continue
         if counts[verdict]:
             others[verdict.name] = _detail(fleet, demand, verdict, int(np.argmax(verdicts == verdict)))
     shown = _nearest(fleet, demand, verdicts, scores)

@@ -103,6 +103,9 @@ class ContainerBackend(Protocol):
     def rootfs_names(self) -> Sequence[str]:
         """The names that `preloaded:` rootfs may have here."""
 
+    def limits_disk(self) -> bool:
+        """Whether containers with a disk limit are made here; known once it was started."""
+
     def makes_privileged(self) -> bool:
         """Whether privileged containers are made here; known once it was started."""
 

@@ -326,6 +326,10 @@ class Garden:
         """The images this cell has."""
         return rootfs.names(self.config.image_root)
 
+    def limits_disk(self) -> bool:
+        """Whether containers with a disk limit are made here; known after `start`."""
+        return self._host.volumes.limits_bytes()
+
     def makes_privileged(self) -> bool:
         """Whether privileged containers are made here; known after `start`."""
         return self._host.makes_privileged()

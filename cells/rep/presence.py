@@ -27,5 +27,10 @@ class Presence:
         """As of now: rootfses may be added while the cell runs, and garden knows its runtime once it has started."""
         preloaded = RootfsProvider(name=PRELOADED, properties=tuple(self.garden.rootfs_names()))
         others = [RootfsProvider(name=scheme) for scheme in self.image_schemes]
-        providers, privileged = (preloaded, *others), self.garden.makes_privileged()
-        return evolve(self.fixed, rootfs_provider_list=providers, privileged=privileged, draining=draining)
+        return evolve(
+            self.fixed,
+            rootfs_provider_list=(preloaded, *others),
+            privileged=self.garden.makes_privileged(),
+            disk_limits=self.garden.limits_disk(),
+            draining=draining,
+        )

@@ -283,6 +283,9 @@ class SimulatedGarden:
     def rootfs_names(self) -> list[str]:
         return list(self.images)
 
+    def limits_disk(self) -> bool:
+        return True
+
     def makes_privileged(self) -> bool:
         return False
 

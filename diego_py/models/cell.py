@@ -54,6 +54,8 @@ class CellPresence:
     """A workload may ask for these."""
     privileged: bool = False
     """Makes privileged containers."""
+    disk_limits: bool = True
+    """Holds containers to disk limits."""
     draining: bool = False
     """Takes no new work."""
     home_id: Label = ""

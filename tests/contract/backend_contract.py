@@ -245,6 +245,7 @@ async def _packed(name: str, content: bytes) -> AsyncIterator[bytes]:
 async def tells_what_a_container_uses(backend: ContainerBackend, handle: str, rootfs: str) -> None:
     limits = Limits(memory_bytes=64 << 20, disk_bytes=16 << 20, pids=77)
     assert "bytes" in backend.disk_limits()["limits"]  # type: ignore[operator]
+    assert backend.limits_disk()
     await backend.create(call(), shell(handle, rootfs, "echo up; sleep 1000", limits=limits))
     await backend.run(call(), handle)
     async for _ in backend.logs(handle, 1, True):

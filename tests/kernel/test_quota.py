@@ -202,6 +202,7 @@ async def test_a_store_that_cannot_be_had_is_told(new_garden: Callable[..., Any]
 
 async def test_no_way_to_limit_disk(new_garden: Callable[..., Any]) -> None:
     garden = await new_garden(disk_driver="none")
+    assert not garden.limits_disk()
     with pytest.raises(DiegoError) as refused:
         await garden.create(call(), shell("a", "true", limits=LIMITED))
     root = refused.value.root

@@ -65,6 +65,10 @@ class Volumes:
         """Which driver limits disk here, what it can limit, and why it is this one."""
         return self._choice.about()
 
+    def limits_bytes(self) -> bool:
+        """Whether a limit on the bytes of a volume can be held here."""
+        return "bytes" in self._choice.driver.counts
+
     def check(self, limits: Limits) -> None:
         """Raises QuotaUnavailable when a limit cannot be held here."""
         asked = {"bytes": limits.disk_bytes, "inodes": limits.disk_inodes}

@@ -69,6 +69,7 @@ cells = st.builds(
     placement_tags=tag_sets,
     optional_placement_tags=tag_sets,
     privileged=st.booleans(),
+    disk_limits=st.sampled_from([True, True, False]),
     draining=st.booleans(),
     starting=st.integers(0, 3),
     instances=st.dictionaries(guids, st.integers(1, 3)),

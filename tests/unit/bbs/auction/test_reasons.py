@@ -18,6 +18,7 @@ RULED_OUT = [
     (cell("c"), demand(rootfs="oci:x"), "rootfs", "does not offer oci:x"),
     (cell("c"), demand(rootfs="preloaded:other"), "rootfs", "does not offer preloaded:other"),
     (cell("c"), demand(privileged=True), "privileged", "makes no privileged containers"),
+    (cell("c", disk_limits=False), demand(), "disk_limit", "holds no container to a disk limit"),
     (cell("c", draining=True), demand(), "draining", "the cell is being emptied"),
     (
         cell("c", placement_tags=frozenset({"gpu", "a"})),
@@ -54,6 +55,10 @@ def test_a_cell_that_was_tried_points_to_its_frames() -> None:
 def test_a_cell_takes_any_name_of_a_scheme_that_it_offers_without_names() -> None:
     assert explained(demand(rootfs="docker://registry.test/app#v1"), cell("c")).verdicts == {"won": 1}
     assert explained(demand(rootfs=ROOTFS), cell("c")).verdicts == {"won": 1}
+
+
+def test_a_cell_that_holds_no_disk_limits_takes_what_has_none() -> None:
+    assert explained(demand(disk_mb=0), cell("c", disk_limits=False)).verdicts == {"won": 1}
 
 
 def test_a_cell_with_optional_tags_takes_work_with_and_without_them() -> None:
