@@ -33,6 +33,7 @@ def plan_of(work: TaskWork, claim_id: str) -> Plan:
         image_username=definition.image_username,
         image_password=definition.image_password or None,
         limits=limits_of(definition),
+        mounts=workloads.mounts_of(definition),
         egress=tuple(egress_of(rule) for rule in definition.egress_rules),
         privileged=definition.privileged,
         properties=task_kept.properties(work, claim_id),

@@ -66,6 +66,7 @@ def plan_of(work: Work, start_timeout_default_s: float) -> Plan:
         image_password=definition.image_password or None,
         limits=limits_of(definition),
         ports=definition.ports,
+        mounts=workloads.mounts_of(definition),
         egress=tuple(egress_of(rule) for rule in definition.egress_rules),
         privileged=definition.privileged,
         properties=kept.properties(work, workload.health),

@@ -8,12 +8,13 @@ from attrs import evolve
 
 from cells.executor.plan import HealthPlan, Workload
 from cells.executor.steps import plan
+from cells.executor.steps.mounted_files import File, MountedFiles
 from cells.executor.steps.parallel import Parallel
 from cells.executor.steps.serial import Serial
 from cells.executor.steps.step import Step
-from cells.garden.spec import ContainerSpec
+from cells.garden.spec import ContainerSpec, TmpfsMount
 from cells.rep.environment import network_env
-from diego_py.models.actions import Action, ChecksumAlgorithm, DownloadAction, RunAction
+from diego_py.models.actions import Action, ChecksumAlgorithm, DownloadAction, RunAction, runs_of
 from diego_py.models.checks import CheckDefinition, CommandCheck
 from diego_py.models.desired_lrp import DesiredLRPDefinition
 from diego_py.models.image import CachedDependency, ImageLayer, LayerType
@@ -23,6 +24,10 @@ NEVER_ASKED = HealthPlan(start_timeout_s=0.0)
 """Of a workload that shall end."""
 DOWNLOAD_USER = "root"
 """Whose the files of dependencies and shared layers are, unless the definition says it."""
+MOUNTED_FILES_DIRECTORY = "/etc/cf-service-bindings"
+"""Diego's."""
+MOUNTED_FILES_SPARE_BYTES = 64 * 1024
+PAGE_BYTES = 4096
 
 
 class Files(Protocol):
@@ -102,7 +107,7 @@ def workload_of(definition: DesiredLRPDefinition, start_timeout_default_s: float
             readiness=told.readiness_checks,
             log_source=told.log_source,
         ),
-        setup=_setup(downloads_of(definition), definition.setup, source),
+        setup=_setup(definition, definition.setup),
         action=action,
         monitor=None if monitor is None else plan.beside(monitor, source),
         goes_on=goes_on,
@@ -116,18 +121,39 @@ def task_workload(definition: TaskDefinition) -> Workload:
     action, source = definition.action, definition.log_source
     return Workload(
         health=NEVER_ASKED,
-        setup=_setup(downloads_of(definition), None, source),
+        setup=_setup(definition, None),
         action=plan.alone(action, source) if single else plan.in_idle(action, (), source),
         network_env=network_env,
     )
 
 
-def _setup(downloads: tuple[Step, ...], action: Action | None, source: str) -> Step | None:
-    """Files that the container shall have, all at once; then the setup action."""
-    steps: list[Step] = [Parallel(downloads)] if downloads else []
+def _setup(definition: DesiredLRPDefinition | TaskDefinition, action: Action | None) -> Step | None:
+    """Files that the container shall have: those of the definition, then downloads, all at once; then the action."""
+    steps: list[Step] = []
+    if definition.volume_mounted_files:
+        steps.append(_mounted_files(definition))
+    if downloads := downloads_of(definition):
+        steps.append(Parallel(downloads))
     if action is not None:
-        steps.append(plan.beside(action, source))
+        steps.append(plan.beside(action, definition.log_source))
     return Serial(tuple(steps)) if steps else None
+
+
+def _mounted_files(definition: DesiredLRPDefinition | TaskDefinition) -> MountedFiles:
+    """Owned by the user of the first process of the action; root where the image says who that is."""
+    users = [run.user for _, run in runs_of(definition.action, "")]
+    files = tuple(File(file.path, file.content) for file in definition.volume_mounted_files)
+    return MountedFiles(MOUNTED_FILES_DIRECTORY, files, next(iter(users), "") or DOWNLOAD_USER)
+
+
+def mounts_of(definition: DesiredLRPDefinition | TaskDefinition) -> tuple[TmpfsMount, ...]:
+    """Memory for the files of the definition, none without them."""
+    files = definition.volume_mounted_files
+    if not files:
+        return ()
+    sizes = [len(file.content.reveal().encode("utf-8", "surrogatepass")) for file in files]
+    whole = sum(size + (2 + file.path.count("/")) * PAGE_BYTES for file, size in zip(files, sizes, strict=True))
+    return (TmpfsMount(MOUNTED_FILES_DIRECTORY, whole + MOUNTED_FILES_SPARE_BYTES),)
 
 
 def downloads_of(definition: Files) -> tuple[Step, ...]:

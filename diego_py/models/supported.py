@@ -24,7 +24,6 @@ ONLY_DEFAULT: Final[Mapping[str, str]] = {
     "volume_mounts": "keep data in a service that the process reaches over the network",
     "network": "leave it out",
     "certificate_properties": "leave it out; instances get no identity certificate yet",
-    "volume_mounted_files": "pass the content in `environment_variables`",
 }
 """Fields of either definition that must have their default value, and what to do instead."""
 

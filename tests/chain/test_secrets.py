@@ -18,6 +18,7 @@ CANARY = "canary-7f3a9c"
 SECRETS = {
     "environment_variables": [{"name": "PASSWORD", "value": f"{CANARY}-lrp"}],
     "run_env": [{"name": "TOKEN", "value": f"{CANARY}-action"}],
+    "volume_mounted_files": [{"path": "db/password", "content": f"{CANARY}-file"}],
 }
 IMAGE = {"image_username": "somebody", "image_password": f"{CANARY}-image"}
 WAITS = {"ports": [8080], "check_definition": checked_by(tcp={"port": 8080}), "start_timeout_ms": 500}
@@ -93,6 +94,8 @@ async def test_a_secret_is_never_told(one_cell: Installation, name: str) -> None
             environment = Path(f"/proc/{pid}/environ").read_bytes().decode()
             assert f"PASSWORD={CANARY}-lrp" in environment
             assert f"TOKEN={CANARY}-action" in environment
+            file = Path(f"/proc/{pid}/root/etc/cf-service-bindings/db/password")
+            assert file.read_text() == f"{CANARY}-file"
         else:
             assert answer.status >= 400
         done.set()

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from cells.executor.steps.download import Download
+from cells.executor.steps.mounted_files import File, MountedFiles
 from cells.executor.steps.parallel import Parallel
 from cells.executor.steps.run import Run
 from cells.executor.steps.serial import Serial
 from cells.executor.transfers.fetch import Checksum
 from cells.executor.transfers.transfers import Source
+from cells.garden.spec import TmpfsMount
+from cells.rep.translate import plan_of
 from cells.rep.workloads import workload_of
 from diego_py.models.actions import Action, ChecksumAlgorithm, RunAction
-from diego_py.models.image import CachedDependency, DigestAlgorithm, ImageLayer, LayerType, MediaType
+from diego_py.models.image import CachedDependency, DigestAlgorithm, ImageLayer, LayerType, MediaType, VolumeMountedFile
+from diego_py.secret import Secret
 from tests.fakes.cell import work
 
 URL = "http://files.example/a"
@@ -37,6 +41,22 @@ def test_files_come_before_the_setup() -> None:
     setup = workload_of(work(setup=action, image_layers=(layer(LayerType.SHARED),)).definition, 60.0).setup
     assert isinstance(setup, Serial)
     assert [type(step) for step in setup.steps] == [Parallel, Run]
+
+
+def test_files_with_content_come_first_in_memory_of_their_own() -> None:
+    files = (VolumeMountedFile(path="db/password", content=Secret("p")), VolumeMountedFile(path="db/user"))
+    made = work(volume_mounted_files=files, image_layers=(layer(LayerType.SHARED),))
+    setup = workload_of(made.definition, 60.0).setup
+    assert isinstance(setup, Serial)
+    assert [type(step) for step in setup.steps] == [MountedFiles, Parallel]
+    assert setup.steps[0] == MountedFiles(
+        "/etc/cf-service-bindings", (File("db/password", Secret("p")), File("db/user", Secret(""))), "root"
+    )
+    (mount,) = plan_of(made, 60.0).spec.mounts
+    assert isinstance(mount, TmpfsMount)
+    assert mount.destination == "/etc/cf-service-bindings"
+    assert "Secret" not in repr(files)
+    assert plan_of(work(), 60.0).spec.mounts == ()
 
 
 def test_dependencies_are_kept_under_their_key_or_their_url() -> None:

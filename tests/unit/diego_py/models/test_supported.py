@@ -26,7 +26,6 @@ from diego_py.models.image import (
     SharedDevice,
     VolumeMode,
     VolumeMount,
-    VolumeMountedFile,
 )
 from diego_py.models.supported import ONLY_DEFAULT, unsupported
 from diego_py.models.task import TaskDefinition
@@ -83,7 +82,6 @@ USED: dict[str, Any] = {
     ),
     "network": Network(),
     "certificate_properties": CertificateProperties(),
-    "volume_mounted_files": (VolumeMountedFile(path="f"),),
 }
 LRP_FIELDS = {field.name for field in attrs.fields(DesiredLRPDefinition)}
 TASK_FIELDS = {field.name for field in attrs.fields(TaskDefinition)}
