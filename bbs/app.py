@@ -109,11 +109,12 @@ def build(config: BbsConfig, clock: Clock, log: structlog.stdlib.BoundLogger, pr
     callbacks = CallbackClient(config.callback_deny_networks, config.callback_timeout_s, CALLBACKS_MAX)
 
     def listen(routes: Sequence[Route]) -> HttpListener:
-        server = hop_server(config, clock, log, metrics)
+        server = hop_server(config, clock, log, metrics, database.crowded)
         return HttpListener(server.application(routes), config.listen_host, config.listen_port)
 
     def listen_diego(routes: Sequence[Route]) -> HttpListener:
-        server, wire = hop_server(config, clock, log, metrics), config.diego or DiegoWireConfig()
+        server = hop_server(config, clock, log, metrics, database.crowded)
+        wire = config.diego or DiegoWireConfig()
         tls = None if wire.tls is None else MutualTls(wire.tls, log)
         return HttpListener(server.application(routes), wire.listen_host, wire.listen_port, tls)
 
@@ -267,7 +268,13 @@ def _diego_listener(
     return outside.listen_diego(diego_api.routes(parts))
 
 
-def hop_server(config: BbsConfig, clock: Clock, log: structlog.stdlib.BoundLogger, metrics: ServerMetrics) -> HopServer:
+def hop_server(
+    config: BbsConfig,
+    clock: Clock,
+    log: structlog.stdlib.BoundLogger,
+    metrics: ServerMetrics,
+    crowded: Callable[[], str | None] = lambda: None,
+) -> HopServer:
     """What answers requests to a BBS."""
     return HopServer(
         hop="bbs",
@@ -278,6 +285,7 @@ def hop_server(config: BbsConfig, clock: Clock, log: structlog.stdlib.BoundLogge
         in_flight_max=config.in_flight_max,
         body_bytes_max=config.body_bytes_max,
         default_budget_ms=config.request_budget_ms,
+        crowded=crowded,
     )
 
 

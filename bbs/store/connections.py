@@ -29,8 +29,8 @@ class DatabaseSettings:
     """For presence and leadership, which must survive when requests hold all the others."""
     waiting_max: int = 512
     """Transactions that may wait for a connection; more are refused at once."""
-    acquire_timeout_s: float = 1.0
-    """How long one may wait for a connection to become free."""
+    acquire_timeout_s: float = 3.0
+    """How long one may wait for a connection to become free. What new requests are refused by comes long before."""
     connect_timeout_s: float = 2.0
     transaction_timeout_s: float = 6.0
     """How long a transaction may take as we see it, for a server that does not answer at all."""
@@ -94,6 +94,12 @@ class ConnectionPool:
                 self._put_back(connection, keep)
         finally:
             self._slots.release()
+
+    def crowded(self) -> str | None:
+        """In words, that as many wait for a connection as there are; None while fewer do."""
+        if self._waiting < self.size:
+            return None
+        return f"{self._waiting} transactions wait for one of {self.size} connections to Postgres"
 
     def forget(self) -> None:
         """Drop all idle connections: the server behind them is no longer the right one."""

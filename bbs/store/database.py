@@ -65,6 +65,10 @@ class Database:
         await self._pool.close()
         await self._reserved.close()
 
+    def crowded(self) -> str | None:
+        """Why nothing new should be begun now, or None: what is under way needs all connections for itself."""
+        return self._pool.crowded()
+
     async def run(
         self, call: Call, op: str, work: Callable[[PostgresTransaction], Awaitable[T]], *, reserved: bool = False
     ) -> T:

@@ -25,6 +25,7 @@ from diego_py.errors import (
     MalformedJSON,
     MethodNotAllowed,
     NotFound,
+    Outcome,
     RouteNotFound,
     Saturated,
     UnsupportedMediaType,
@@ -39,6 +40,8 @@ Handler = Callable[[web.Request, Call], Awaitable[web.StreamResponse]]
 
 JSON = "application/json"
 RETRY_AFTER_S_MAX = 86_400
+READING = ("GET", "HEAD")
+"""What begins nothing."""
 
 
 @frozen
@@ -72,6 +75,8 @@ class HopServer:
     in_flight_max: int
     body_bytes_max: int
     default_budget_ms: float
+    crowded: Callable[[], str | None] = lambda: None
+    """Says why nothing new should be begun now, or None. What is under way then comes to its end first."""
     in_flight: int = field(default=0, init=False)
 
     def application(self, routes: Sequence[Route]) -> web.Application:
@@ -140,8 +145,8 @@ class HopServer:
             with call.hop(self.hop, self.id, route.op, route.fails_as) as inner:
                 budget = headers.budget_from(request.headers, self.clock)
                 inner = inner if budget is None else evolve(inner, budget=budget)
-                if route.counted and self.in_flight > self.in_flight_max:
-                    raise Saturated(f"{self.in_flight_max} requests are under way", retry_after_s=1.0)
+                if route.counted:
+                    self._admit(request.method)
                 response = await self._translated(route, request, inner)
             timing = headers.server_timing(inner.here.critical_path() if inner.here else ())
             if not response.prepared:
@@ -157,6 +162,13 @@ class HopServer:
             self.in_flight -= route.counted
         self._record(route.op, request, call, response.status, failure, began_s)
         return response
+
+    def _admit(self, method: str) -> None:
+        """Raises Saturated, before anything is read or done: what is begun and cannot be finished helps nobody."""
+        if self.in_flight > self.in_flight_max:
+            raise Saturated(f"{self.in_flight_max} requests are under way", retry_after_s=1.0)
+        if method not in READING and (why := self.crowded()) is not None:
+            raise Saturated(why, outcome=Outcome.NOT_STARTED, retry_after_s=1.0)
 
     async def _translated(self, route: Route, request: web.Request, call: Call) -> web.StreamResponse:
         """The border to aiohttp: its own refusals become ours."""

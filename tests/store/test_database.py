@@ -179,6 +179,18 @@ async def test_too_many_waiters_are_refused_at_once(database_dsn: str) -> None:
     await database.stop()
 
 
+async def test_it_is_crowded_while_as_many_wait_as_there_are_connections(database_dsn: str) -> None:
+    database = Database(database_dsn, SystemClock(), DatabaseSettings(connections_max=1))
+    async with asyncio.TaskGroup() as group, database.transaction(a_call(), "holder"):
+        assert database.crowded() is None
+        waiting = group.create_task(database.read(a_call(), "one", one))
+        while database.crowded() is None:  # noqa: ASYNC110 - a pool has no event for it
+            await asyncio.sleep(0)
+    assert await waiting == 1
+    assert database.crowded() is None
+    await database.stop()
+
+
 async def test_a_snapshot_sees_one_state(database: Database) -> None:
     async def work(tx: PostgresTransaction) -> tuple[int, int]:
         before = await domains(tx)

@@ -312,6 +312,18 @@ async def test_more_requests_than_it_may_are_refused_before_anything_is_done(
     assert served.server.in_flight == 0
 
 
+async def test_while_it_is_crowded_only_what_begins_nothing_is_answered(served: Served, handlers: Handlers) -> None:
+    served.server.crowded = lambda: "too much is under way"
+    refused = await served.send("POST", "/things", b'{"name": "a"}', Content_Type=JSON)
+    error = assert_document(refused, 503, "saturated")
+    assert (error.outcome, error.message) == (Outcome.NOT_STARTED, "too much is under way")
+    assert refused.headers["Retry-After"] == "1"
+    assert not handlers.calls
+    assert (await served.send("GET", "/things/x")).status == 200
+    served.server.crowded = lambda: None
+    assert (await served.send("POST", "/things", b'{"name": "a"}', Content_Type=JSON)).status == 201
+
+
 async def test_the_metrics_count_by_operation_code_and_fault(served: Served) -> None:
     await served.send("GET", "/defect")
     await served.send("GET", "/nothing/at/all")
