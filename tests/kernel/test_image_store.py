@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import lzma
+import os
 import tarfile
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -32,6 +33,10 @@ from tests.kernel.containers import SOON_S, call, output, shell, start
 from tests.kernel.images import MemorySource, busybox, link, member, tar, until
 
 pytestmark = pytest.mark.kernel
+
+DISK_INODES = 1024
+DISK_OVERHEAD = 768 << 10
+"""Of a small ext4: its inodes and directories, and what it rounds up."""
 
 IMAGE = "docker:///test"
 
@@ -340,22 +345,33 @@ async def test_bombs_and_lies(new_garden: Callable[..., Any], offer: Offer) -> N
 
 
 @asynccontextmanager
-async def small_disk(config: GardenConfig, size: str) -> AsyncIterator[None]:
-    """The store of a garden that was not started yet, on a disk of its own."""
-    store = Path(config.state_dir, "images")
+async def small_disk(config: GardenConfig, size: int) -> AsyncIterator[None]:
+    """The store of a garden that was not started yet, on a disk of its own of so many bytes.
+
+    It is ext4: that shifts ids, which tmpfs does since Linux 6.3 only.
+    """
+    store, disk = Path(config.state_dir, "images"), Path(config.state_dir, "disk")
     store.mkdir()
-    mounted = await asyncio.create_subprocess_exec("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", store)
-    assert await mounted.wait() == 0
+    disk.touch()
+    os.truncate(disk, size + DISK_OVERHEAD)
+    inodes = ("-N", str(DISK_INODES), "-I", "256")
+    await done("mkfs.ext4", "-q", "-F", "-O", "^has_journal,^resize_inode", "-m", "0", "-b", "4096", *inodes, disk)
+    await done("mount", "-o", "loop", disk, store)
+    (store / "lost+found").rmdir()
     try:
         yield
     finally:
-        unmounted = await asyncio.create_subprocess_exec("umount", store)
-        assert await unmounted.wait() == 0
+        await done("umount", store)
+
+
+async def done(*argv: str | Path) -> None:
+    process = await asyncio.create_subprocess_exec(*argv)
+    assert await process.wait() == 0
 
 
 async def test_no_space(new_garden: Callable[..., Any], new_config: Callable[..., Any], offer: Offer) -> None:
     config = new_config()
-    async with small_disk(config, "1m"):
+    async with small_disk(config, 1 << 20):
         garden = await new_garden(config)
         offer(MemorySource([_zeros(3 << 20)]))
         error = await fails(garden)
@@ -371,7 +387,7 @@ async def test_a_disk_smaller_than_the_limit(
     config = new_config()
     sizes = {name: 3 << 20 for name in ("one", "two", "three")}
     layers = {name: tar(member(name, bytes(size))) for name, size in sizes.items()}
-    async with small_disk(config, "9m"):  # A shell has 2 MiB.
+    async with small_disk(config, 9 << 20):  # A shell has 2 MiB.
         garden: Garden = await new_garden(config)
         offer(MemorySource([base(), layers["one"]]))
         assert await output(garden, from_image("a", "ls /one")) == ["/one"]

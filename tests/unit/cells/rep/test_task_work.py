@@ -204,7 +204,7 @@ async def test_a_spent_budget_is_undone_and_says_what_is_true(cell: Cell, garden
     assert garden.ops() == []
     bbs.hold_claims = asyncio.Event()
     with pytest.raises(DiegoError) as caught:
-        await cell.task_work.run_task(call(500), task_work())
+        await cell.task_work.run_task(call(1_500), task_work())
     assert caught.value.find(BudgetSpent) is not None
     assert caught.value.outcome is Outcome.NOT_STARTED
     assert "run" not in garden.ops()
