@@ -92,12 +92,12 @@ class DiegoActualLRPs:
         while True:
             page = await self._page(call, wanted, after)
             rows = [row for row in page if index is None or row.index == index]
-            parts.append((await self._response(call, rows)).SerializeToString())
+            parts.append(await self._response(call, rows))
             if len(page) < PAGE:
                 return b"".join(parts)
             after = (page[-1].process_guid, page[-1].index, page[-1].presence.value)
 
-    async def list_by_process_guids(self, request: Any, call: Call) -> Message:
+    async def list_by_process_guids(self, request: Any, call: Call) -> bytes:
         """Rows of these LRPs, which must be named."""
         guids = guids_of(request.process_guids)
         if not guids:
@@ -167,9 +167,9 @@ class DiegoActualLRPs:
 
         return await self.store.read(call, "list_actual_lrps", look)
 
-    async def _response(self, call: Call, rows: Sequence[ActualLRP]) -> Message:
+    async def _response(self, call: Call, rows: Sequence[ActualLRP]) -> bytes:
         tags = await self._tags(call, rows)
-        return MESSAGES["ActualLRPsResponse"](actual_lrps=[instance(row, tags) for row in rows])
+        return codec.listed("ActualLRPsResponse", "actual_lrps", (instance(row, tags) for row in rows))
 
     async def _tags(self, call: Call, rows: Sequence[ActualLRP]) -> Mapping[str, Sequence[str]]:
         """The placement tags of those that no cell fitted: the words for that name them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Final, TypeVar
@@ -135,7 +135,10 @@ def presence(cell: CellPresence) -> dict[str, Any]:
 
 
 def outward(definition: dict[str, Any]) -> dict[str, Any]:
-    """The JSON of a definition, changed where the wire's shape differs: what its message is made from. Consumes it."""
+    """The JSON of a definition, changed where the wire's shape differs: what its message is made from. Consumes it.
+
+    Without what is empty, which on the wire is the same as what is not there.
+    """
     if "routes" in definition:
         definition["routes"] = proto_routes(definition["routes"])
     for mount in definition["volume_mounts"]:
@@ -145,20 +148,35 @@ def outward(definition: dict[str, Any]) -> dict[str, Any]:
     if checks is not None:
         for kind in ("checks", "readiness_checks"):
             checks[kind] = [check for check in checks[kind] if "command" not in check]
-    _without_foreign(definition)
-    return definition
-
-
-def _without_foreign(definition: dict[str, Any]) -> None:
-    """Leave out what the wire has no field for."""
     known = _DESIRED_KEYS if "process_guid" in definition else _TASK_KEYS
-    for key in definition.keys() - known:
-        del definition[key]
+    return {key: value for key, value in definition.items() if value and key in known}
 
 
 def proto_routes(routes: Mapping[str, Any]) -> dict[str, Any]:
     """A ProtoRoutes, to make a message from."""
     return {"routes": {name: msgspec.json.encode(value) for name, value in routes.items()}}
+
+
+def listed(name: str, key: str, items: Iterable[dict[str, Any]]) -> bytes:
+    """A response that is nothing but a list, or a part of one: such parts after each other are one message, too.
+
+    Each item is made and encoded by itself: a page of dicts alive at once makes Python's collector look through them.
+    """
+    field = MESSAGES[name].DESCRIPTOR.fields_by_name[key]
+    make, tag = MESSAGES[field.message_type.name], _varint(field.number << 3 | 2)
+    parts: list[bytes] = []
+    for item in items:
+        body = make(**item).SerializeToString()
+        parts += (tag, _varint(len(body)), body)
+    return b"".join(parts)
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes((*out, number))
 
 
 def nanoseconds(moment: datetime | None) -> int:
@@ -169,6 +187,6 @@ def nanoseconds(moment: datetime | None) -> int:
     return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1_000
 
 
-_DESIRED_KEYS: Final = MESSAGES["DesiredLRP"].DESCRIPTOR.fields_by_name.keys()
+_DESIRED_KEYS: Final = frozenset(MESSAGES["DesiredLRP"].DESCRIPTOR.fields_by_name.keys())
 _CELL_KEYS: Final = MESSAGES["CellPresence"].DESCRIPTOR.fields_by_name.keys()
-_TASK_KEYS: Final = MESSAGES["TaskDefinition"].DESCRIPTOR.fields_by_name.keys()
+_TASK_KEYS: Final = frozenset(MESSAGES["TaskDefinition"].DESCRIPTOR.fields_by_name.keys())

@@ -33,7 +33,7 @@ from diego_py.wire import convert
 PAGE = 500
 """Rows read at once; between two pages other requests get their turn."""
 View = Callable[[StoredLRP], dict[str, Any]]
-"""What of a desired LRP is told, to make a message from. In place: to copy a message costs as much as to make one."""
+"""What of a desired LRP is told, to make a message from."""
 
 
 @define
@@ -152,7 +152,7 @@ class DiegoDesiredLRPs:
         )
         parts: list[bytes] = []
         async for page in self._pages(call, wanted):
-            parts.append(MESSAGES[name](**{key: [view(stored) for stored in page]}).SerializeToString())
+            parts.append(codec.listed(name, key, map(view, page)))
         return b"".join(parts)
 
     async def _pages(self, call: Call, wanted: Filter) -> AsyncIterator[Sequence[StoredLRP]]:

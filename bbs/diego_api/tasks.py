@@ -66,7 +66,7 @@ class DiegoTasks:
         after: str | None = None
         while True:
             page = await self._page(call, wanted, after)
-            parts.append(MESSAGES["TasksResponse"](tasks=[told(task) for task in page]).SerializeToString())
+            parts.append(codec.listed("TasksResponse", "tasks", map(told, page)))
             if len(page) < PAGE:
                 return b"".join(parts)
             after = page[-1].task_guid
