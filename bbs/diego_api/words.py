@@ -45,7 +45,7 @@ def placement_error(reason: str | None, failure: Mapping[str, Any] | None, tags:
     if document.get("code") == NoCells.code:
         return UNREACHABLE
     if document.get("code") == NoCellFits.code:
-        return _no_fit(document.get("placement") or {}, tags)
+        return short(_no_fit(reason, document.get("placement") or {}, tags))
     return short(reason)
 
 
@@ -102,13 +102,15 @@ def _exited(code: Any, reason: str, evidence: Mapping[str, Any]) -> str:
     return f"{told} (out of memory)" if code == OutOfMemory.code else told
 
 
-def _no_fit(placement: Mapping[str, Any], tags: Sequence[str]) -> str:
+def _no_fit(reason: str, placement: Mapping[str, Any], tags: Sequence[str]) -> str:
     """The furthest stage that a cell reached: rootfs, tags, resources. Named is what every cell there is short of."""
     verdicts = placement.get("verdicts") or {}
-    if verdicts.get("no_fit"):
-        lacks = [set(bid.get("lacks") or ()) for bid in placement.get("bids") or () if bid.get("verdict") == "no_fit"]
-        everywhere = sorted(_RESOURCES.get(name, name) for name in set.intersection(*lacks)) if lacks else []
+    if lacking := verdicts.get("no_fit"):
+        short = placement.get("short") or {}
+        everywhere = sorted(_RESOURCES.get(name, name) for name, told in short.items() if told["cells"] == lacking)
         return "insufficient resources" + (f": {', '.join(everywhere)}" if everywhere else "")
+    if verdicts.get("privileged") or verdicts.get("disk_limit"):
+        return reason  # Diego asks neither
     if verdicts.get("placement_tags"):
         return f"found no compatible cell with {_tags_told(tags)}"
     if verdicts.get("rootfs"):
