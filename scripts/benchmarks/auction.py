@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from diego_py.service import collector
 from scripts.benchmarks import report
 from scripts.benchmarks.auctions import quality, speed
 
@@ -24,6 +25,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--quality", action="store_true", help="compare placements instead; draws docs/auction/*.svg")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every figure there")
     options = parser.parse_args(argv)
+    collector.settle()  # as in a BBS
     print(f"python {platform.python_version()}, numpy {np.__version__}, {platform.machine()}\n")
     if options.quality:
         text, document = quality.compare()
