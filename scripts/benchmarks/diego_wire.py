@@ -38,6 +38,8 @@ CLIENTS = 16
 READS = 5
 CELL = "silent"
 NEVER_S = 3_600.0
+REFUSED = 503
+PAUSE_S = 0.05
 PROTOBUF = {"Content-Type": "application/x-protobuf"}
 DIEGO = {
     "desired LRPs read, ms": 336,
@@ -61,11 +63,16 @@ class Bench:
     figures: dict[str, float] = field(factory=dict)
 
     async def ask(self, path: str, body: bytes) -> bytes:
-        async with self.session.post(self.url + path, data=body, headers=PROTOBUF, ssl=self.tls or True) as response:
-            answer = await response.read()
-            if response.status != 200 or answer[:1] == b"\x0a":
+        """What is answered; a request that is told to come again does so."""
+        while True:
+            told = self.session.post(self.url + path, data=body, headers=PROTOBUF, ssl=self.tls or True)
+            async with told as response:
+                answer = await response.read()
+            if response.status == 200 and answer[:1] != b"\x0a":
+                return answer
+            if response.status != REFUSED:
                 raise RuntimeError(f"{path}: {response.status} {answer[:300]!r}")
-            return answer
+            await asyncio.sleep(PAUSE_S)
 
     async def read(self, path: str, what: str) -> None:
         """The median of some reads, and what one costs the BBS."""
@@ -190,11 +197,12 @@ async def _of_one(bench: Bench, changes: int, suffix: str) -> dict[str, float]:
         for guid in guids
     )
     await bench.change(iter(list(desires)), changes, f"desires a second{suffix}")
-    if suffix:
-        return bench.figures
-    await _report(bench.site)
     connection = await asyncpg.connect(bench.site.postgres.dsn)
     try:
+        await _settled(connection)
+        if suffix:
+            return bench.figures
+        await _report(bench.site)
         await connection.execute("DELETE FROM actual_lrps; DELETE FROM desired_lrps")
         await _claims_and_starts(bench, connection, changes)
         await connection.execute("DELETE FROM actual_lrps")
@@ -205,6 +213,15 @@ async def _of_one(bench: Bench, changes: int, suffix: str) -> dict[str, float]:
     await bench.read("/v1/desired_lrp_scheduling_infos/list", "scheduling infos")
     await bench.read("/v1/actual_lrps/list", "actual LRPs")
     return bench.figures
+
+
+async def _settled(connection: asyncpg.Connection) -> None:
+    """What was desired runs, or was refused: the next figure is not about that."""
+    under_way = "SELECT count(*) FROM actual_lrps WHERE state = 'CLAIMED' OR state = 'UNCLAIMED' AND attempts = 0"
+    while True:
+        if not await connection.fetchval(under_way):
+            return
+        await asyncio.sleep(PAUSE_S)
 
 
 async def _claims_and_starts(bench: Bench, connection: asyncpg.Connection, changes: int) -> None:
