@@ -147,6 +147,7 @@ def demand_of(definition: DesiredLRPDefinition, index: int) -> Demand:
         need=Room(definition.memory_mb, definition.disk_mb, 1),
         placement_tags=frozenset(definition.placement_tags),
         privileged=definition.privileged,
+        volume_drivers=frozenset(mount.driver for mount in definition.volume_mounts),
     )
 
 
@@ -160,5 +161,6 @@ def demand_of_task(task: Task) -> Demand:
         need=Room(definition.memory_mb, definition.disk_mb, 1),
         placement_tags=frozenset(definition.placement_tags),
         privileged=definition.privileged,
+        volume_drivers=frozenset(mount.driver for mount in definition.volume_mounts),
         task=True,
     )

@@ -235,6 +235,7 @@ class KnownCells:
             optional_placement_tags=frozenset(presence.optional_placement_tags),
             privileged=presence.privileged,
             disk_limits=presence.disk_limits,
+            volume_drivers=frozenset(presence.volume_drivers),
             draining=presence.draining,
             starting=starting + len(arriving),
             instances=instances,

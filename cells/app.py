@@ -52,6 +52,7 @@ from diego_py.http.metrics import ServerMetrics
 from diego_py.http.server import HopServer
 from diego_py.http.standard_routes import StandardRoutes
 from diego_py.models.cell import CellCapacity, CellPresence
+from diego_py.models.image import LOCAL_DRIVER
 from diego_py.models.task_work import TaskEnd
 from diego_py.models.work import EndedReport
 from diego_py.service.clock import Clock
@@ -307,6 +308,7 @@ def _fixed_presence(config: CellConfig, home_id: str, boot_id: str, capacity: Ce
         capacity=capacity,
         placement_tags=config.placement_tags,
         optional_placement_tags=config.optional_placement_tags,
+        volume_drivers=(LOCAL_DRIVER,) if config.bind_source_dirs else (),
         home_id=home_id,
         boot_id=boot_id,
     )

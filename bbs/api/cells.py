@@ -42,6 +42,7 @@ class CellStatus:
     optional_placement_tags: tuple[str, ...]
     privileged: bool
     """Takes work that is privileged."""
+    volume_drivers: tuple[str, ...]
     boot_id: str
     seen_at: datetime | None
     expires_at: datetime | None
@@ -63,6 +64,7 @@ class CellStatus:
             placement_tags=presence.placement_tags,
             optional_placement_tags=presence.optional_placement_tags,
             privileged=presence.privileged,
+            volume_drivers=presence.volume_drivers,
             boot_id=presence.boot_id,
             seen_at=record.seen_at,
             expires_at=record.expires_at,

@@ -23,7 +23,7 @@ ALIKE_MIN = 12
 ELSEWHERE_MAX = 8
 """A process with more instances than this has an order of its own or none: passing over its cells takes longer."""
 
-Needs = tuple[Room, str, frozenset[str], bool, bool]
+Needs = tuple[Room, str, frozenset[str], bool, frozenset[str], bool]
 
 
 def choose(fleet: Fleet, demand: Demand, tried: Iterable[str] = ()) -> Assignment:
@@ -59,7 +59,9 @@ class _Batch:
     def __attrs_post_init__(self) -> None:
         numbers: dict[Needs, int] = {}
         self._sorts = [
-            numbers.setdefault((d.need, d.rootfs, d.placement_tags, d.privileged, d.task), len(numbers))
+            numbers.setdefault(
+                (d.need, d.rootfs, d.placement_tags, d.privileged, d.volume_drivers, d.task), len(numbers)
+            )
             for d in self.demands
         ]
         self._alike = [0] * len(numbers)

@@ -51,6 +51,8 @@ class Demand:
     need: Room
     placement_tags: frozenset[str] = frozenset()
     privileged: bool = False
+    volume_drivers: frozenset[str] = frozenset()
+    """Of the volumes that it mounts."""
     task: bool = False
     """Of a task: it goes where the fewest tasks are, in whichever zone."""
 
@@ -69,6 +71,7 @@ class CellView:
     optional_placement_tags: frozenset[str] = frozenset()
     privileged: bool = False
     """Takes demands that are privileged, beside others."""
+    volume_drivers: frozenset[str] = frozenset()
     disk_limits: bool = True
     """Takes demands with a disk limit, beside others."""
     draining: bool = False
@@ -96,7 +99,7 @@ class Bid:
     cell_id: CellId
     zone: str
     verdict: str
-    """won, fits, or the reason: no_fit, rootfs, placement_tags, privileged, disk_limit, draining, tried."""
+    """won, fits, or the reason: no_fit, tried, draining, and what the kind of cell does not have (Kind.refusal)."""
     have: Room
     score: float | None = None
     parts: Mapping[str, float] = field(factory=dict)

@@ -50,7 +50,7 @@ class Fleet:
     _instances: list[dict[ProcessGuid, int]] = field(factory=list, init=False)
     """The same as `spreads`, by slot."""
     _free: list[int] = field(factory=list, init=False)
-    _costs: dict[tuple[str, frozenset[str], bool, bool], Floats] = field(factory=dict, init=False)
+    _costs: dict[tuple[str, frozenset[str], bool, frozenset[str], bool], Floats] = field(factory=dict, init=False)
     _unranked: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -102,7 +102,8 @@ class Fleet:
 
     def costs(self, demand: Demand) -> Floats:
         """By kind of cell: what unasked tags cost, infinite where the demand may not go."""
-        key = (demand.rootfs, demand.placement_tags, demand.privileged, demand.need.disk_mb > 0)
+        drivers, limited = demand.volume_drivers, demand.need.disk_mb > 0
+        key = (demand.rootfs, demand.placement_tags, demand.privileged, drivers, limited)
         costs = self._costs.get(key)
         if costs is None:
             if len(self._costs) >= COSTS_KEPT_MAX:

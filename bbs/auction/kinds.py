@@ -23,6 +23,7 @@ class Kind:
     optional_placement_tags: frozenset[str]
     privileged: bool
     disk_limits: bool
+    volume_drivers: frozenset[str]
     draining: bool
 
     @classmethod
@@ -34,19 +35,22 @@ class Kind:
             optional_placement_tags=cell.optional_placement_tags,
             privileged=cell.privileged,
             disk_limits=cell.disk_limits,
+            volume_drivers=cell.volume_drivers,
             draining=cell.draining,
         )
 
     def refusal(self, demand: Demand) -> tuple[str, str] | None:
         """Verdict and detail of a kind that cannot take the demand, None if it can.
 
-        The order is Diego's filter order: rootfs, placement tags, then resources (auctionrunner/zone.go); privileged
-        and disk limits, which Diego does not ask about, are before the resources.
+        The order is Diego's filter order: rootfs, volume drivers, placement tags, then resources
+        (auctionrunner/zone.go); privileged and disk limits, which Diego does not ask about, are before the resources.
         """
         if self.draining:
             return "draining", "the cell is being emptied"
         if not self._offers(demand.rootfs):
             return "rootfs", f"does not offer {demand.rootfs[:DETAIL_CHARACTERS_MAX]}"
+        if absent := demand.volume_drivers - self.volume_drivers:
+            return "volume_drivers", f"lacks the volume drivers {_listed(absent)}"
         if missing := self.placement_tags - demand.placement_tags:
             return "placement_tags", f"takes only work tagged {_listed(missing)}"
         if foreign := demand.placement_tags - self.placement_tags - self.optional_placement_tags:

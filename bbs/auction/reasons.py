@@ -27,13 +27,14 @@ class _Verdict(IntEnum):
     fits = 0
     no_fit = 1
     rootfs = 2
-    placement_tags = 3
-    privileged = 4
-    disk_limit = 5
-    draining = 6
-    tried = 7
-    absent = 8
-    won = 9
+    volume_drivers = 3
+    placement_tags = 4
+    privileged = 5
+    disk_limit = 6
+    draining = 7
+    tried = 8
+    absent = 9
+    won = 10
 
 
 @frozen

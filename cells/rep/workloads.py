@@ -12,12 +12,21 @@ from cells.executor.steps.mounted_files import File, MountedFiles
 from cells.executor.steps.parallel import Parallel
 from cells.executor.steps.serial import Serial
 from cells.executor.steps.step import Step
-from cells.garden.spec import ContainerSpec, TmpfsMount
+from cells.garden.spec import BindMount, ContainerSpec, TmpfsMount
 from cells.rep.environment import network_env
+from diego_py.errors import Outcome, VolumeDriverMissing
 from diego_py.models.actions import Action, ChecksumAlgorithm, DownloadAction, RunAction, runs_of
 from diego_py.models.checks import CheckDefinition, CommandCheck
 from diego_py.models.desired_lrp import DesiredLRPDefinition
-from diego_py.models.image import CachedDependency, ImageLayer, LayerType
+from diego_py.models.image import (
+    LOCAL_DRIVER,
+    CachedDependency,
+    ImageLayer,
+    LayerType,
+    VolumeMode,
+    VolumeMount,
+    VolumeMountedFile,
+)
 from diego_py.models.task import TaskDefinition
 
 NEVER_ASKED = HealthPlan(start_timeout_s=0.0)
@@ -146,9 +155,20 @@ def _mounted_files(definition: DesiredLRPDefinition | TaskDefinition) -> Mounted
     return MountedFiles(MOUNTED_FILES_DIRECTORY, files, next(iter(users), "") or DOWNLOAD_USER)
 
 
-def mounts_of(definition: DesiredLRPDefinition | TaskDefinition) -> tuple[TmpfsMount, ...]:
-    """Memory for the files of the definition, none without them."""
-    files = definition.volume_mounted_files
+def mounts_of(definition: DesiredLRPDefinition | TaskDefinition) -> tuple[BindMount | TmpfsMount, ...]:
+    """Volumes, and memory for the files of the definition. Raises VolumeDriverMissing."""
+    return (*map(_volume, definition.volume_mounts), *_memory_for(definition.volume_mounted_files))
+
+
+def _volume(mount: VolumeMount) -> BindMount:
+    if mount.driver != LOCAL_DRIVER:
+        evidence = {"driver": mount.driver, "drivers": [LOCAL_DRIVER]}
+        told = f"mount a volume of driver {mount.driver}"
+        raise VolumeDriverMissing(told, outcome=Outcome.NOT_STARTED, evidence=evidence)
+    return BindMount(mount.shared.volume_id, mount.container_dir, readonly=mount.mode is VolumeMode.READ_ONLY)
+
+
+def _memory_for(files: tuple[VolumeMountedFile, ...]) -> tuple[TmpfsMount, ...]:
     if not files:
         return ()
     sizes = [len(file.content.reveal().encode("utf-8", "surrogatepass")) for file in files]

@@ -99,6 +99,7 @@ from diego_py.errors.hops import (
     StopFailed,
     ToldByRep,
     UpdateFailed,
+    VolumeDriverMissing,
 )
 from diego_py.errors.images import (
     ImageCorrupt,
@@ -326,6 +327,7 @@ __all__ = [
     "UploadMissing",
     "UploadTooLarge",
     "UserNotFound",
+    "VolumeDriverMissing",
     "VolumeFailed",
     "WorkingDirectoryInvalid",
     "registry",

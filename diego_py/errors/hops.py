@@ -163,6 +163,16 @@ class InsufficientResources(DiegoError):
     next = (CELLS,)
 
 
+class VolumeDriverMissing(DiegoError):
+    """The cell has no such volume driver: `evidence` has the one that was asked for and those that there are."""
+
+    code = "rep.volume_driver_missing"
+    title = "The cell has no such volume driver"
+    fault = Fault.CALLER
+    elsewhere = True
+    next = (Next("Use the driver `local` with a path below one of the cells' bind_source_dirs"),)
+
+
 class CellDraining(DiegoError):
     """The cell is being emptied and takes no work."""
 

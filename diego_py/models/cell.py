@@ -54,6 +54,8 @@ class CellPresence:
     """A workload may ask for these."""
     privileged: bool = False
     """Makes privileged containers."""
+    volume_drivers: Annotated[tuple[Name, ...], Limits(unique=True)] = ()
+    """Whose volumes it mounts."""
     disk_limits: bool = True
     """Holds containers to disk limits."""
     draining: bool = False

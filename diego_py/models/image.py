@@ -49,6 +49,10 @@ class DigestAlgorithm(StrEnum):
     """Deprecated, and refused by Diego's cells."""
 
 
+LOCAL_DRIVER: Final = "local"
+"""The driver of directories and files of the cells: `volume_id` is the path, below one of their `bind_source_dirs`."""
+
+
 class VolumeMode(StrEnum):
     """How a volume is mounted."""
 

@@ -21,7 +21,6 @@ ROOTFS_SCHEMES: Final = frozenset({"preloaded", *IMAGE_SCHEMES})
 ONLY_DEFAULT: Final[Mapping[str, str]] = {
     "metrics_guid": 'use `metric_tags["source_id"]`',
     "trusted_system_certificates_path": "put the certificates into the rootfs",
-    "volume_mounts": "keep data in a service that the process reaches over the network",
     "network": "leave it out",
     "certificate_properties": "leave it out; instances get no identity certificate yet",
 }

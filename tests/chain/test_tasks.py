@@ -183,7 +183,7 @@ async def test_bad_requests_change_nothing(one_cell: Installation) -> None:
     document = well_formed(answer)
     assert (answer.status, document["code"]) == (422, "invalid_spec")
     assert {error["pointer"] for error in document["errors"]} == {"/task_guid", "/definition/memory_mb"}
-    unsupported = task(volume_mounts=[{"driver": "nfs", "container_dir": "/x", "mode": "r", "shared": None}])
+    unsupported = task(metrics_guid="m")
     assert (await one_cell.run_task(unsupported)).status == 422
     for path, status in (("?until=never", 400), ("?on_failure=perhaps", 400)):
         assert (await one_cell.run_task(task(), path)).status == status

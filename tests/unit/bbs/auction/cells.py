@@ -51,6 +51,7 @@ demands = st.builds(
     need=st.builds(Room, amounts, amounts, st.just(1)),
     placement_tags=tag_sets,
     privileged=st.booleans(),
+    volume_drivers=st.sampled_from([frozenset(), frozenset(), frozenset({"local"}), frozenset({"local", "nfs"})]),
     task=st.booleans(),
 )
 cells = st.builds(
@@ -68,6 +69,7 @@ cells = st.builds(
     ),
     placement_tags=tag_sets,
     optional_placement_tags=tag_sets,
+    volume_drivers=st.sampled_from([frozenset(), frozenset({"local"})]),
     privileged=st.booleans(),
     disk_limits=st.sampled_from([True, True, False]),
     draining=st.booleans(),

@@ -20,6 +20,7 @@ def fits(view: CellView, wanted: Demand) -> bool:
         and view.placement_tags <= wanted.placement_tags
         and wanted.placement_tags <= view.placement_tags | view.optional_placement_tags
         and (view.privileged or not wanted.privileged)
+        and wanted.volume_drivers <= view.volume_drivers
         and (view.disk_limits or not wanted.need.disk_mb)
         and wanted.need.memory_mb <= max(0, view.available.memory_mb)
         and wanted.need.disk_mb <= max(0, view.available.disk_mb)

@@ -18,6 +18,8 @@ RULED_OUT = [
     (cell("c"), demand(rootfs="oci:x"), "rootfs", "does not offer oci:x"),
     (cell("c"), demand(rootfs="preloaded:other"), "rootfs", "does not offer preloaded:other"),
     (cell("c"), demand(privileged=True), "privileged", "makes no privileged containers"),
+    (cell("c", volume_drivers=frozenset({"local"})), demand(volume_drivers=frozenset({"local", "nfs"})),
+     "volume_drivers", "lacks the volume drivers nfs"),
     (cell("c", disk_limits=False), demand(), "disk_limit", "holds no container to a disk limit"),
     (cell("c", draining=True), demand(), "draining", "the cell is being emptied"),
     (

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+from attrs import evolve
+
 from cells.executor.steps.download import Download
 from cells.executor.steps.mounted_files import File, MountedFiles
 from cells.executor.steps.parallel import Parallel
@@ -9,11 +12,22 @@ from cells.executor.steps.run import Run
 from cells.executor.steps.serial import Serial
 from cells.executor.transfers.fetch import Checksum
 from cells.executor.transfers.transfers import Source
-from cells.garden.spec import TmpfsMount
+from cells.garden.spec import BindMount, TmpfsMount
 from cells.rep.translate import plan_of
 from cells.rep.workloads import workload_of
+from diego_py.errors import Outcome, VolumeDriverMissing
 from diego_py.models.actions import Action, ChecksumAlgorithm, RunAction
-from diego_py.models.image import CachedDependency, DigestAlgorithm, ImageLayer, LayerType, MediaType, VolumeMountedFile
+from diego_py.models.image import (
+    CachedDependency,
+    DigestAlgorithm,
+    ImageLayer,
+    LayerType,
+    MediaType,
+    SharedDevice,
+    VolumeMode,
+    VolumeMount,
+    VolumeMountedFile,
+)
 from diego_py.secret import Secret
 from tests.fakes.cell import work
 
@@ -57,6 +71,22 @@ def test_files_with_content_come_first_in_memory_of_their_own() -> None:
     assert mount.destination == "/etc/cf-service-bindings"
     assert "Secret" not in repr(files)
     assert plan_of(work(), 60.0).spec.mounts == ()
+
+
+def test_volumes_are_directories_of_the_cell() -> None:
+    volume = VolumeMount(
+        driver="local", container_dir="/data", mode=VolumeMode.READ_WRITE, shared=SharedDevice(volume_id="/srv/data")
+    )
+    read_only = evolve(volume, mode=VolumeMode.READ_ONLY)
+    made = work(volume_mounts=(volume, read_only))
+    assert plan_of(made, 60.0).spec.mounts == (
+        BindMount("/srv/data", "/data", readonly=False),
+        BindMount("/srv/data", "/data", readonly=True),
+    )
+    with pytest.raises(VolumeDriverMissing, match="driver nfs") as caught:
+        plan_of(work(volume_mounts=(evolve(volume, driver="nfs"),)), 60.0)
+    assert caught.value.elsewhere
+    assert caught.value.outcome is Outcome.NOT_STARTED
 
 
 def test_dependencies_are_kept_under_their_key_or_their_url() -> None:

@@ -23,9 +23,6 @@ from diego_py.models.image import (
     ImageLayer,
     LayerType,
     MediaType,
-    SharedDevice,
-    VolumeMode,
-    VolumeMount,
 )
 from diego_py.models.supported import ONLY_DEFAULT, unsupported
 from diego_py.models.task import TaskDefinition
@@ -77,9 +74,6 @@ TASK = TaskDefinition(rootfs="preloaded:x", action=ACTION, memory_mb=1)
 USED: dict[str, Any] = {
     "metrics_guid": "m",
     "trusted_system_certificates_path": "/c",
-    "volume_mounts": (
-        VolumeMount(driver="d", container_dir="/", mode=VolumeMode.READ_ONLY, shared=SharedDevice(volume_id="v")),
-    ),
     "network": Network(),
     "certificate_properties": CertificateProperties(),
 }
