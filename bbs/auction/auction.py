@@ -33,10 +33,10 @@ def choose(fleet: Fleet, demand: Demand, tried: Iterable[str] = ()) -> Assignmen
 
 def assign(fleet: Fleet, demands: Sequence[Demand]) -> list[Assignment]:
     """A cell for each demand in order. Each is counted in the fleet before the next is looked at."""
-    batch = _Batch(fleet, demands)
+    batch = _Batch(fleet, demands) if len(demands) >= ALIKE_MIN else None
     assignments = []
     for number, demand in enumerate(demands):
-        place = batch.best(number, demand)
+        place = batch.best(number, demand) if batch is not None else _look_at_all(fleet, demand, ())
         assignments.append(_assignment(fleet, demand, place))
         if place is not None:
             fleet.add(place[2], demand)
