@@ -202,7 +202,8 @@ class Evacuation:
         if not left:
             told = f"{message}; tasks of it have not ended, or containers are not gone"
             return EvacuationFailed(told, outcome=Outcome.PARTIAL)
-        return await self.replacement.placement.stored(call, tell(call, EvacuationFailed, message, left, about))
+        told_all = tell(call, EvacuationFailed, message, left, about, partial=moved > 0)
+        return await self.replacement.placement.stored(call, told_all)
 
     def _left(self, call: Call, row: ActualLRP, work: _Round) -> InstanceOutcome:
         """Why one is still there."""

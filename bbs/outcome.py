@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -49,6 +51,10 @@ class Told:
     error: DiegoError
     failures: tuple[Failure, ...]
 
+    def evolved(self, **members: Any) -> Told:
+        """The same with other members of the documents."""
+        return evolve(self, failures=tuple(evolve(f, document=evolve(f.document, **members)) for f in self.failures))
+
 
 def tell(
     call: Call,
@@ -56,13 +62,15 @@ def tell(
     message: str,
     outcomes: Sequence[InstanceOutcome],
     about: Mapping[str, Any] = NOTHING,
+    partial: bool = False,
 ) -> Told:
     """Close the chain of every failed instance with the frame of the hop that `call` is in.
 
     The first failed instance speaks for the request; its document lists all instances. Needs at least one failure.
-    `about` is said of the request in each document's subject.
+    `about` is said of the request in each document's subject; `partial`: some of it is true, besides these outcomes.
     """
-    succeeded = any(outcome.error is None for outcome in outcomes)
+    succeeded = partial or any(outcome.error is None for outcome in outcomes)
+    all_told = _together([outcome_of(outcome.error) for outcome in outcomes if outcome.error is not None])
     everybody = tuple(_line(outcome) for outcome in outcomes) if len(outcomes) > 1 else ()
     told: list[Failure] = []
     for outcome in outcomes:
@@ -70,7 +78,8 @@ def tell(
             continue
         error = call.framed(outer(message))
         error.__cause__ = outcome.error
-        error.outcome = Outcome.PARTIAL if succeeded else outcome_of(outcome.error)
+        own = outcome_of(outcome.error) if told else all_told
+        error.outcome = Outcome.PARTIAL if succeeded else own
         document = chain.problem(error, call, {**subject(outcome.row), **about})
         told.append(Failure(outcome, error, evolve(document, instances=() if told else everybody)))
     return Told(told[0].error, tuple(told))
@@ -79,6 +88,17 @@ def tell(
 def outcome_of(error: DiegoError) -> Outcome:
     """What is true on the cells after the error, as the outermost link says that knows."""
     return next((link.outcome for link in error.links() if link.outcome is not None), Outcome.NOT_STARTED)
+
+
+@contextmanager
+def unknown_unless_said() -> Iterator[None]:
+    """Around what may have changed something: who fails in it and does not say what is true does not know."""
+    try:
+        yield
+    except DiegoError as error:
+        if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR and all(link.outcome is None for link in error.links()):
+            error.outcome = Outcome.UNKNOWN
+        raise
 
 
 def is_gone(error: DiegoError) -> bool:
@@ -136,6 +156,16 @@ def framed_by_cell(error: E, cell_id: str | None) -> E:
         hop="rep", id=str(cell_id), op="cell_report", code=error.code, detail=error.message, status=error.status
     )
     return error
+
+
+def _together(outcomes: Sequence[Outcome]) -> Outcome:
+    """What is true of a request whose instances failed so."""
+    different = set(outcomes)
+    if len(different) == 1:
+        return outcomes[0]
+    if Outcome.UNKNOWN in different:
+        return Outcome.UNKNOWN
+    return Outcome.ROLLED_BACK if different == {Outcome.NOT_STARTED, Outcome.ROLLED_BACK} else Outcome.PARTIAL
 
 
 def _line(outcome: InstanceOutcome) -> dict[str, Any]:

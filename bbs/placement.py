@@ -20,7 +20,7 @@ from bbs.convergence.backoff import after_failure_s
 from bbs.egress import LiveEgress
 from bbs.known_cells import Promise
 from bbs.lifecycle import Lifecycle, Updated
-from bbs.outcome import Failure, InstanceOutcome, Told, given_up, instant, is_crash, is_gone, tell
+from bbs.outcome import Failure, InstanceOutcome, Told, given_up, instant, is_crash, is_gone, outcome_of, tell
 from bbs.removal import Removal
 from bbs.store.attempts import Start
 from bbs.succession import Succession
@@ -211,6 +211,8 @@ class Placement:
                             raise self._spent(row, promise.demand, failed, won=cell_id) from cause
                         first = None
         except DiegoError as error:
+            if failed and all(link.outcome is None for link in error.links()):
+                error.outcome = outcome_of(failed[-1][1])
             return InstanceOutcome(row, error, failed[-1][0] if failed else None)
 
     async def _choose(
@@ -300,7 +302,8 @@ class Placement:
         A replacement leaves no trace but the document: the old instance is the only one again.
         """
         row, cell_id, old = failure.outcome.row, failure.outcome.cell_id, failure.outcome.old
-        call, gone = call.with_budget(max(SETTLE_BUDGET_MS, call.remaining_ms())), is_gone(failure.error)
+        call = call.with_budget(max(SETTLE_BUDGET_MS, call.remaining_ms()))
+        gone = is_gone(failure.outcome.error or failure.error)
         if old is not None:
             await self.succession.recall(call, old, row.instance_guid, document, gone=gone)
             return document
@@ -333,6 +336,9 @@ class Placement:
             return await self.stored(call, told)
         except DesiredLRPNotFound:
             pass  # somebody else has deleted it
+        except DiegoError as undone:
+            self.log.error("rollback_failed", process_guid=guid, code=undone.root.code, detail=undone.root.message)
+            return await self.stored(call, told.evolved(outcome=str(Outcome.UNKNOWN)))
         outcome = Outcome.PARTIAL if any(left.error for left in leftovers) else Outcome.ROLLED_BACK
         for failure in told.failures:
             document = evolve(self.numbered(failure.document), outcome=str(outcome))

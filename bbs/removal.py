@@ -138,6 +138,8 @@ class Removal:
                 key = (row.process_guid, row.index, row.instance_guid)
                 await self.lifecycle.remove(call, *key, presence=row.presence)
         except DiegoError as error:
+            if row.cell_id is not None and not unreachable:
+                error.outcome = Outcome.PARTIAL
             return evolve(outcome, error=outcome.error or error)
         return outcome
 

@@ -12,6 +12,7 @@ from aiohttp import web
 from attrs import define, frozen
 
 from bbs.lifecycle import Lifecycle
+from bbs.outcome import unknown_unless_said
 from bbs.store.idempotency import IdempotencyKey, StoredAnswer
 from diego_py import chain
 from diego_py.call import Call
@@ -79,7 +80,8 @@ class Idempotency:
         if key is None:
             return await work()
         try:
-            response = await work()
+            with unknown_unless_said():
+                response = await work()
         except DiegoError as error:
             told = error if error.finished else call.left_with(error, fails_as)
             told.problem = told.problem or chain.problem(told, call)

@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import web
 from attrs import define
 
+from bbs.outcome import unknown_unless_said
 from diego_py.errors import BudgetSpent, Outcome
 from diego_py.http import headers
 from diego_py.http.server import answer
@@ -37,7 +38,8 @@ class Waiting:
                 f"{name}: still under way after {preferences.wait_s:.0f} s; it goes on, see {location}",
                 outcome=Outcome.UNKNOWN,
             )
-        response = task.result()
+        with unknown_unless_said():
+            response = task.result()
         if preferences.applied:
             response.headers["Preference-Applied"] = ", ".join(preferences.applied)
         return response

@@ -87,7 +87,7 @@ async def test_what_finds_no_place_stays(installation: Installation) -> None:
     small = await installation.start_cell(2, memory_mb=150)
     answer = await installation.request("POST", f"{EMPTY}?timeout_s=1", {})
     document = well_formed(answer)
-    assert (answer.status, document["code"], document["outcome"]) == (503, "auction.no_cell_fits", "not_started")
+    assert (answer.status, document["code"], document["outcome"]) == (503, "auction.no_cell_fits", "partial")
     assert answer.codes[0] == "bbs.evacuation_failed"
     about = document["subject"]
     assert (about["cell_id"], about["moved"], about["left"]) == ("cell-1", 1, 1)
