@@ -33,11 +33,14 @@ class Chaos:
                 self._strike_network(host)
             for cell in self.cells:
                 self._strike_apps(cell)
+            self._strike_database()
 
     def heal(self) -> None:
         """From now on nothing fails, and everybody is there."""
         self.world.faults.healed = True
         self.world.network.cut_off.clear()
+        for cell in self.cells:
+            cell.garden.unready.clear()
         self.world.witness.tell("healed")
         for host in (*self.bbses, *self.cells):
             if not host.process.alive:
@@ -67,4 +70,16 @@ class Chaos:
         for handle in cell.garden.running():
             if self.world.faults.strikes("app_ends"):
                 self.world.witness.tell(f"host {cell.name} app ends {handle}")
+                self.world.witness.apps_ended.add(handle)
                 cell.garden.end(handle, 1)
+            elif self.world.faults.strikes("readiness_changes"):
+                cell.garden.unready ^= {handle}
+
+    def _strike_database(self) -> None:
+        """It is restored from a state in which an LRP was not desired."""
+        desired = self.world.database.tables["desired_lrps"]
+        if desired and self.world.faults.strikes("restored"):
+            guid = self.world.random.choice(sorted(desired))
+            self.world.witness.tell(f"restored without {guid}")
+            self.world.restored.add(guid)
+            del desired[guid]

@@ -16,7 +16,8 @@ STORE: Final = ("statement_lost", "commit_lost", "answer_lost", "stalled")
 LEADERS: Final = ("leader_stalled",)
 RUNTIME: Final = ("create", "run", "run_after", "stop", "destroy", "destroy_after")
 PROCESSES: Final = ("bbs_killed", "cell_killed", "bbs_frozen", "cell_frozen", "cut_off")
-APPS: Final = ("app_ends",)
+APPS: Final = ("app_ends", "readiness_changes", "callback_lost", "callback_refused")
+OPERATORS: Final = ("restored",)
 RATES: Final = (0.01, 0.03, 0.1)
 PROCESS_RATES: Final = (0.01, 0.03)
 STALL_RATES: Final = (0.001, 0.005, 0.02)
@@ -47,7 +48,7 @@ class Faults:
         """A selection: most runs have a few kinds, some have none, some have all."""
         share = random.choice((0.0, 0.2, 0.4, 0.7, 1.0))
         rates = {}
-        for name in (*MESSAGE, *STORE, *RUNTIME, *PROCESSES, *APPS, *LEADERS):
+        for name in (*MESSAGE, *STORE, *RUNTIME, *PROCESSES, *APPS, *LEADERS, *OPERATORS):
             if random.random() < share:
                 usual = PROCESS_RATES if name in PROCESSES else RATES
                 usual = STALL_RATES if name in ("stalled", "statement_lost") else usual

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from contextvars import Context
 from random import Random
 from typing import Any
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from bbs import app as bbs_app
 from bbs.callback_client import Delivery
@@ -21,12 +22,13 @@ from diego_py.http.server import Route
 from diego_py.models.identifiers import CellId
 from diego_py.service.run import Part
 from tests.simulation.clock import SimulatedClock
-from tests.simulation.faults import Faults
+from tests.simulation.faults import TRAVEL_S_MAX, Faults
 from tests.simulation.garden import HostGarden
 from tests.simulation.loop import SimulatedLoop, SimulatedProcess
 from tests.simulation.memory_store.engine import MemoryDatabase
 from tests.simulation.memory_store.store import MemoryStore
 from tests.simulation.network import Network, SimulatedHopClient, SimulatedListener
+from tests.simulation.wishes import Wishes
 from tests.simulation.witness import SimulatedLog, Witness
 
 PRESENCE_TTL_S = 6.0
@@ -41,11 +43,21 @@ class NoMetrics:
         """Not counted."""
 
 
-class NoCallbacks:
-    """No task asks for one."""
+@frozen
+class Callbacks:
+    """Who is told that a task is completed. Requests are lost, answers are lost, and now and then he is busy."""
+
+    world: World
 
     async def post(self, url: str, body: bytes) -> Delivery:
-        raise AssertionError(f"nobody asked for a callback to {url}")
+        faults, witness = self.world.faults, self.world.witness
+        await asyncio.sleep(faults.random.random() * TRAVEL_S_MAX)
+        if faults.strikes("callback_lost"):
+            return Delivery(reason="nobody answers")
+        if faults.strikes("callback_refused"):
+            return Delivery(503)
+        witness.called_back(body)
+        return Delivery(reason="the answer was lost") if faults.strikes("callback_lost") else Delivery(200)
 
 
 @define
@@ -58,11 +70,9 @@ class World:
     network: Network
     database: MemoryDatabase
     witness: Witness
-    guids: int = 1
-    """Of how many LRPs requests are about; the fewer, the more of them meet."""
-    task_share: float = 0.0
-    drain_share: float = 0.0
-    """What part of the requests is about tasks."""
+    wishes: Wishes
+    restored: set[str] = field(factory=set)
+    """LRPs that were lost from the database, as when it is restored from an older state."""
     numbers: list[int] = field(factory=lambda: [0])
 
     def new_guid(self) -> str:
@@ -146,7 +156,7 @@ class BbsHost(Host):
         outside = bbs_app.Outside(
             store=store,
             http=SimulatedHopClient(world.network, self.url),
-            callbacks=NoCallbacks(),
+            callbacks=Callbacks(world),
             clock=clock,
             log=log,
             random=world.random,

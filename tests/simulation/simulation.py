@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from datetime import timedelta
 from random import Random
-from typing import Any, Final
-from unittest.mock import patch
+from types import MappingProxyType
+from typing import Final
 
 from attrs import define, field, frozen
 
-from bbs.convergence.apply import Repairs
-from bbs.store import fence
 from bbs.store.domains import DomainFreshness
 from tests.simulation.chaos import Chaos
 from tests.simulation.clock import SimulatedClock
+from tests.simulation.decisions import Decisions
 from tests.simulation.faults import Faults
-from tests.simulation.loop import PROCESS, SimulatedLoop
+from tests.simulation.loop import SimulatedLoop
 from tests.simulation.memory_store.engine import MemoryDatabase
 from tests.simulation.network import Network
 from tests.simulation.processes import BbsHost, CellHost, World
 from tests.simulation.settled import Picture
+from tests.simulation.wishes import Wishes
 from tests.simulation.witness import InvariantBroken, Witness
 from tests.simulation.workload import DOMAIN, Clients, draw
 
 ACTIVE_S: Final = (1.0, 4.0, 10.0)
 """In which clients send their requests, in one run or the other."""
+NO_MORE: Final[Mapping[str, float]] = MappingProxyType({})
 SETTLE_S: Final = 200
 """In which everything is as desired once no fault happens any more."""
 
@@ -51,6 +51,8 @@ class Simulation:
 
     seed: int
     tell_story: bool = False
+    rates: Mapping[str, float] = field(factory=dict)
+    """Of faults that happen besides those that are drawn."""
     world: World = field(init=False)
     bbses: list[BbsHost] = field(factory=list, init=False)
     cells: list[CellHost] = field(factory=list, init=False)
@@ -66,7 +68,7 @@ class Simulation:
             asyncio.set_event_loop(loop)
             self._build(loop, random)
             witness = self.world.witness
-            with _failpoints(self.world.faults), warnings.catch_warnings():
+            with Decisions(self.world).seen(), warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # what a task never came to await
                 try:
                     loop.run_until_complete(self._watched())
@@ -82,14 +84,12 @@ class Simulation:
 
     def _build(self, loop: SimulatedLoop, random: Random) -> None:
         faults = Faults.drawn(random)
+        faults.rates |= self.rates
         database = MemoryDatabase(SimulatedClock(loop))
         network = Network(loop, faults)
         witness = Witness(loop, database, story=[] if self.tell_story else None)
         loop.set_exception_handler(witness.callback_failed)
-        self.world = World(loop, random, faults, network, database, witness)
-        self.world.guids = random.choice((1, 1, 2, 3))
-        self.world.task_share = random.choice((0.0, 0.0, 0.3, 1.0))
-        self.world.drain_share = random.choice((0.0, 0.0, 0.2))
+        self.world = World(loop, random, faults, network, database, witness, Wishes.drawn(random))
         urls = tuple(f"http://bbs-{number}" for number in range(random.choice((1, 2, 2, 3))))
         self.bbses = [BbsHost(self.world, url.removeprefix("http://")) for url in urls]
         for number in range(random.randint(1, 4)):
@@ -114,7 +114,7 @@ class Simulation:
     async def _scenario(self) -> None:
         for host in (*self.bbses, *self.cells):
             host.start()
-        self.world.database.tables["domains"][DOMAIN] = DomainFreshness(DOMAIN, None)
+        self._vouch(self.world.wishes.domain_ttl_s)
         await asyncio.sleep(1.0)
         async with asyncio.TaskGroup() as group:
             chaos = Chaos(self.world, self.bbses, self.cells)
@@ -124,8 +124,14 @@ class Simulation:
                     asking.create_task(self._ask(number))
             raging.cancel()
         chaos.heal()
+        self._vouch(None)
         await self._settle()
         self.clients.check_in_the_end(self.world.database.tables["desired_lrps"])
+
+    def _vouch(self, ttl_s: float | None) -> None:
+        """Make the domain fresh for so long."""
+        until = None if ttl_s is None else self.world.database.clock.now() + timedelta(seconds=ttl_s)
+        self.world.database.tables["domains"][DOMAIN] = DomainFreshness(DOMAIN, until)
 
     async def _ask(self, number: int) -> None:
         await asyncio.sleep(self.world.random.random() * self.active_s)
@@ -168,34 +174,6 @@ class Simulation:
             self.world.witness.broken.exception()
 
 
-@contextmanager
-def _failpoints(faults: Faults) -> Iterator[None]:
-    """Have each fenced transaction say for which epoch it acts, whether or not the fence looks; and leaders dawdle."""
-    real, apply = fence.run_fenced, Repairs.apply
-
-    async def told(store: Any, call: Any, op: str, work: Callable[[Any], Any], epoch: int | None) -> Any:
-        async def work_for_epoch(tx: Any) -> Any:
-            tx.core.epoch = epoch
-            return await work(tx)
-
-        return await real(store, call, op, work_for_epoch, epoch)
-
-    async def apply_late(repairs: Repairs, *arguments: Any) -> None:
-        process = PROCESS.get()
-        assert process is not None
-        await faults.before_repairs(process)
-        await apply(repairs, *arguments)
-
-    with ExitStack() as patches:
-        for module in [
-            module for name, module in sys.modules.items() if name.startswith("bbs.") and module is not fence
-        ]:
-            if getattr(module, "run_fenced", None) is real:
-                patches.enter_context(patch.object(module, "run_fenced", told))
-        patches.enter_context(patch.object(Repairs, "apply", apply_late))
-        yield
-
-
-def run(seed: int, tell_story: bool = False) -> Outcome:
-    """The run of one seed."""
-    return Simulation(seed, tell_story).run()
+def run(seed: int, tell_story: bool = False, rates: Mapping[str, float] = NO_MORE) -> Outcome:
+    """The run of one seed, with faults besides those that it draws."""
+    return Simulation(seed, tell_story, rates).run()

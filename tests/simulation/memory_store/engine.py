@@ -63,6 +63,10 @@ class MemoryTransactionCore:
     """A statement outside of any transaction keeps no lock beyond its own end."""
     epoch: int | None = field(default=None, init=False)
     """As leader of which epoch it acts; only a witness looks at it."""
+    decided: Any = field(default=None, init=False)
+    """The row that it was decided by, for a witness."""
+    trace_id: str = field(default="", init=False)
+    """Of the request that it belongs to, for a witness."""
     began_at: datetime = field(init=False)
     changes: dict[str, Rows] = field(factory=dict, init=False)
     failed: bool = field(default=False, init=False)

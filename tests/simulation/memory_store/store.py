@@ -162,6 +162,7 @@ class MemoryStore:
         refusal: DiegoError | None = None
         sent = False
         self._open[core] = None
+        core.trace_id = call.trace_id
         try:
             with call.hop("postgres", "postgres", core.op, DatabaseUnavailable):
                 try:
