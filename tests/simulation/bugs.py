@@ -12,9 +12,7 @@ from attrs import evolve
 from bbs import placement
 from bbs.convergence.convergence import Convergence
 from bbs.convergence.plan import Snapshot, _Planner
-from bbs.lifecycle import Lifecycle
-from bbs.store import attempts, fence, reconcile, rows
-from bbs.store.actual_lrps import Locked
+from bbs.store import attempts, fence, reconcile
 from diego_py.errors import ClaimRefused
 from diego_py.models.actual_lrp import ActualLRP
 from tests.simulation.workload import DOMAIN
@@ -55,15 +53,6 @@ def no_back_off() -> AbstractContextManager[object]:
     return patch.object(_Planner, "_when_due", now)
 
 
-def what_was_read_is_true_for_ever() -> AbstractContextManager[object]:
-    """A decision is carried out although the row has changed since it was read (I19)."""
-
-    async def unchanged(self: Lifecycle, tx: Any, row: ActualLRP, event: str) -> Locked:
-        return await rows.lock(tx, row.process_guid, row.index)
-
-    return patch.object(Lifecycle, "_unchanged", unchanged)
-
-
 def every_domain_is_fresh() -> AbstractContextManager[object]:
     """What is not desired is stopped, whether or not somebody vouches for what is desired (I18)."""
     return _misread(lambda snapshot: evolve(snapshot, fresh_domains=frozenset({DOMAIN})))
@@ -94,10 +83,9 @@ def _misread(change: Callable[[Snapshot], Snapshot]) -> AbstractContextManager[o
 
 BUGS: dict[Bug, dict[str, float]] = {
     claims_of_any_instance: {},
-    leaders_for_ever: {"leader_stalled": 0.5, "cell_killed": 0.03},
+    leaders_for_ever: {"leader_stalled": 0.5, "app_ends": 0.1},
     whatever_fails_is_a_crash: {"create": 0.1},
     no_back_off: {"app_ends": 0.1, "create": 0.1},
-    what_was_read_is_true_for_ever: {"leader_stalled": 0.5, "cell_killed": 0.03},
     every_domain_is_fresh: {"restored": 0.1},
     could_not_list_is_empty: {},
     reports_of_other_cells: {"reply_lost": 0.1},

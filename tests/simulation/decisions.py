@@ -9,24 +9,26 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from datetime import timedelta
+from datetime import datetime
 from typing import Any, Final
 from unittest.mock import patch
 
 from attrs import frozen
 
 from bbs.convergence.apply import Repairs
-from bbs.convergence.plan import Plan
+from bbs.convergence.convergence import Convergence
+from bbs.convergence.plan import Plan, Snapshot
 from bbs.lifecycle import Lifecycle
 from bbs.store import fence
 from bbs.succession import Succession
 from diego_py.models.actual_lrp import ActualLRP
 from tests.simulation.loop import PROCESS
 from tests.simulation.processes import World
-from tests.simulation.witness import STALE_S
 
 DECIDED: ContextVar[ActualLRP | None] = ContextVar("decided", default=None)
 """The row that the transaction under way was decided by."""
+READ_AT: ContextVar[datetime] = ContextVar("read_at")
+"""When a leader read what it decides by."""
 BY_ROW: Final = {
     Lifecycle: {"lose": "lose_instance", "retry": "retry_instance"},
     Succession: {"suspect": "suspect_instance"},
@@ -71,19 +73,27 @@ class Decisions:
                 for name in methods:
                     patches.enter_context(patch.object(owner, name, _telling(getattr(owner, name))))
             patches.enter_context(patch.object(Repairs, "apply", apply_late))
+            patches.enter_context(patch.object(Convergence, "_read", _dated(Convergence._read)))
             yield
 
     def _look_at(self, plan: Plan) -> None:
         """What nobody asked to end is surplus only where somebody vouches for what is desired."""
-        domains, now = self.world.database.tables["domains"], self.world.database.clock.now()
+        domains, read_at = self.world.database.tables["domains"], READ_AT.get()
         for step in plan.stop:
             fresh = domains.get(step.row.domain)
-            ended = fresh is None or (
-                fresh.expires_at is not None and fresh.expires_at < now - timedelta(seconds=STALE_S)
-            )
+            ended = fresh is None or (fresh.expires_at is not None and fresh.expires_at <= read_at)
             if ended and step.row.stop_asked_at is None:
                 told = f"{step.row.process_guid}/{step.row.index} is to be stopped ({step.reason})"
                 self.world.witness.fail(f"I18: {told}, and its domain is not fresh")
+
+
+def _dated(read: Callable[..., Any]) -> Callable[..., Any]:
+    async def dated(self: Any, tx: Any) -> Snapshot:
+        snapshot: Snapshot = await read(self, tx)
+        READ_AT.set(snapshot.now)
+        return snapshot
+
+    return dated
 
 
 def _telling(method: Callable[..., Any]) -> Callable[..., Any]:
