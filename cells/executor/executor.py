@@ -180,16 +180,17 @@ class Executor:
     async def _end_of(self, watched: Watched) -> Signal:
         """Raise how the program ended; that all was done is a failure of something that shall run on.
 
-        Never returns for one that went to the background: then its checks say how it is.
+        One that went to the background has ended when nothing that it left lives any more; until then, and for ever
+        when it ran beside an idle process, its checks say how it is.
         """
         await _done(watched.program)
         handle = watched.container.handle
         found = self._find(handle)
         if found is not None and found.state == "exited":
             ended = await self.garden.wait(handle)
-            if not ended.lingers:
-                raise failures.exited(ended)
-            await asyncio.Event().wait()
+            while ended.lingers and self.garden.activity(handle) != "ended":
+                await self.clock.sleep(self.pace.liveness_interval_s)
+            raise failures.exited(ended)
         if watched.workload.goes_on:
             await asyncio.Event().wait()
         raise failures.done(await self._log_tail(handle))

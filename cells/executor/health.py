@@ -10,7 +10,7 @@ from attrs import define, evolve, frozen
 
 from cells.executor.backend import ContainerBackend
 from cells.executor.checks import pace as intervals
-from cells.executor.checks.monitor import check_monitor
+from cells.executor.checks.monitor import IN_BACKGROUND, check_monitor
 from cells.executor.checks.prober import Prober
 from cells.executor.checks.result import CheckResult
 from cells.executor.failures import CheckProgress
@@ -18,6 +18,7 @@ from cells.executor.outcomes import first_of
 from cells.executor.pace import Pace
 from cells.executor.plan import Workload
 from cells.executor.programs import Program
+from cells.executor.steps.step import Step
 from cells.garden.spec import Container
 from diego_py.call import Call
 from diego_py.service.clock import Clock
@@ -107,7 +108,7 @@ class Health:
         checks, monitor = watched.workload.health.checks, watched.workload.monitor
         if checks:
             return lambda call: self.prober.probe_all(call, watched.container, checks)
-        return None if monitor is None else partial(check_monitor, monitor=monitor, site=watched.program.site)
+        return None if monitor is None else partial(_ask_monitor, monitor=monitor, watched=watched)
 
     def _loops(self, watched: Watched) -> list[tuple[float, Probe]]:
         """Each check with its own pause."""
@@ -117,7 +118,7 @@ class Health:
             pauses = [intervals.liveness_interval_s(check.only(), default_s) for check in checks]
             return list(zip(pauses, probes, strict=True))
         assert monitor is not None
-        return [(default_s, partial(check_monitor, monitor=monitor, site=watched.program.site))]
+        return [(default_s, partial(_ask_monitor, monitor=monitor, watched=watched))]
 
     async def _first_failure(self, call: Call, interval_s: float, probe: Probe) -> Unhealthy:
         """Ask at this pace until it says no. A check the host could not carry out says nothing."""
@@ -145,6 +146,13 @@ class Health:
             if activity == "busy" and (worked or not patient):
                 return
             await self.clock.sleep(SETTLE_LOOK_S)
+
+
+async def _ask_monitor(call: Call, monitor: Step, watched: Watched) -> CheckResult:
+    """Beside an own process that has ended nothing can be executed: what that left says by living that it is well."""
+    if watched.program.has_ended and not watched.workload.goes_on:
+        return IN_BACKGROUND
+    return await check_monitor(call, monitor, watched.program.site)
 
 
 def _apart(call: Call) -> Call:

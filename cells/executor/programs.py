@@ -29,6 +29,10 @@ class Program:
     _ended: asyncio.Future[DiegoError | None] = field(factory=lambda: asyncio.get_running_loop().create_future())
     task: asyncio.Task[None] | None = None
 
+    @property
+    def has_ended(self) -> bool:
+        return self._ended.done()
+
     async def end(self) -> DiegoError | None:
         """How it failed, once it has ended; None when all of it was done. Never, when it was cancelled."""
         return await asyncio.shield(self._ended)

@@ -18,8 +18,10 @@ RUNTIME_NAME = "runc:["
 
 def of(box: Box | None, cgroups: Cgroups) -> Activity:
     """What the container does now; None is one that is not there."""
-    if box is None or box.ended.done():
+    if box is None:
         return "ended"
+    if box.ended.done():
+        return _of_those_left(box, cgroups) if box.ended.result().lingers else "ended"
     if box.state == "created":  # Between its start and the user's program it is the runtime, which does not rest.
         return "busy"
     pids = cgroups.processes(box.handle)
@@ -32,6 +34,14 @@ def _of(init: int, pids: list[int]) -> Activity:
     if _states(init) <= DEAD:
         return "ended"
     return "waiting" if all(_states(pid) == ASLEEP for pid in (init, *pids)) else "busy"
+
+
+def _of_those_left(box: Box, cgroups: Cgroups) -> Activity:
+    """What those do that the container's own process left behind when it went to the background."""
+    living = [states for pid in cgroups.processes(box.handle) if not (states := _states(pid)) <= DEAD]
+    if not living:
+        return "ended"
+    return "waiting" if all(states == ASLEEP for states in living) else "busy"
 
 
 def _states(pid: int) -> frozenset[str]:

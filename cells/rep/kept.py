@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 
 import attrs
@@ -19,7 +20,9 @@ from diego_py.models.work import Work
 from diego_py.models.workload import Resources
 
 LRP_PROPERTY = "diego.lrp"
-"""All that adoption needs, as JSON. It has no secrets in it."""
+"""All that adoption needs but for what may hold secrets, as JSON."""
+MONITOR_PROPERTY = "diego.monitor"
+"""The monitor action, as JSON. It has secrets in it: it is never shown."""
 
 
 @attrs.frozen(kw_only=True)
@@ -56,7 +59,15 @@ def properties(work: Work, health: HealthPlan) -> dict[str, str]:
         action=plan.without_secrets(definition.action) if single else None,
         several=not single,
     )
-    return {LRP_PROPERTY: wire.encode(kept).decode()}
+    given = {LRP_PROPERTY: wire.encode(kept).decode()}
+    if single and definition.monitor is not None and workloads.is_monitored(definition):
+        given[MONITOR_PROPERTY] = wire.encode_revealed(definition.monitor).decode()
+    return given
+
+
+def shown(properties: Mapping[str, str]) -> dict[str, str]:
+    """The properties that anybody may see."""
+    return {name: value for name, value in properties.items() if name != MONITOR_PROPERTY}
 
 
 def adopted(container: Container, now: datetime) -> tuple[Identity, Workload] | None:
@@ -64,12 +75,14 @@ def adopted(container: Container, now: datetime) -> tuple[Identity, Workload] | 
     text = container.properties.get(LRP_PROPERTY)
     if text is None:
         return None
+    monitor = container.properties.get(MONITOR_PROPERTY)
     try:
         kept = wire.decode(Kept, text.encode())
+        asked = None if monitor is None else plan.beside(wire.decode(Action, monitor.encode()), kept.log_source)
     except (wire.MalformedJSON, wire.InvalidFields):
         return None
     workload = Workload(
-        health=kept.health, action=OwnProcess(begun=True), network_env=network_env, lost=kept.several
+        health=kept.health, action=OwnProcess(begun=True), monitor=asked, network_env=network_env, lost=kept.several
     )
     if kept.action is not None:
         ran_s = 0.0 if container.started_at is None else (now - container.started_at).total_seconds()

@@ -97,7 +97,7 @@ def describe(container: Container, usage: Usage) -> dict[str, object]:
         "memory_bytes": container.limits.memory_bytes,
         "usage": usage,
         "process": container.process,
-        "properties": dict(container.properties),
+        "properties": kept.shown(container.properties),
     }
 
 

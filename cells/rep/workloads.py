@@ -53,13 +53,9 @@ class Files(Protocol):
 
 
 def own_process(definition: DesiredLRPDefinition | TaskDefinition) -> tuple[RunAction, str] | None:
-    """The process that is the container's own, and what marks its lines; None when there are several, or none.
-
-    Beside an own process that has ended nothing can be executed, and a monitor has to be able to say how it goes on.
-    """
-    if isinstance(definition, DesiredLRPDefinition) and (definition.sidecars or is_monitored(definition)):
-        return None
-    return plan.own_process(definition.action)
+    """The process that is the container's own, and what marks its lines; None when there are several, or none."""
+    beside = isinstance(definition, DesiredLRPDefinition) and definition.sidecars
+    return None if beside else plan.own_process(definition.action)
 
 
 def is_monitored(definition: DesiredLRPDefinition) -> bool:
@@ -68,12 +64,12 @@ def is_monitored(definition: DesiredLRPDefinition) -> bool:
 
 
 def lingers(definition: DesiredLRPDefinition) -> bool:
-    """Whether its checks can tell how it is when its process went to the background: those that ask over the network.
+    """Whether what its own process leaves behind goes on when that succeeds: it went to the background.
 
-    Sidecars end with the action, also with its success.
+    As in Diego with a check or a monitor. A check that is a command, which Diego does not have, needs the own process.
     """
     checks = [check.only() for check in (definition.check_definition or CheckDefinition()).checks]
-    return bool(checks) and not any(isinstance(check, CommandCheck) for check in checks)
+    return is_monitored(definition) or (bool(checks) and not any(isinstance(check, CommandCheck) for check in checks))
 
 
 def with_own_process(spec: ContainerSpec, definition: DesiredLRPDefinition | TaskDefinition) -> ContainerSpec:

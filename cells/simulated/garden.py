@@ -62,6 +62,8 @@ class Box:
     egress: tuple[EgressRule, ...] = ()
     launched: list[Launched] = field(factory=list)
     files: dict[str, bytes] = field(factory=dict)
+    left_behind: bool = False
+    """Its own process has ended, and others of it live."""
 
 
 @define(eq=False)
@@ -170,7 +172,7 @@ class SimulatedGarden:
 
     def activity(self, handle: str) -> Activity:
         box = self._boxes.get(handle)
-        if box is None or box.ended.is_set():
+        if box is None or (box.ended.is_set() and not box.left_behind):
             return "ended"
         if box.spec.idle and all(process.has_ended for process in box.launched):
             return "ended"
@@ -256,6 +258,7 @@ class SimulatedGarden:
             if box.ignores_term and not box.ended.is_set():
                 await self.clock.sleep(grace_s)
             self.end(handle, 128 + (KILL if box.ignores_term else TERM))
+            box.left_behind = False
             assert box.exit is not None
             return box.exit
 
@@ -302,11 +305,16 @@ class SimulatedGarden:
             return
         lingers = left_behind and box.spec.lingers and status == 0
         box.exit = evolve(self.exit_of(handle, status, oom_killed), lingers=lingers)
+        box.left_behind = lingers
         for process in box.launched:
             process.end(128 + KILL)
         box.container = evolve(box.container, state="exited")
         box.ended.set()
         self._logs[handle].end()
+
+    def end_left_behind(self, handle: str) -> None:
+        """What lives of it beside its own process ends."""
+        self._boxes[handle].left_behind = False
 
     def exit_of(self, handle: str, status: int, oom_killed: bool = False) -> Exit:
         signal = status - 128 if status > 128 else None

@@ -32,12 +32,14 @@ async def test_what_it_left_goes_on_over_a_restart_and_is_asked_to_end(
     assert (ended.status, ended.lingers) == (0, True)
     inside = garden._host.cgroups.processes
     assert inside("a")
+    assert garden.activity("a") != "ended"
     await garden.close()
     again = await new_garden(config)
     assert await again.wait("a") == ended
     assert inside("a")
     await again.stop(call(), "a", 10.0)
     await until(lambda: inside("a") == [])
+    assert again.activity("a") == "ended"
     assert [chunk async for chunk in again.stream_out(call(), "a", "/asked")]
     await again.destroy(call(), "a")
 

@@ -9,6 +9,7 @@ from diego_py.errors import BudgetSpent, DiegoError, Fault
 
 KIND = "monitor"
 TARGET = "the monitor action"
+IN_BACKGROUND = CheckResult(KIND, TARGET, True, "not done: the container's own process went to the background")
 
 
 async def check_monitor(call: Call, monitor: Step, site: Site) -> CheckResult:

@@ -56,9 +56,10 @@ async def told(bbs: FakeBBS) -> DiegoError:
     return chain.rebuild(report.ended[0].failure)  # type: ignore[return-value]
 
 
-async def test_a_monitor_keeps_it_up_until_it_fails(cell: Cell, garden: FakeGarden, bbs: FakeBBS) -> None:
-    await cell.work.run_instance(call(), work(action=GOOD, monitor=GOOD))
-    await garden.called("launch", 5)
+async def test_a_monitor_keeps_several_up_until_it_fails(cell: Cell, garden: FakeGarden, bbs: FakeBBS) -> None:
+    both = Action(parallel=ParallelAction(actions=(GOOD, GOOD)))
+    await cell.work.run_instance(call(), work(action=both, monitor=GOOD))
+    await garden.called("launch", 6)
     assert state(cell) is InstanceState.RUNNING
     garden.failures["launch"] = ProcessExited("exited with status 1")
     failure = await told(bbs)
@@ -69,10 +70,37 @@ async def test_a_monitor_keeps_it_up_until_it_fails(cell: Cell, garden: FakeGard
 
 async def test_the_failure_of_what_is_monitored_is_its_end(cell: Cell, garden: FakeGarden, bbs: FakeBBS) -> None:
     await cell.work.run_instance(call(), work(monitor=GOOD))
-    garden.launched("i-1")[0].end(3)
+    garden.end("i-1", 3)
     failure = await told(bbs)
     assert isinstance(failure.root, ProcessExited)
     assert failure.root.message == "exited with status 3"
+
+
+async def test_what_a_monitored_process_left_keeps_it_up_also_over_a_restart(
+    tmp_path: Path, garden: FakeGarden, bbs: FakeBBS
+) -> None:
+    """The monitor fails, but is not asked: nothing can be executed beside an own process that has ended."""
+    async with running_cell(tmp_path, garden, bbs, healthy_interval_s=LOOK_S) as cell:
+        await cell.work.run_instance(call(), work(monitor=GOOD))
+        garden.failures["launch"] = ProcessExited("exited with status 1")
+        garden.end("i-1", 0, left_behind=True)
+    async with running_cell(tmp_path, garden, bbs, healthy_interval_s=LOOK_S) as cell:
+        await bbs.report_with(lambda report: any(one.state is InstanceState.RUNNING for one in report.instances))
+        garden.end_left_behind("i-1")
+        failure = await told(bbs)
+        assert isinstance(failure.root, ProcessExited)
+        assert failure.root.message == "exited with status 0"
+
+
+async def test_a_process_that_goes_to_the_background_before_its_monitor_was_asked_is_healthy(
+    cell: Cell, garden: FakeGarden
+) -> None:
+    garden.failures["launch"] = ProcessExited("exited with status 1")
+    async with asyncio.TaskGroup() as group:
+        group.create_task(cell.work.run_instance(call(), work(monitor=GOOD)))
+        await garden.called("launch", 1)
+        garden.end("i-1", 0, left_behind=True)
+    assert state(cell) is InstanceState.RUNNING
 
 
 async def test_sidecars_end_with_the_success_of_the_action(cell: Cell, garden: FakeGarden, bbs: FakeBBS) -> None:

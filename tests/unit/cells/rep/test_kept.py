@@ -9,6 +9,7 @@ from attrs import evolve
 
 from cells.executor.steps.emit_progress import EmitProgress
 from cells.executor.steps.own_process import OwnProcess
+from cells.executor.steps.run import Run
 from cells.executor.steps.timeout import Timeout
 from cells.garden.spec import Container, Limits, Network
 from cells.rep import kept
@@ -69,12 +70,16 @@ def test_several_processes_are_lost() -> None:
         assert found[1].lost
 
 
-def test_one_with_a_monitor_is_lost_and_the_monitor_is_not_kept() -> None:
+def test_the_monitor_comes_back_and_is_shown_to_nobody() -> None:
     made = container(monitor=RUN, action=RUN)
-    assert "canary" not in str(made.properties)
+    shown = str(kept.shown(made.properties))
+    assert "canary" not in shown
+    assert "diego.lrp" in shown
     found = kept.adopted(made, NOW)
     assert found is not None
-    assert found[1].lost
+    assert isinstance(found[1].monitor, Run)
+    assert found[1].monitor.process.env == (("KEY", "canary-secret"),)
+    assert not found[1].lost
 
 
 def test_checks_come_before_the_monitor() -> None:

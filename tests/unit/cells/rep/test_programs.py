@@ -151,8 +151,8 @@ async def test_a_timeout_around_the_only_process(cell: Cell, garden: FakeGarden,
 
 async def test_a_monitor_is_asked_until_it_succeeds(cell: Cell, garden: FakeGarden) -> None:
     await cell.work.run_instance(call(), work(monitor=sh("exit 0")))
-    assert garden.ops() == ["create", "run", "launch", "launch"]
-    assert garden.spec_of("i-1").idle
+    assert garden.ops() == ["create", "run", "launch"]
+    assert not garden.spec_of("i-1").idle
 
 
 async def test_a_monitor_that_never_succeeds(cell: Cell, garden: FakeGarden) -> None:
