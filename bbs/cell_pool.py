@@ -90,6 +90,11 @@ class CellPool:
         """What the cell says that it has now. Raises what the cell raised, or HopUnreachable."""
         return await self.calls.state(call, cell_id, await self._url(call, cell_id))
 
+    async def is_present(self, call: Call, cell_id: CellId) -> bool:
+        """Whether the cell has a live presence, as the database says now."""
+        await self.refresh(call)
+        return self.cells.get(cell_id) is not None
+
     async def drain(self, call: Call, cell_id: CellId, draining: bool) -> None:
         """Have the cell take no new work, or take it again. Raises what the cell raised, or HopUnreachable."""
         url = await self._url(call, cell_id)

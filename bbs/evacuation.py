@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from attrs import define, evolve, field, frozen
 
-from bbs.cell_pool import CellPool
+from bbs.cell_pool import ASK_TIMEOUT_MS, CellPool
 from bbs.outcome import InstanceOutcome, tell
 from bbs.replacement import Replacement
 from bbs.store.transaction import Store, Transaction
@@ -20,7 +20,6 @@ from diego_py.call import Call
 from diego_py.errors import (
     DiegoError,
     EvacuationFailed,
-    HopUnreachable,
     IllegalTransition,
     Outcome,
     PlacementFailed,
@@ -76,10 +75,11 @@ class Evacuation:
         work = _Round()
         while True:
             rows = await self.store.read(call, "list_instances", lambda tx: tx.actual_lrps.list_of_cell(cell_id))
-            if not rows and await self._is_empty(call, cell_id):
+            left = None if rows else await self._left_there(call, cell_id)
+            if not rows and left is None:
                 return Evacuated(cell_id, await self._moved(call, cell_id, work))
             if call.clock.monotonic() >= until_s:
-                raise await self._failed(call, cell_id, rows, work)
+                raise await self._failed(call, cell_id, rows, work, left)
             await self._look(call, rows, work)
             await call.clock.sleep(POLL_S)
 
@@ -170,13 +170,21 @@ class Evacuation:
         if outcome.error is not None:
             work.tried[old.instance_guid] = evolve(outcome, old=None)
 
-    async def _is_empty(self, call: Call, cell_id: CellId) -> bool:
-        """Whether the cell itself has nothing; one that is gone has nothing that anybody could wait for."""
+    async def _left_there(self, call: Call, cell_id: CellId) -> DiegoError | None:
+        """Why the cell cannot be said to be empty although no row names it; None if it says so itself.
+
+        One whose presence ran out has nothing that anybody could wait for; one that only does not answer may.
+        """
         try:
-            state = await self.pool.state(call, cell_id)
-            return not state.instances and not state.tasks
+            state = await self.pool.state(call.with_budget(min(ASK_TIMEOUT_MS, max(1.0, call.remaining_ms()))), cell_id)
         except DiegoError as error:
-            return isinstance(error.root, HopUnreachable)
+            if not await self.pool.is_present(call, cell_id):
+                return None
+            error.outcome = Outcome.UNKNOWN
+            return error
+        if not state.instances and not state.tasks:
+            return None
+        return EvacuationFailed("tasks of it have not ended, or containers are not gone", outcome=Outcome.PARTIAL)
 
     async def _moved(self, call: Call, cell_id: CellId, work: _Round) -> int:
         """How many run elsewhere now, whoever moved them: convergence empties cells, too."""
@@ -192,16 +200,21 @@ class Evacuation:
         ]
         return len({(row.process_guid, row.index) for row in elsewhere} & work.served)
 
-    async def _failed(self, call: Call, cell_id: CellId, rows: Sequence[ActualLRP], work: _Round) -> DiegoError:
+    async def _failed(
+        self, call: Call, cell_id: CellId, rows: Sequence[ActualLRP], work: _Round, there: DiegoError | None
+    ) -> DiegoError:
         """The error to raise, once what could not be moved is the only one of its index again."""
         call = call.with_budget(max(ANSWER_S * 1000, call.remaining_ms()))
         left = [self._left(call, row, work) for row in rows]
         moved = await self._moved(call, cell_id, work)
         about = {"cell_id": cell_id, "moved": moved, "left": len(left)}
         message = f"empty {cell_id}: {moved} instances moved, {len(left)} left"
-        if not left:
-            told = f"{message}; tasks of it have not ended, or containers are not gone"
-            return EvacuationFailed(told, outcome=Outcome.PARTIAL)
+        if there is not None:
+            if isinstance(there, EvacuationFailed):
+                return EvacuationFailed(f"{message}; {there.message}", outcome=there.outcome)
+            unsure = call.framed(EvacuationFailed(f"{message}; it may not be empty", outcome=there.outcome))
+            unsure.__cause__ = there
+            return unsure
         told_all = tell(call, EvacuationFailed, message, left, about, partial=moved > 0)
         return await self.replacement.placement.stored(call, told_all)
 

@@ -1,101 +1,13 @@
 """The cascade of the BBS on the store in memory, with cells that do as a test says."""
 
-import itertools
-from collections.abc import Awaitable, Callable
-from io import StringIO
-
 import pytest
-from attrs import define, evolve, field
 
-from bbs.cell_pool import CellPool
-from bbs.egress import LiveEgress
-from bbs.lifecycle import Lifecycle
-from bbs.placement import Placement
-from bbs.removal import Removal
-from bbs.succession import Succession
-from diego_py.call import Call
 from diego_py.errors import DeleteFailed, DesiredLRPNotFound, DesireFailed, HopUnreachable, Outcome, SandboxFailed
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState
-from diego_py.models.cell import RootfsProvider
-from diego_py.models.desired_lrp import DesiredLRP, DesiredLRPUpdate
-from diego_py.models.identifiers import CellId, InstanceGuid, ProcessGuid
-from diego_py.models.work import AvailableResources, CellReport, ClaimRequest, Started, Stopped, Work
-from diego_py.service.clock import SystemClock
-from diego_py.service.log import logger
-from tests.contract.store.conftest import NET_INFO, Scene, definition, guids, problem, report
-from tests.contract.store.tampering import MemoryTampering
-from tests.simulation.memory_store.engine import MemoryDatabase
-from tests.simulation.memory_store.store import MemoryStore
-
-FREE = AvailableResources(memory_mb=512, disk_mb=512, containers=5)
-STACK = RootfsProvider(name="preloaded", properties=("stack",))
-REPORT = evolve(report(), presence=evolve(report().presence, rootfs_provider_list=(STACK,)))
-
-
-async def nothing() -> None:
-    """Happens by default."""
-
-
-@define
-class OneCell:
-    """Claims what it is sent, then does what a test wants, and has it running."""
-
-    lifecycle: Lifecycle
-    before_start: Callable[[], Awaitable[object]] = nothing
-    before_stop: Callable[[], Awaitable[object]] = nothing
-    stopped: list[str] = field(factory=list)
-
-    async def run(self, call: Call, cell_id: CellId, url: str, work: Work, attempt: int) -> Started:
-        claim = ClaimRequest(instance_guid=work.instance_guid, cell_id=cell_id, boot_id="boot-1")
-        await self.lifecycle.claim(call, work.process_guid, work.index, claim)
-        await self.before_start()
-        return Started(instance_guid=work.instance_guid, net_info=NET_INFO, available=FREE, sequence=2)
-
-    async def stop(self, call: Call, cell_id: CellId, url: str, instance_guid: InstanceGuid) -> Stopped:
-        await self.before_stop()
-        self.stopped.append(instance_guid)
-        return Stopped(instance_guid=instance_guid, existed=True)
-
-    async def state(self, call: Call, cell_id: CellId, url: str) -> CellReport:
-        return REPORT
-
-
-@define
-class Stage:
-    """A placement with one cell."""
-
-    scene: Scene
-    cell: OneCell
-    placement: Placement
-
-    async def desired(self) -> DesiredLRP | None:
-        return await self.scene.store.read(self.scene.call, "get", lambda tx: tx.desired_lrps.get("app"))
-
-
-@pytest.fixture
-async def stage() -> Stage:
-    clock = SystemClock()
-    memory = MemoryDatabase(clock)
-    store = MemoryStore(memory, clock)
-    lifecycle = Lifecycle(store, clock, guids())
-    scene = Scene(lifecycle, store, MemoryTampering(memory))
-    cell = OneCell(lifecycle)
-    pool = CellPool(store, cell)  # type: ignore[arg-type]
-    ids = itertools.count(1)
-    placement = Placement(
-        id="bbs-1",
-        lifecycle=lifecycle,
-        succession=Succession(store, lifecycle),
-        pool=pool,
-        removal=Removal(store, lifecycle, pool),
-        egress=LiveEgress(pool),
-        log=logger("bbs", "bbs-1", StringIO()),
-        new_failure_id=lambda: f"failure-{next(ids)}",
-        jitter=lambda: 0.0,
-    )
-    await lifecycle.report(scene.call, REPORT)
-    await pool.refresh(scene.call)
-    return Stage(scene, cell, placement)
+from diego_py.models.desired_lrp import DesiredLRPUpdate
+from diego_py.models.identifiers import InstanceGuid, ProcessGuid
+from tests.contract.store.conftest import definition, problem
+from tests.unit.bbs.stage import Stage, nothing
 
 
 async def test_what_is_desired_is_started(stage: Stage) -> None:
@@ -119,7 +31,7 @@ async def fail() -> None:
 
 
 async def test_a_failed_create_is_rolled_back(stage: Stage) -> None:
-    stage.cell.before_start = fail
+    stage.cells.before_start = fail
     stored = await stage.scene.lifecycle.desire(stage.scene.call, definition())
     with pytest.raises(DesireFailed) as failed:
         await stage.placement.desire(stage.scene.call, stored.desired, stored.actuals, True)
@@ -134,7 +46,7 @@ async def test_a_rollback_leaves_what_somebody_else_has_changed(stage: Stage) ->
         await stage.scene.lifecycle.update(stage.scene.call, "app", DesiredLRPUpdate(instances=2))
         await fail()
 
-    stage.cell.before_start = scaled_and_failed
+    stage.cells.before_start = scaled_and_failed
     stored = await stage.scene.lifecycle.desire(stage.scene.call, definition())
     with pytest.raises(DesireFailed):
         await stage.placement.desire(stage.scene.call, stored.desired, stored.actuals, True)
@@ -151,7 +63,7 @@ async def test_a_rollback_of_what_somebody_else_deleted_answers_why_it_failed(st
         await stage.placement.delete(stage.scene.call, ProcessGuid("app"))
         await fail()
 
-    stage.cell.before_start = deleted_and_failed
+    stage.cells.before_start = deleted_and_failed
     stored = await stage.scene.lifecycle.desire(stage.scene.call, definition())
     with pytest.raises(DesireFailed) as failed:
         await stage.placement.desire(stage.scene.call, stored.desired, stored.actuals, True)
@@ -166,7 +78,7 @@ async def lose_the_answer() -> None:
 
 async def given_up(stage: Stage) -> InstanceGuid:
     """An attempt that the only cell claimed, whose answer was lost."""
-    stage.cell.before_start = lose_the_answer
+    stage.cells.before_start = lose_the_answer
     stored = await stage.scene.lifecycle.desire(stage.scene.call, definition())
     with pytest.raises(DesireFailed):
         await stage.placement.desire(stage.scene.call, stored.desired, stored.actuals, False)
@@ -181,35 +93,35 @@ async def given_up(stage: Stage) -> InstanceGuid:
 async def test_a_cell_whose_answer_was_lost_is_asked_before_a_delete_is_answered(stage: Stage) -> None:
     guid = await given_up(stage)
     assert await stage.placement.delete(stage.scene.call, ProcessGuid("app")) == 1
-    assert stage.cell.stopped == [guid]
+    assert stage.cells.stopped == [guid]
     with pytest.raises(DesiredLRPNotFound):
         await stage.placement.delete(stage.scene.call, ProcessGuid("app"))
 
 
 async def test_as_long_as_it_cannot_be_asked_a_delete_says_that_nobody_knows(stage: Stage) -> None:
     guid = await given_up(stage)
-    stage.cell.before_stop = lose_the_answer
+    stage.cells.before_stop = lose_the_answer
     for _ in range(2):
         with pytest.raises(DeleteFailed) as failed:
             await stage.placement.delete(stage.scene.call, ProcessGuid("app"))
         assert failed.value.outcome is Outcome.UNKNOWN
-    stage.cell.before_stop = nothing
+    stage.cells.before_stop = nothing
     assert await stage.placement.delete(stage.scene.call, ProcessGuid("app")) == 1
-    assert stage.cell.stopped == [guid]
+    assert stage.cells.stopped == [guid]
 
 
 async def test_it_is_asked_before_the_instance_is_stopped_or_started_anew(stage: Stage) -> None:
     guid = await given_up(stage)
-    stage.cell.before_start = nothing
+    stage.cells.before_start = nothing
     desired = await stage.desired()
     assert desired is not None
     row = await stage.placement.restart(stage.scene.call, desired, 0)
-    assert (row.state, stage.cell.stopped) == (ActualLRPState.RUNNING, [guid])
+    assert (row.state, stage.cells.stopped) == (ActualLRPState.RUNNING, [guid])
     await stage.scene.lifecycle.offer(stage.scene.call, await given_up_row(stage, row))
     row_now = await stage.scene.row()
     assert row_now is not None
     await stage.placement.stop(stage.scene.call, row_now)
-    assert stage.cell.stopped == [guid, row.instance_guid]
+    assert stage.cells.stopped == [guid, row.instance_guid]
 
 
 async def given_up_row(stage: Stage, row: ActualLRP) -> ActualLRP:
