@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import ceil
@@ -117,7 +118,7 @@ class HopServer:
         except DiegoError as refused:
             failure = chain.problem(refused, call)
             self._log_defect(refused)
-        self._record("read_request", request, call, failure.status, failure, began_s)
+        self._record("read_request", request, call, failure.status, failure, self.clock.monotonic() - began_s)
         return document(failure, call)
 
     def serve(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
@@ -160,7 +161,11 @@ class HopServer:
                 request.transport.abort()  # the head said 200: only a broken body can tell the reader now
         finally:
             self.in_flight -= route.counted
-        self._record(route.op, request, call, response.status, failure, began_s)
+        ended_s = self.clock.monotonic()
+        # Whoever waits for the answer need not wait for what we write down of it.
+        asyncio.get_running_loop().call_soon(
+            self._record, route.op, request, call, response.status, failure, ended_s - began_s
+        )
         return response
 
     def _admit(self, method: str) -> None:
@@ -192,10 +197,9 @@ class HopServer:
         call: Call,
         status: int,
         failure: chain.Problem | None,
-        began_s: float,
+        seconds: float,
     ) -> None:
         """One wide event and its metrics for the request. The query stays out: it may carry secrets."""
-        seconds = self.clock.monotonic() - began_s
         self.metrics.observe(op, status, seconds, failure)
         told = {"code": failure.code, "fault": failure.fault, "outcome": failure.outcome} if failure else {}
         self.log.info(

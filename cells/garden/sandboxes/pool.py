@@ -21,6 +21,9 @@ from cells.garden.processes import Process, is_alive, kill
 from cells.garden.sandboxes.maker import Maker
 from diego_py.errors import PoolExhausted
 
+REFILL_AFTER_S = 0.05
+"""How long after a sandbox was taken another one is begun: until then its container needs the processors."""
+
 
 @frozen
 class Place:
@@ -47,6 +50,7 @@ class Sandboxes:
     _ready: deque[Place] = field(factory=deque, init=False)
     _holders: dict[Place, Process] = field(factory=dict, init=False)
     _making: dict[Place, asyncio.Future[Process]] = field(factory=dict, init=False)
+    _refilling: asyncio.TimerHandle | None = field(default=None, init=False)
 
     @property
     def idle(self) -> set[Place]:
@@ -56,7 +60,7 @@ class Sandboxes:
     async def open(self) -> None:
         """Begin to make some ahead of need. Raises RuntimeMissing, CgroupFailed, OSError."""
         await self.maker.open()
-        self.refill()
+        self._refill()
 
     def reserve(self, privileged: bool = False) -> Place:
         """A place, if there is one with its sandbox; but a privileged one needs another kind. Raises PoolExhausted."""
@@ -101,7 +105,12 @@ class Sandboxes:
         self.addresses.give_back(place.address_number)
 
     def refill(self) -> None:
-        """Have as many made as are missing; they become ready by themselves."""
+        """Have as many made as are missing, in a moment; they become ready by themselves."""
+        if self._refilling is None:
+            self._refilling = asyncio.get_running_loop().call_later(REFILL_AFTER_S, self._refill)
+
+    def _refill(self) -> None:
+        self._refilling = None
         while len(self._ready) + len(self._making) < self.size:
             try:
                 place = self._new_place()
@@ -124,6 +133,8 @@ class Sandboxes:
 
     async def close(self) -> None:
         """End those that no container has, and whatever makes them."""
+        if self._refilling is not None:
+            self._refilling.cancel()
         await asyncio.gather(*self._making.values(), return_exceptions=True)
         await self.maker.close()
         for place in self._ready:
