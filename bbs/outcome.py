@@ -33,6 +33,8 @@ class InstanceOutcome:
     """Whether it was to end; if that failed its row is left as it is."""
     old: ActualLRP | None = None
     """What it was to replace; if that failed, the old one is recalled."""
+    gone: bool = False
+    """Whether the cell has said that nothing of the last attempt is left."""
 
 
 @frozen
@@ -90,6 +92,12 @@ def outcome_of(error: DiegoError) -> Outcome:
     return next((link.outcome for link in error.links() if link.outcome is not None), Outcome.NOT_STARTED)
 
 
+def outcome_of_all(error: DiegoError, attempts: Sequence[DiegoError]) -> Outcome:
+    """What is true after `error` ended a request of several attempts: also of those that another one followed."""
+    said = [error] if any(link.outcome is not None for link in error.links()) else []
+    return _together([outcome_of(each) for each in (*attempts, *said)])
+
+
 @contextmanager
 def unknown_unless_said() -> Iterator[None]:
     """Around what may have changed something: who fails in it and does not say what is true does not know."""
@@ -102,7 +110,7 @@ def unknown_unless_said() -> Iterator[None]:
 
 
 def is_gone(error: DiegoError) -> bool:
-    """Whether the cell has said that it undid all that it had begun."""
+    """Whether the cell has said, by the error of one attempt, that it undid all that it had begun."""
     return outcome_of(error) is Outcome.ROLLED_BACK
 
 

@@ -20,7 +20,7 @@ from bbs.convergence.backoff import after_failure_s
 from bbs.egress import LiveEgress
 from bbs.known_cells import Promise
 from bbs.lifecycle import Lifecycle, Updated
-from bbs.outcome import Failure, InstanceOutcome, Told, given_up, instant, is_crash, is_gone, outcome_of, tell
+from bbs.outcome import Failure, InstanceOutcome, Told, given_up, instant, is_crash, is_gone, outcome_of_all, tell
 from bbs.removal import Removal
 from bbs.store.attempts import Start
 from bbs.succession import Succession
@@ -211,9 +211,11 @@ class Placement:
                             raise self._spent(row, promise.demand, failed, won=cell_id) from cause
                         first = None
         except DiegoError as error:
-            if failed and all(link.outcome is None for link in error.links()):
-                error.outcome = outcome_of(failed[-1][1])
-            return InstanceOutcome(row, error, failed[-1][0] if failed else None)
+            if not failed:
+                return InstanceOutcome(row, error)
+            cell_id, last = failed[-1]
+            error.outcome = outcome_of_all(error, [each for _, each in failed])
+            return InstanceOutcome(row, error, cell_id, gone=is_gone(last))
 
     async def _choose(
         self,
@@ -303,7 +305,7 @@ class Placement:
         """
         row, cell_id, old = failure.outcome.row, failure.outcome.cell_id, failure.outcome.old
         call = call.with_budget(max(SETTLE_BUDGET_MS, call.remaining_ms()))
-        gone = is_gone(failure.outcome.error or failure.error)
+        gone = failure.outcome.gone
         if old is not None:
             await self.succession.recall(call, old, row.instance_guid, document, gone=gone)
             return document

@@ -13,7 +13,7 @@ from typing import Any
 
 from attrs import define, evolve, field, frozen
 
-from bbs.outcome import InstanceOutcome, tell
+from bbs.outcome import InstanceOutcome, is_gone, tell
 from bbs.placement import Placed, Placement
 from bbs.store.desires import Replaced
 from bbs.store.transaction import Store
@@ -148,7 +148,7 @@ class Replacement:
             if recallable:
                 stopped = await self.placement.removal.stop_container(call.with_budget(UNDO_BUDGET_MS), outcome.row)
                 error.outcome = Outcome.ROLLED_BACK if stopped.error is None else Outcome.UNKNOWN
-            return evolve(outcome, error=error)
+            return evolve(outcome, error=error, gone=is_gone(error))
 
     async def _routable(self, call: Call, row: ActualLRP) -> ActualLRP:
         """The row once it is routable. Raises NeverRoutable."""

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from bbs.outcome import InstanceOutcome, is_crash, subject, tell
+from bbs.outcome import InstanceOutcome, is_crash, outcome_of_all, subject, tell
 from diego_py.call import Call
 from diego_py.chain import rebuild
 from diego_py.errors import (
@@ -137,3 +137,22 @@ def test_the_commands_name_the_lrp(call: Call) -> None:
 @pytest.mark.parametrize("kind", registry().values(), ids=lambda kind: kind.code)
 def test_only_the_apps_own_end_is_a_crash(call: Call, kind: type[DiegoError]) -> None:
     assert is_crash(below(call, kind("x"))) is (kind.code in CRASHES)
+
+
+NOT_STARTED, ROLLED_BACK, UNKNOWN = Outcome.NOT_STARTED, Outcome.ROLLED_BACK, Outcome.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("attempts", "last", "told"),
+    [
+        ((ROLLED_BACK, None), None, ROLLED_BACK),
+        ((UNKNOWN, NOT_STARTED), None, UNKNOWN),
+        ((None,), UNKNOWN, UNKNOWN),
+        ((UNKNOWN,), NOT_STARTED, UNKNOWN),
+        ((Outcome.RUNNING,), None, Outcome.RUNNING),
+        ((NOT_STARTED, None), None, NOT_STARTED),
+    ],
+)
+def test_what_several_attempts_left(attempts: tuple[Outcome | None, ...], last: Outcome | None, told: Outcome) -> None:
+    error = PlacementFailed("place web/0", outcome=last)
+    assert outcome_of_all(error, [RepFailed("run it", outcome=outcome) for outcome in attempts]) is told

@@ -2,7 +2,15 @@
 
 import pytest
 
-from diego_py.errors import DeleteFailed, DesiredLRPNotFound, DesireFailed, HopUnreachable, Outcome, SandboxFailed
+from diego_py.errors import (
+    CellDraining,
+    DeleteFailed,
+    DesiredLRPNotFound,
+    DesireFailed,
+    HopUnreachable,
+    Outcome,
+    SandboxFailed,
+)
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState
 from diego_py.models.desired_lrp import DesiredLRPUpdate
 from diego_py.models.identifiers import InstanceGuid, ProcessGuid
@@ -127,3 +135,21 @@ async def test_it_is_asked_before_the_instance_is_stopped_or_started_anew(stage:
 async def given_up_row(stage: Stage, row: ActualLRP) -> ActualLRP:
     """A running instance that convergence took for lost."""
     return await stage.scene.lifecycle.lose(stage.scene.call, row, None, problem(stage.scene.call, "lost"))
+
+
+async def test_an_earlier_attempt_counts_when_the_last_one_began_nothing(stage: Stage) -> None:
+    """Whoever was told `not_started` may ask elsewhere; the container of the first attempt may run."""
+    await stage.joins("cell-2")
+    answers = iter([HopUnreachable("the cell did not answer", outcome=Outcome.UNKNOWN), CellDraining("no new work")])
+
+    async def differently() -> None:
+        raise next(answers)
+
+    stage.cells.before_start = differently
+    stored = await stage.scene.lifecycle.desire(stage.scene.call, definition())
+    with pytest.raises(DesireFailed) as failed:
+        await stage.placement.desire(stage.scene.call, stored.desired, stored.actuals, False)
+    assert (failed.value.outcome, failed.value.root.code) == (Outcome.UNKNOWN, CellDraining.code)
+    row = await stage.scene.row()
+    assert row is not None
+    assert len(await stage.placement.removal.abandoned(stage.scene.call, row)) == 2
