@@ -142,6 +142,23 @@ class Lifecycle:
 
         return await run_fenced(self.store, call, "offer_instance", work, epoch)
 
+    async def take_up(self, call: Call, row: ActualLRP, revision: int) -> ActualLRP:
+        """What another process left of a row: as it is if it runs, else offered anew, whatever became of it since.
+
+        Raises ActualLRPNotFound.
+        """
+
+        async def work(tx: Transaction) -> ActualLRP:
+            locked = await rows.lock(tx, row.process_guid, row.index)
+            now = locked.row
+            if now.state is ActualLRPState.RUNNING:
+                return now
+            if now.state is ActualLRPState.CRASHED:
+                now = moves.retried(now, locked.now)
+            return await rows.save(tx, locked, moves.offered(now, self.new_guid(), revision, locked.now))
+
+        return await self.store.run(call, "take_up_instance", work)
+
     async def claim(self, call: Call, process_guid: str, index: int, request: ClaimRequest) -> Claimed:
         """Give a row to the cell that it was offered to; again, if it has it already. Raises ClaimRefused."""
 

@@ -40,7 +40,7 @@ from diego_py.errors import (
     StoppedWhileStarting,
     UpdateFailed,
 )
-from diego_py.models.actual_lrp import ActualLRP, ActualLRPState
+from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, Presence
 from diego_py.models.desired_lrp import DesiredLRP, DesiredLRPDefinition
 from diego_py.models.identifiers import CellId, ProcessGuid
 from diego_py.models.work import Work
@@ -91,14 +91,18 @@ class Placement:
 
     async def resume(self, call: Call, desired: DesiredLRP, rows: Sequence[ActualLRP], roll_back: bool) -> Placed:
         """Go on with a `desire` whose process died: what runs is kept, the rest is offered and placed again."""
-        running = [row for row in rows if row.state is ActualLRPState.RUNNING]
-        waiting = []
-        for row in rows:
-            if row.state is ActualLRPState.RUNNING:
-                continue
-            if row.state is ActualLRPState.CRASHED:
-                row = await self.lifecycle.retry(call, row, None)
-            waiting.append(await self.lifecycle.offer(call, row, revision=desired.revision))
+        try:
+            with call.hop("bbs", self.id, "take_up_instances", DesireFailed) as here:
+                taken = [
+                    await self.lifecycle.take_up(here, row, desired.revision)
+                    for row in rows
+                    if row.presence is Presence.ORDINARY  # what serves beside one goes on until that one runs
+                ]
+        except DiegoError as error:
+            error.outcome = Outcome.UNKNOWN  # what the other process began may run
+            raise
+        running = [row for row in taken if row.state is ActualLRPState.RUNNING]
+        waiting = [row for row in taken if row.state is not ActualLRPState.RUNNING]
         placed = await self.desire(call, desired, waiting, roll_back)
         return Placed(desired, (*running, *placed.actuals))
 
@@ -124,9 +128,22 @@ class Placement:
             outcome = await self.place_one(call, desired, restarted.after, None)
         else:
             outcome = evolve(stopped, row=restarted.after)
+        outcomes = [outcome]
         if outcome.error is None:
-            return outcome.row
-        raise await self.stored(call, tell(call, RestartFailed, f"restart {guid}/{index}", [outcome]))
+            outcomes += await self._others_stopped(call, outcome.row, restarted.after)
+        if any(each.error for each in outcomes):
+            raise await self.stored(call, tell(call, RestartFailed, f"restart {guid}/{index}", outcomes))
+        return outcome.row
+
+    async def _others_stopped(self, call: Call, row: ActualLRP, offered: ActualLRP) -> list[InstanceOutcome]:
+        """Stop the attempts before the one that runs: a cell whose answer was lost may run one, too. Never raises."""
+        if row.instance_guid == offered.instance_guid:
+            return []
+        try:
+            others = await self.removal.abandoned(call, row)
+        except DiegoError as error:
+            return [InstanceOutcome(row, error, row.cell_id, stopping=True)]
+        return await self.removal.stop_all(call, [each for each in others if each.instance_guid != row.instance_guid])
 
     async def stop(self, call: Call, row: ActualLRP) -> None:
         """Stop one instance and remove its row; convergence makes a new one as long as it is desired."""

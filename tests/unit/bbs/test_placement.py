@@ -3,12 +3,14 @@
 import pytest
 
 from diego_py.errors import (
+    ActualLRPNotFound,
     CellDraining,
     DeleteFailed,
     DesiredLRPNotFound,
     DesireFailed,
     HopUnreachable,
     Outcome,
+    RestartFailed,
     SandboxFailed,
 )
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState
@@ -153,3 +155,53 @@ async def test_an_earlier_attempt_counts_when_the_last_one_began_nothing(stage: 
     row = await stage.scene.row()
     assert row is not None
     assert len(await stage.placement.removal.abandoned(stage.scene.call, row)) == 2
+
+
+async def test_who_restarts_asks_the_cell_whose_answer_was_lost_although_another_one_runs_it(stage: Stage) -> None:
+    await stage.joins("cell-2")
+    stored = await stage.scene.lifecycle.desire(stage.scene.call, definition())
+    (first,) = (await stage.placement.desire(stage.scene.call, stored.desired, stored.actuals, False)).actuals
+    begun: list[InstanceGuid | None] = []
+
+    async def lose_the_first_answer() -> None:
+        row = await stage.scene.row()
+        assert row is not None
+        begun.append(row.instance_guid)
+        if len(begun) == 1:
+            await lose_the_answer()
+
+    stage.cells.before_start = lose_the_first_answer
+    row = await stage.placement.restart(stage.scene.call, stored.desired, 0)
+    assert row.instance_guid == begun[1]
+    assert stage.cells.stopped == [first.instance_guid, begun[0]]
+
+
+async def test_as_long_as_that_cell_cannot_be_asked_a_restart_is_not_answered_as_done(stage: Stage) -> None:
+    await stage.joins("cell-2")
+    stored = await stage.scene.lifecycle.desire(stage.scene.call, definition())
+    answers = iter([lose_the_answer, nothing])
+    stage.cells.before_start = lambda: next(answers)()
+    stage.cells.before_stop = lose_the_answer
+    with pytest.raises(RestartFailed) as failed:
+        await stage.placement.restart(stage.scene.call, stored.desired, 0)
+    assert failed.value.outcome is Outcome.PARTIAL
+    row = await stage.scene.row()
+    assert row is not None
+    assert row.state is ActualLRPState.RUNNING
+
+
+async def test_who_resumes_takes_up_what_moved_on_since_it_was_read(stage: Stage) -> None:
+    """The first process was only frozen: it stored its failure after the rows were read here."""
+    stored = await stage.scene.lifecycle.desire(stage.scene.call, definition())
+    seen = await stage.scene.claim(stored.actuals[0])
+    assert await stage.scene.lifecycle.fail(stage.scene.call, seen, problem(stage.scene.call, "too late"))
+    placed = await stage.placement.resume(stage.scene.call, stored.desired, [seen], False)
+    assert [row.state for row in placed.actuals] == [ActualLRPState.RUNNING]
+
+
+async def test_who_resumes_and_finds_a_row_gone_does_not_know(stage: Stage) -> None:
+    stored = await stage.scene.lifecycle.desire(stage.scene.call, definition())
+    await stage.placement.stop(stage.scene.call, stored.actuals[0])
+    with pytest.raises(ActualLRPNotFound) as failed:
+        await stage.placement.resume(stage.scene.call, stored.desired, stored.actuals, False)
+    assert (failed.value.outcome, failed.value.frame is None) == (Outcome.UNKNOWN, False)
