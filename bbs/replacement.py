@@ -13,6 +13,7 @@ from typing import Any
 
 from attrs import define, evolve, field, frozen
 
+from bbs.lifecycle import Restarted
 from bbs.outcome import InstanceOutcome, is_gone, tell
 from bbs.placement import Placed, Placement
 from bbs.store.desires import Replaced
@@ -187,12 +188,20 @@ class Replacement:
         work.waiting.clear()
         guid = replaced.desired.definition.process_guid
         stopped = await self.placement.removal.stop_all(call, replaced.beside)
-        restart, revision = self.placement.lifecycle.restart, replaced.desired.revision
-        restarted = [await restart(call, guid, row.index, revision) for row in rows]
+        restarted: list[Restarted] = []
+        refused: list[InstanceOutcome] = []
+        for row in rows:
+            try:
+                found = await self.placement.lifecycle.restart(call, guid, row.index, replaced.desired.revision)
+            except DiegoError as error:  # somebody stopped it, or the database was lost: others have begun by now
+                refused.append(InstanceOutcome(row, _framed(call, error), row.cell_id, stopping=True))
+            else:
+                restarted.append(found)
         async with asyncio.TaskGroup() as group:
             ends = [group.create_task(self.placement.removal.stop_before(call, pair)) for pair in restarted]
         stopped += [evolve(end.result(), row=pair.after) for end, pair in zip(ends, restarted, strict=True)]
         failed = [evolve(outcome, stopping=False) for outcome in stopped if outcome.error is not None]
+        failed += refused
         work.outcomes += failed or await self.placement.place_all(call, replaced.desired, [p.after for p in restarted])
 
     async def _failed(self, call: Call, desired: DesiredLRP, outcomes: Sequence[InstanceOutcome]) -> DiegoError:

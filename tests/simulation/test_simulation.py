@@ -12,7 +12,7 @@ from tests.simulation.bugs import BUGS, Bug
 from tests.simulation.simulation import run
 
 SEEDS = int(os.environ.get("DIEGO_SIMULATION_SEEDS", "300"))
-"""A sample; `.ci/run` runs `scripts/simulate 0 2000` with both processors to itself."""
+"""A sample; `.ci/run` runs `scripts/simulate 0 10000` with both processors to itself."""
 FIRST = int(os.environ.get("DIEGO_SIMULATION_FIRST", "0"))
 BUG_SEEDS_MAX = 600
 """Within so many seeds a bug that was put in is found."""
