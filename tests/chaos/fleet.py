@@ -20,13 +20,13 @@ from attrs import define, field, frozen
 
 from diego_py.embedded import host_sweep
 from diego_py.embedded.cluster_layout import CellLayout, cell_layout, cell_settings, claim_slot, release_slot
-from diego_py.embedded.postgres import EmbeddedPostgres
 from tests.chain.answers import Answer
 from tests.chain.awaited import until
-from tests.chaos import audit
+from tests.chaos import audit, clocks
 from tests.chaos.harms import Harms
 from tests.chaos.member import Member
 from tests.chaos.network import Host, Network
+from tests.chaos.postgres import ClockedPostgres
 from tests.kernel.containers import make_busybox
 
 CLIENT, POSTGRES = "client", "postgres"
@@ -35,7 +35,6 @@ MEMORY_MB = 1024
 DISK_MB = 256
 ANSWER_TIMEOUT_S = 90.0
 DIEGO = Path(sys.executable).parent / "diego"
-FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 
 
 @frozen
@@ -72,12 +71,12 @@ class Fleet:
     bbses: dict[str, Member] = field(factory=dict, init=False)
     cells: dict[str, Member] = field(factory=dict, init=False)
     layouts: dict[str, CellLayout] = field(factory=dict, init=False)
-    _postgres: EmbeddedPostgres = field(init=False)
+    _postgres: ClockedPostgres = field(init=False)
     _relay: Member = field(init=False)
     _session: aiohttp.ClientSession = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._postgres = EmbeddedPostgres(self.directory)
+        self._postgres = ClockedPostgres(self.directory)
 
     async def start(self) -> None:
         """Returns when every BBS is ready and knows every cell."""
@@ -199,7 +198,11 @@ class Fleet:
         await self._postgres.wait()
         await self._postgres.stop()
 
-    async def start_postgres(self) -> None:
+    async def start_postgres(self, clock: bool = False) -> None:
+        """With a clock of its own, which `set_clock` sets, or with the machine's."""
+        if clock:
+            self.set_clock(POSTGRES, "+0")
+        self._postgres.clock = self._clock(POSTGRES) if clock else None
         await self._postgres.start()
 
     def freeze_postgres(self) -> None:
@@ -228,7 +231,10 @@ class Fleet:
         assert process.returncode == 0, said
 
     def set_clock(self, member: str, offset: str) -> None:
-        """What the clock of a BBS shows from now on, such as `+1h`; its monotonic clock stays."""
+        """What the clock of a BBS, or of Postgres if it has one, shows from now on, such as `+1h`.
+
+        Its monotonic clock stays.
+        """
         self.harms.begin()
         path = self._clock(member)
         fresh = path.with_suffix(".new")
@@ -302,13 +308,8 @@ class Fleet:
         settings = {"dsn": dsn, "id": name, "listen_host": host.address, "listen_port": BBS_PORT}
         settings |= self.timing.of_bbs() | dict(self.bbs_settings)
         self.set_clock(name, "+0")
-        env = {
-            "LD_PRELOAD": str(FAKETIME),
-            "FAKETIME_TIMESTAMP_FILE": str(self._clock(name)),
-            "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        }
-        return self._member(name, "bbs", host, BBS_PORT, settings, env if FAKETIME.exists() else {})
+        env = clocks.environment(self._clock(name)) if clocks.FAKETIME.exists() else {}
+        return self._member(name, "bbs", host, BBS_PORT, settings, env)
 
     def _cell(self, layout: CellLayout) -> Member:
         layout.state_dir.mkdir(parents=True)
