@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
@@ -220,6 +221,16 @@ class Fleet:
         left = host_sweep.remove(self.layouts[cell_id].names)
         assert left == [], [str(thing) for thing in left]
 
+    def wipe_state(self, cell_id: str) -> None:
+        """Remove what the state directory of a killed cell holds, as far as `rm -rf` can: mounts are in its way."""
+        assert self.cells[cell_id].process is None
+        home = self.layouts[cell_id].state_dir
+        kept = self._wiped_logs(cell_id)
+        kept.mkdir(parents=True, exist_ok=True)
+        # What processes wrote that they were there is ours: the cell loses its logs, the test does not.
+        (home / "logs").rename(kept / str(len(list(kept.iterdir()))))
+        subprocess.run(("rm", "-rf", *map(str, home.iterdir())), check=False, capture_output=True)
+
     async def delete_container(self, cell_id: str, handle: str) -> None:
         """Delete a container behind the cell's back, by the runtime's own command."""
         self.harms.begin()
@@ -257,7 +268,8 @@ class Fleet:
         """How often each word behind `mark` was written by a process of a container, on whichever cell."""
         found: Counter[str] = Counter()
         for layout in self.layouts.values():
-            for log in (layout.state_dir / "logs").glob("*.log*"):
+            logs = (layout.state_dir / "logs", *self._wiped_logs(layout.cell_id).glob("*"))
+            for log in (path for directory in logs for path in directory.glob("*.log*")):
                 words = (line.partition(f"{mark} ") for line in log.read_text(errors="replace").splitlines())
                 found.update(rest.split()[0] for _, seen, rest in words if seen)
         return found
@@ -339,6 +351,9 @@ class Fleet:
         argv = (sys.executable, "-m", package, "--config", str(config))
         log = self.directory / "logs" / f"{name}.log"
         return Member(name, host, f"http://{host.address}:{port}", argv, log, self.harms, env)
+
+    def _wiped_logs(self, cell_id: str) -> Path:
+        return self.directory / "wiped" / cell_id
 
     def _clock(self, name: str) -> Path:
         return self.directory / f"{name}.clock"
