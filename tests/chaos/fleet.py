@@ -125,6 +125,7 @@ class Fleet:
         for layout in self.layouts.values():
             left += [str(thing) for thing in await asyncio.to_thread(host_sweep.remove, layout.names)]
         self.network.remove()
+        clocks.sweep()
         if not left:
             release_slot(self.directory)
         return left
