@@ -101,11 +101,24 @@ def outcome_of_all(error: DiegoError, attempts: Sequence[DiegoError]) -> Outcome
 @contextmanager
 def unknown_unless_said() -> Iterator[None]:
     """Around what may have changed something: who fails in it and does not say what is true does not know."""
+    with _unless_said(Outcome.UNKNOWN):
+        yield
+
+
+@contextmanager
+def not_started_unless_said() -> Iterator[None]:
+    """Around the first transaction of a request: who fails in it and does not say otherwise has changed nothing."""
+    with _unless_said(Outcome.NOT_STARTED):
+        yield
+
+
+@contextmanager
+def _unless_said(outcome: Outcome) -> Iterator[None]:
     try:
         yield
     except DiegoError as error:
         if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR and all(link.outcome is None for link in error.links()):
-            error.outcome = Outcome.UNKNOWN
+            error.outcome = outcome
         raise
 
 

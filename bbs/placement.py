@@ -20,7 +20,18 @@ from bbs.convergence.backoff import after_failure_s
 from bbs.egress import LiveEgress
 from bbs.known_cells import Promise
 from bbs.lifecycle import Lifecycle, Updated
-from bbs.outcome import Failure, InstanceOutcome, Told, given_up, instant, is_crash, is_gone, outcome_of_all, tell
+from bbs.outcome import (
+    Failure,
+    InstanceOutcome,
+    Told,
+    given_up,
+    instant,
+    is_crash,
+    is_gone,
+    not_started_unless_said,
+    outcome_of_all,
+    tell,
+)
 from bbs.removal import Removal
 from bbs.store.attempts import Start
 from bbs.succession import Succession
@@ -122,7 +133,8 @@ class Placement:
     async def restart(self, call: Call, desired: DesiredLRP, index: int) -> ActualLRP:
         """Stop one instance, then start it again, possibly on another cell."""
         guid = desired.definition.process_guid
-        restarted = await self.lifecycle.restart(call, guid, index, desired.revision)
+        with not_started_unless_said():
+            restarted = await self.lifecycle.restart(call, guid, index, desired.revision)
         stopped = await self.removal.stop_before(call, restarted)
         if stopped.error is None:
             outcome = await self.place_one(call, desired, restarted.after, None)

@@ -9,7 +9,7 @@ from attrs import define, evolve
 
 from bbs.cell_pool import CellPool
 from bbs.lifecycle import Lifecycle, Restarted
-from bbs.outcome import InstanceOutcome
+from bbs.outcome import InstanceOutcome, not_started_unless_said
 from bbs.store.desires import everything_of
 from bbs.store.transaction import Store, Transaction
 from diego_py.call import Call
@@ -41,7 +41,8 @@ class Removal:
         DesiredLRPNotFound when there is neither, PreconditionFailed when it is another revision.
         """
         try:
-            rows: Sequence[ActualLRP] = (await self.lifecycle.undesire(call, process_guid, None, only)).actuals
+            with not_started_unless_said():
+                rows: Sequence[ActualLRP] = (await self.lifecycle.undesire(call, process_guid, None, only)).actuals
         except DesiredLRPNotFound:
             rows = await self._undesired(call, process_guid)
             if not rows:

@@ -244,7 +244,7 @@ def classify(words: str) -> type[DiegoError]:
     words = words.lower()
     if re.search(r"chdir (to cwd|`)|current working directory|mkdir .*: (not a directory|file exists)", words):
         return WorkingDirectoryInvalid
-    if not re.search(r"\bexec\b|starting container process|executable", words):
+    if not re.search(r"\bexec\b|starting container process|executable", words) or "namespace path" in words:
         return RuntimeFailed
     if re.search(r"executable file .*not found|no such file or directory|not found", words):
         return ExecNotFound

@@ -93,6 +93,7 @@ async def test_the_connection_is_lost_and_there_is_no_other_cell(installation: I
     assert (row["state"], row.get("cell_id")) == ("UNCLAIMED", None)
     assert row["failure"] == answer.json
     await _nothing_left_after_reports(installation, node)
+    await _deleted(installation)
 
 
 async def test_the_connection_is_lost_and_another_cell_takes_over(installation: Installation, wire: Proxy) -> None:
@@ -108,6 +109,13 @@ async def test_the_connection_is_lost_and_another_cell_takes_over(installation: 
     assert (instance["cell_id"], instance["state"]) == ("cell-2", "RUNNING")
     await _nothing_of(installation, first)
     assert (await installation.row("web"))["instance_guid"] == instance["instance_guid"]
+    await _deleted(installation)
+
+
+async def _deleted(installation: Installation) -> None:
+    """While the cell can be reached: it is asked whether the attempt that was given up is gone."""
+    answer = await installation.request("DELETE", "/v1/desired_lrps/web")
+    assert answer.status == 200, answer.body
 
 
 async def _nothing_left_after_reports(installation: Installation, node: Node) -> None:

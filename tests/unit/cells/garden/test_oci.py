@@ -27,6 +27,7 @@ SAID = [
     ("chdir `/etc/passwd`: Not a directory", WorkingDirectoryInvalid),
     ("OOM: the memory limit could be too low: read from sync socket: Connection reset by peer", RuntimeFailed),
     ("open `/proc/x/ns/net`: No such file or directory", RuntimeFailed),
+    ("exec failed: namespace path: lstat /proc/1/ns/user: no such file or directory", RuntimeFailed),
 ]
 
 
