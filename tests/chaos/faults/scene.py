@@ -77,8 +77,14 @@ class Scene:
         self.told += canary.failed[:5]
 
     async def steady(self, guid: str, **changes: Any) -> list[dict[str, Any]]:
-        """An LRP that no client touches, all of its instances RUNNING."""
-        answer = await self.create(guid, **changes)
+        """An LRP that no client touches, all of its instances RUNNING, on all cells that are there.
+
+        A dry run has the BBS look which these are: of one that has just come back it may not have heard.
+        """
+        member = await self.follower()
+        rehearsed = await self.fleet.request("POST", "/v1/auctions/dry_run", lrp(guid, memory_mb=16), member)
+        assert rehearsed.status == 200, rehearsed.body
+        answer = await self.create(guid, member, **changes)
         assert answer.status == 201, answer.body
         rows: list[dict[str, Any]] = answer.json["actual_lrps"]
         return rows
