@@ -33,7 +33,7 @@ async def cell_process_killed(scene: Scene) -> None:
 
 @fault("a cell's machine dies and stays away", always=True)
 async def cell_lost(scene: Scene) -> None:
-    await scene.steady("lost", instances=LOST)
+    await scene.steady_on("cell-1", "lost", instances=LOST)
     cell = scene.fleet.cells["cell-1"]
     began_s = time.monotonic()
     await cell.kill()
@@ -69,7 +69,7 @@ async def cell_frozen(scene: Scene) -> None:
 
 @fault("a cell is cut off from every BBS, then comes back")
 async def cell_cut_off(scene: Scene) -> None:
-    await scene.steady("cut", instances=LOST)
+    await scene.steady_on("cell-1", "cut", instances=LOST)
     with cut(scene, "cell-1", *scene.fleet.bbses):
         await scene.replaced("cut", "cell-1", scene.timing.presence_ttl_s + REPLACED_S, time.monotonic())
         await scene.running("cut", LOST, 60, but_not=frozenset({"cell-1"}))
@@ -79,7 +79,7 @@ async def cell_cut_off(scene: Scene) -> None:
 
 @fault("a cell hears the BBSes and cannot answer them")
 async def cell_mute(scene: Scene) -> None:
-    await scene.steady("mute", instances=LOST)
+    await scene.steady_on("cell-1", "mute", instances=LOST)
     for name in scene.fleet.bbses:
         scene.fleet.network.cut_one_way("cell-1", name)
     try:

@@ -99,6 +99,17 @@ class Scene:
         answer = await self.fleet.request("DELETE", f"/v1/desired_lrps/{guid}", None, await self.follower())
         assert answer.status in (200, 404), answer.body
 
+    async def steady_on(self, cell_id: str, guid: str, **changes: Any) -> None:
+        """The same, with some of it on this cell: clients at work may have filled it, or it has only just come back."""
+
+        async def look() -> bool:
+            if any(row["cell_id"] == cell_id for row in await self.steady(guid, **changes)):
+                return True
+            await self.delete(guid)
+            return False
+
+        await until(f"{cell_id} has some of {guid}", look, 60)
+
     async def rows(self, guid: str) -> list[dict[str, Any]]:
         """The rows as the database has them."""
         async with self.fleet.database() as connection:
