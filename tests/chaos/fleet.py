@@ -110,13 +110,9 @@ class Fleet:
             await self.live(member.name)
 
     async def stop(self) -> list[str]:
-        """End everything and take it away. Returns what is left on the host, which should be nothing."""
+        """End everything and take it away. Returns what is left on the host, and who had ended of itself: nothing."""
         self.network.heal()
-        left: list[str] = []
-        for member in (*self.cells.values(), *self.bbses.values()):
-            if member.process is not None:
-                member.thaw()
-                await member.terminate()
+        left = [ended for member in (*self.cells.values(), *self.bbses.values()) if (ended := await member.stop())]
         await self._session.close()
         if self._relay.process is not None:
             await self._relay.kill()
@@ -216,10 +212,10 @@ class Fleet:
         for pid in self._postgres_processes():
             os.kill(pid, signal.SIGCONT)
 
-    def lose_cell(self, cell_id: str) -> None:
+    async def lose_cell(self, cell_id: str) -> None:
         """Take away what a killed cell left running, as if its machine had died."""
         assert self.cells[cell_id].process is None
-        left = host_sweep.remove(self.layouts[cell_id].names)
+        left = await asyncio.to_thread(host_sweep.remove, self.layouts[cell_id].names)
         assert left == [], [str(thing) for thing in left]
 
     def wipe_state(self, cell_id: str) -> None:

@@ -15,6 +15,8 @@ from tests.chaos.harms import Harms
 from tests.chaos.network import Host
 
 END_TIMEOUT_S = 30.0
+SAID = 2_000
+"""Characters of a log that are told."""
 
 
 @define
@@ -50,6 +52,17 @@ class Member:
     async def terminate(self) -> int:
         """SIGTERM; returns its exit status."""
         return await self._end(signal.SIGTERM)
+
+    async def stop(self) -> str:
+        """SIGTERM if it runs, frozen or not. Returns what it said last if it had ended of itself, else nothing."""
+        if self.process is None:
+            return ""
+        if (status := self.process.returncode) is not None:
+            said = self.log_path.read_text(errors="replace")[-SAID:]
+            return f"{self.name} had ended of itself with exit status {status}: {said}"
+        self.thaw()
+        await self.terminate()
+        return ""
 
     def freeze(self) -> None:
         """SIGSTOP: it hears and says nothing until `thaw`."""

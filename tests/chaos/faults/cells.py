@@ -33,12 +33,12 @@ async def cell_process_killed(scene: Scene) -> None:
 
 @fault("a cell's machine dies and stays away", always=True)
 async def cell_lost(scene: Scene) -> None:
-    await scene.steady_on("cell-1", "lost", instances=LOST)
+    rows = await scene.steady("lost", instances=LOST)
     cell = scene.fleet.cells["cell-1"]
     began_s = time.monotonic()
     await cell.kill()
-    scene.fleet.lose_cell("cell-1")
-    await scene.replaced("lost", "cell-1", scene.timing.presence_ttl_s + REPLACED_S, began_s)
+    await scene.fleet.lose_cell("cell-1")
+    await scene.replaced(rows, "cell-1", scene.timing.presence_ttl_s + REPLACED_S, began_s)
     await scene.running("lost", LOST, 60, but_not=frozenset({"cell-1"}))
     await cell.start()
     await scene.fleet.live("cell-1")
@@ -69,9 +69,9 @@ async def cell_frozen(scene: Scene) -> None:
 
 @fault("a cell is cut off from every BBS, then comes back")
 async def cell_cut_off(scene: Scene) -> None:
-    await scene.steady_on("cell-1", "cut", instances=LOST)
+    rows = await scene.steady("cut", instances=LOST)
     with cut(scene, "cell-1", *scene.fleet.bbses):
-        await scene.replaced("cut", "cell-1", scene.timing.presence_ttl_s + REPLACED_S, time.monotonic())
+        await scene.replaced(rows, "cell-1", scene.timing.presence_ttl_s + REPLACED_S, time.monotonic())
         await scene.running("cut", LOST, 60, but_not=frozenset({"cell-1"}))
     await scene.fleet.live("cell-1")
     await scene.delete("cut")
@@ -79,11 +79,11 @@ async def cell_cut_off(scene: Scene) -> None:
 
 @fault("a cell hears the BBSes and cannot answer them")
 async def cell_mute(scene: Scene) -> None:
-    await scene.steady_on("cell-1", "mute", instances=LOST)
+    rows = await scene.steady("mute", instances=LOST)
     for name in scene.fleet.bbses:
         scene.fleet.network.cut_one_way("cell-1", name)
     try:
-        await scene.replaced("mute", "cell-1", scene.timing.presence_ttl_s + REPLACED_S, time.monotonic())
+        await scene.replaced(rows, "cell-1", scene.timing.presence_ttl_s + REPLACED_S, time.monotonic())
         await scene.running("mute", LOST, 60, but_not=frozenset({"cell-1"}))
     finally:
         scene.fleet.network.heal()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, TypeAlias
 
@@ -77,14 +77,8 @@ class Scene:
         self.told += canary.failed[:5]
 
     async def steady(self, guid: str, **changes: Any) -> list[dict[str, Any]]:
-        """An LRP that no client touches, all of its instances RUNNING, on all cells that are there.
-
-        A dry run has the BBS look which these are: of one that has just come back it may not have heard.
-        """
-        member = await self.follower()
-        rehearsed = await self.fleet.request("POST", "/v1/auctions/dry_run", lrp(guid, memory_mb=16), member)
-        assert rehearsed.status == 200, rehearsed.body
-        answer = await self.create(guid, member, **changes)
+        """An LRP that no client touches, all of its instances RUNNING, on all cells that are there."""
+        answer = await self.create(guid, **changes)
         assert answer.status == 201, answer.body
         rows: list[dict[str, Any]] = answer.json["actual_lrps"]
         return rows
@@ -98,17 +92,6 @@ class Scene:
     async def delete(self, guid: str) -> None:
         answer = await self.fleet.request("DELETE", f"/v1/desired_lrps/{guid}", None, await self.follower())
         assert answer.status in (200, 404), answer.body
-
-    async def steady_on(self, cell_id: str, guid: str, **changes: Any) -> None:
-        """The same, with some of it on this cell: clients at work may have filled it, or it has only just come back."""
-
-        async def look() -> bool:
-            if any(row["cell_id"] == cell_id for row in await self.steady(guid, **changes)):
-                return True
-            await self.delete(guid)
-            return False
-
-        await until(f"{cell_id} has some of {guid}", look, 60)
 
     async def rows(self, guid: str) -> list[dict[str, Any]]:
         """The rows as the database has them."""
@@ -125,9 +108,13 @@ class Scene:
 
         await until(f"{number} instances of {guid} are RUNNING", look, limit_s)
 
-    async def replaced(self, guid: str, cell_id: str, bound_s: float, began_s: float) -> None:
-        """Return when all that ran on a cell runs elsewhere; measure each instance since `began_s`."""
-        lost = {row["index"] for row in await self.rows(guid) if row["cell_id"] == cell_id}
+    async def replaced(self, rows: Sequence[Mapping[str, Any]], cell_id: str, bound_s: float, began_s: float) -> None:
+        """Return when all that ran on a cell runs elsewhere, as of `rows`; measure each instance since `began_s`.
+
+        The rows are those from before the harm, which may itself take longer than a presence lasts.
+        """
+        guid = rows[0]["process_guid"]
+        lost = {row["index"] for row in rows if row["cell_id"] == cell_id}
         assert lost, f"nothing of {guid} was on {cell_id}"
 
         async def look() -> bool:
