@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import asyncpg
 
-from scripts.benchmarks.probes import Told, fill, parser
+from scripts.benchmarks.probes import Told, fill, measured, parser
 from scripts.benchmarks.site import Site, site
 
 GIVEN_UP_S = 300.0
@@ -28,10 +28,7 @@ def main(arguments: Sequence[str]) -> int:
     options.add_argument("--cells", type=int, default=200)
     options.add_argument("--instances", type=int, default=2000)
     options.add_argument("--lost", type=int, default=10, help="cells lost in each round; back before the next")
-    options.add_argument("--rounds", type=int, default=3)
-    asked = options.parse_args(arguments)
-    asyncio.run(_measure(asked)).show(asked)
-    return 0
+    return measured(options, arguments, 3, _measure)
 
 
 async def _measure(options: argparse.Namespace) -> Told:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 
 from scripts.benchmarks.api import lrp
-from scripts.benchmarks.probes import BUDGET, MEMORY_MB, SLEEP, Told, asked_for, parser, percentiles
+from scripts.benchmarks.probes import BUDGET, MEMORY_MB, SLEEP, Told, asked_for, measured, parser, percentiles
 from scripts.benchmarks.site import Site, site
 
 TIMES = 3
@@ -20,10 +20,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser("overload", __doc__)
     options.add_argument("--cells", type=int, default=200)
     options.add_argument("--seconds", type=float, default=20.0, help="of each part")
-    options.add_argument("--rounds", type=int, default=1)
-    asked = options.parse_args(arguments)
-    asyncio.run(_measure(asked)).show(asked)
-    return 0
+    return measured(options, arguments, 1, _measure)
 
 
 async def _measure(options: argparse.Namespace) -> Told:

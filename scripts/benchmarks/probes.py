@@ -58,6 +58,24 @@ def parser(name: str, about: str | None) -> argparse.ArgumentParser:
     return made
 
 
+def measured(
+    options: argparse.ArgumentParser,
+    arguments: Sequence[str],
+    rounds: int,
+    measure: Callable[[argparse.Namespace], Awaitable[Told]],
+) -> int:
+    """Measure what is asked for, in so many rounds unless another number is asked for, and show it. Returns the status
+    to exit with."""
+    options.add_argument("--rounds", type=int, default=rounds)
+    asked = options.parse_args(arguments)
+
+    async def whole() -> Told:
+        return await measure(asked)
+
+    asyncio.run(whole()).show(asked)
+    return 0
+
+
 async def fill(place: Site, instances: int, clients: int) -> None:
     """So many instances, a hundred an LRP. Raises RuntimeError for what is not 201."""
     numbers = iter(range(max(1, instances // EACH)))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import time
 from collections.abc import Sequence
 from functools import partial
 
 import asyncpg
 
-from scripts.benchmarks.probes import EACH, Told, parser, percentiles, timed
+from scripts.benchmarks.probes import EACH, Told, measured, parser, percentiles, timed
 from scripts.benchmarks.site import Site, site
 
 NDJSON = {"Accept": "application/x-ndjson"}
@@ -30,10 +29,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser("reads", __doc__)
     options.add_argument("--rows", type=int, default=25_000)
     options.add_argument("--reads", type=int, default=200, help="of one LRP's instances, in each round")
-    options.add_argument("--rounds", type=int, default=3)
-    asked = options.parse_args(arguments)
-    asyncio.run(_measure(asked)).show(asked)
-    return 0
+    return measured(options, arguments, 3, _measure)
 
 
 async def _measure(options: argparse.Namespace) -> Told:

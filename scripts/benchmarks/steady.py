@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import time
 from collections.abc import Sequence
 
-from scripts.benchmarks.probes import Told, asked_for, cores, fill, parser, percentiles
+from scripts.benchmarks.probes import Told, asked_for, cores, fill, measured, parser, percentiles
 from scripts.benchmarks.site import live_cells, site
 
 PROBE_PAUSE_S = 0.05
@@ -18,10 +17,7 @@ def main(arguments: Sequence[str]) -> int:
     options.add_argument("--cells", type=int, default=1000)
     options.add_argument("--instances", type=int, default=2000)
     options.add_argument("--seconds", type=float, default=15.0, help="of each round")
-    options.add_argument("--rounds", type=int, default=3)
-    asked = options.parse_args(arguments)
-    asyncio.run(_measure(asked)).show(asked)
-    return 0
+    return measured(options, arguments, 3, _measure)
 
 
 async def _measure(options: argparse.Namespace) -> Told:
