@@ -256,13 +256,17 @@ class Lifecycle:
 
         async def work(tx: Transaction) -> Restarted:
             locked = await rows.lock(tx, process_guid, index)
-            given = locked.row.revision if revision is None else revision
-            after = moves.restarted(locked.row, self.new_guid(), given, locked.now)
-            abandoned = await tx.abandoned.list_of(process_guid, index)
-            claimed = [row for row in (locked.row, *abandoned) if row.index == index and row.cell_id is not None]
-            return Restarted(locked.row, tuple(claimed), await rows.save(tx, locked, after))
+            return await self.start_anew(tx, locked, locked.row.revision if revision is None else revision)
 
         return await self.store.run(call, "restart_instance", work)
+
+    async def start_anew(self, tx: Transaction, locked: Locked, revision: int) -> Restarted:
+        """Within a transaction: give a row up to a new start of this revision."""
+        before = locked.row
+        after = moves.restarted(before, self.new_guid(), revision, locked.now)
+        abandoned = await tx.abandoned.list_of(before.process_guid, before.index)
+        claimed = [row for row in (before, *abandoned) if row.index == before.index and row.cell_id is not None]
+        return Restarted(before, tuple(claimed), await rows.save(tx, locked, after))
 
     async def remove(
         self,

@@ -81,10 +81,7 @@ class Succession:
             locked = await rows.lock(tx, row.process_guid, row.index)
             if locked.row.modification_tag != row.modification_tag:
                 raise _refused(row, f"it is {locked.row.state} by now")
-            after = moves.restarted(locked.row, self.lifecycle.new_guid(), revision, locked.now)
-            abandoned = await tx.abandoned.list_of(row.process_guid, row.index)
-            claimed = (each for each in abandoned if each.index == row.index and each.cell_id is not None)
-            return Restarted(locked.row, (locked.row, *claimed), await rows.save(tx, locked, after))
+            return await self.lifecycle.start_anew(tx, locked, revision)
 
         return await run_fenced(self.store, call, "recreate_instance", work, epoch)
 
