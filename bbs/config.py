@@ -11,6 +11,10 @@ from bbs.convergence.backoff import DIEGO, CrashPolicy
 from diego_py.http.tls import TlsFiles
 from diego_py.models.supported import ONLY_DEFAULT
 
+NO_EFFECT = ("trusted_system_certificates_path", "certificate_properties", "network")
+"""Cloud controllers send these always. They mean something where an operator gave Diego's cells certificates to mount,
+an authority for identities, or a network plugin that reads properties; our cells have none of them."""
+
 
 @frozen(kw_only=True)
 class DiegoWireConfig:
@@ -21,9 +25,9 @@ class DiegoWireConfig:
     """Diego's. The native API then needs another one on this address. 0 takes any free one."""
     tls: TlsFiles | None = None
     """Clients must show a certificate: `authority`, `certificate` and `key`, each a path. None is only for loopback."""
-    ignored_fields: tuple[str, ...] = ()
+    ignored_fields: tuple[str, ...] = NO_EFFECT
     """Fields of definitions that clients send, this release does not execute, and may be left out. What is not named
-    here is refused, as in the native API."""
+    here is refused, as in the native API. Default: what also a Diego does nothing with unless it was set up for it."""
 
     def __attrs_post_init__(self) -> None:
         if self.tls is None and not ip_address(self.listen_host).is_loopback:

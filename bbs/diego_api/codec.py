@@ -10,14 +10,25 @@ from typing import Any, Final, TypeVar
 import msgspec
 from google.protobuf.message import DecodeError, Message
 
+from bbs.api.desired_lrps import executed
 from bbs.diego_api.descriptors import MESSAGES
-from bbs.diego_api.nouns import EMPTY_IS_DEFAULT, ENUMERATIONS, JSON_MAPS, JSON_TEXTS, NOUN_MESSAGES, PRESENCE
+from bbs.diego_api.nouns import (
+    EMPTY_IS_DEFAULT,
+    ENUMERATIONS,
+    JSON_MAPS,
+    JSON_TEXTS,
+    NOT_EXECUTED,
+    NOT_READ,
+    NOUN_MESSAGES,
+    OLD_FIELDS,
+    PRESENCE,
+)
 from diego_py import wire
 from diego_py.bad_fields import bad_fields
 from diego_py.errors import MalformedProtobuf
 from diego_py.http.server import invalid_fields
 from diego_py.models.cell import CellPresence
-from diego_py.models.fields import INVALID, TOO_LONG, FieldError
+from diego_py.models.fields import INVALID, TOO_LONG, UNSUPPORTED_FIELD, FieldError
 from diego_py.models.shapes import Choice, Field, Maybe, Noun, Sequence, Shape, Table, fields_of
 from diego_py.models.validation import JSON_DEPTH_MAX, depth_exceeds
 
@@ -43,7 +54,10 @@ def parse(name: str, body: bytes) -> Message:
 
 
 def model(noun: type[T], message: Message) -> T:
-    """The model that a message says. Raises InvalidSpec with every field that is missing or wrong; see `validate`."""
+    """The model that a message says. See `validate` for what its values may be.
+
+    Raises InvalidSpec with every field that is missing or wrong, UnsupportedField for one that no model has.
+    """
     told = builtins(noun, message)
     if depth_exceeds(told, DEPTH_MAX):
         raise invalid_fields([FieldError("/action", TOO_LONG, f"is nested deeper than {DEPTH_MAX} levels")])
@@ -55,12 +69,19 @@ def model(noun: type[T], message: Message) -> T:
 
 def builtins(noun: type[Any], message: Message) -> dict[str, Any]:
     """What the model would be in JSON. Without the fields that are not there, so that they have the model's default."""
+    if noun in NOT_EXECUTED:
+        _refuse_what_is_not_executed(*NOT_EXECUTED[noun], message)
     told = {}
     for field, at in _fields(noun):
         value = _value(message, field, at)
         if value is not _ABSENT:
             told[field.key] = value
     return told
+
+
+def _refuse_what_is_not_executed(key: str, instead: str, message: Message) -> None:
+    if getattr(message, key):
+        executed([FieldError(f"/{key}", UNSUPPORTED_FIELD, f"is not supported by this release: {instead}")])
 
 
 def routes(message: Message) -> dict[str, Any]:
@@ -70,17 +91,21 @@ def routes(message: Message) -> dict[str, Any]:
 
 def _fields_on_the_wire(noun: Any) -> tuple[tuple[Field, str], ...]:
     message = _MESSAGE_OF[noun]
-    return tuple((field, f"{message.message}.{field.key}") for field in fields_of(noun) if field.key in message.numbers)
+    named = ((field, f"{message.message}.{field.key}") for field in fields_of(noun) if field.key in message.numbers)
+    return tuple((field, at) for field, at in named if at not in NOT_READ)
 
 
 _fields: Callable[[Any], tuple[tuple[Field, str], ...]] = cache(_fields_on_the_wire)
-"""The fields of a model that are on the wire, and what each is called in the tables."""
+"""The fields of a model that are read from the wire, and what each is called in the tables."""
 
 
 def _value(message: Message, field: Field, at: str) -> Any:
     optional = isinstance(field.shape, Maybe)
     shape = field.shape.inner if isinstance(field.shape, Maybe) else field.shape
     value = getattr(message, field.key)
+    if at in OLD_FIELDS and not value:
+        old, meant = OLD_FIELDS[at]
+        return meant(getattr(message, old))
     if at in JSON_MAPS:
         return routes(value)
     if at in JSON_TEXTS:

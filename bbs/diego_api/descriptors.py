@@ -54,8 +54,7 @@ def _fields_of_noun(message: NounMessage) -> Fields:
     fields = {
         key: (number, _type_of(shapes[key], f"{message.message}.{key}")) for key, number in message.numbers.items()
     }
-    extra = {key: (number, _NAMES[noun]) for key, (number, noun) in message.extra.items()}
-    return {**fields, **extra}
+    return {**fields, **message.extra}
 
 
 def _type_of(shape: Shape, at: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -11,7 +12,7 @@ from google.protobuf.message import Message
 
 from bbs.api.desired_lrps import DEFAULT_START_TIMEOUT_MS, executed, valid
 from bbs.api.desired_lrps import accepted as native_accepted
-from bbs.diego_api import codec
+from bbs.diego_api import codec, versions
 from bbs.diego_api.descriptors import MESSAGES
 from bbs.diego_api.endpoint import Endpoint
 from bbs.diego_api.errors import ErrorType, Refusal
@@ -48,15 +49,14 @@ class DiegoDesiredLRPs:
     ignored_fields: frozenset[str]
 
     def endpoints(self) -> list[Endpoint]:
-        lists = ("DesiredLRPsRequest", "DesiredLRPsResponse", self.list_whole)
-        one = ("DesiredLRPByProcessGuidRequest", "DesiredLRPResponse", self.get)
-        changed = "DesiredLRPLifecycleResponse"
+        path, changed = "/v1/desired_lrps", "DesiredLRPLifecycleResponse"
+        lists = ("diego_list_desired_lrps", "DesiredLRPsRequest", "DesiredLRPsResponse")
+        one = ("diego_get_desired_lrp", "DesiredLRPByProcessGuidRequest", "DesiredLRPResponse")
         return [
-            *(Endpoint(f"/v1/desired_lrps/list.{r}", "diego_list_desired_lrps", *lists) for r in ("r2", "r3")),
-            *(
-                Endpoint(f"/v1/desired_lrps/get_by_process_guid.{r}", "diego_get_desired_lrp", *one)
-                for r in ("r2", "r3")
-            ),
+            Endpoint(f"{path}/list.r2", *lists, partial(self.list_whole, view=whole_r2)),
+            Endpoint(f"{path}/list.r3", *lists, partial(self.list_whole, view=whole)),
+            Endpoint(f"{path}/get_by_process_guid.r2", *one, partial(self.get, view=whole_r2)),
+            Endpoint(f"{path}/get_by_process_guid.r3", *one, partial(self.get, view=whole)),
             Endpoint(
                 "/v1/desired_lrp_scheduling_infos/list",
                 "diego_list_scheduling_infos",
@@ -83,8 +83,8 @@ class DiegoDesiredLRPs:
             Endpoint("/v1/desired_lrp/remove", "diego_remove_lrp", "RemoveDesiredLRPRequest", changed, self.remove),
         ]
 
-    async def list_whole(self, request: Any, call: Call) -> bytes:
-        return await self._listed(request, call, "DesiredLRPsResponse", "desired_lrps", whole)
+    async def list_whole(self, request: Any, call: Call, view: View) -> bytes:
+        return await self._listed(request, call, "DesiredLRPsResponse", "desired_lrps", view)
 
     async def list_scheduling_infos(self, request: Any, call: Call) -> bytes:
         name = "DesiredLRPSchedulingInfosResponse"
@@ -93,9 +93,9 @@ class DiegoDesiredLRPs:
     async def list_routing_infos(self, request: Any, call: Call) -> bytes:
         return await self._listed(request, call, "DesiredLRPsResponse", "desired_lrps", routing_info)
 
-    async def get(self, request: Any, call: Call) -> Message:
+    async def get(self, request: Any, call: Call, view: View) -> Message:
         found = await self._one(call, guid_of(request))
-        return MESSAGES["DesiredLRPResponse"](desired_lrp=whole(found))
+        return MESSAGES["DesiredLRPResponse"](desired_lrp=view(found))
 
     async def get_scheduling_info(self, request: Any, call: Call) -> Message:
         found = scheduling_info(await self._one(call, guid_of(request)))
@@ -180,9 +180,18 @@ class DiegoDesiredLRPs:
 
 def whole(stored: StoredLRP) -> dict[str, Any]:
     """All of it."""
-    definition = codec.outward(msgspec.json.decode(stored.definition))
-    definition["modification_tag"] = _tag(stored.modification_tag)
-    return definition
+    return _whole(stored, msgspec.json.decode(stored.definition))
+
+
+def whole_r2(stored: StoredLRP) -> dict[str, Any]:
+    """All of it, for who knows no layers of images."""
+    return _whole(stored, versions.lrp_without_layers(msgspec.json.decode(stored.definition)))
+
+
+def _whole(stored: StoredLRP, definition: dict[str, Any]) -> dict[str, Any]:
+    told = codec.outward(versions.with_metrics_guid(definition))
+    told["modification_tag"] = _tag(stored.modification_tag)
+    return told
 
 
 def routing_info(stored: StoredLRP) -> dict[str, Any]:

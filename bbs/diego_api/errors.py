@@ -101,4 +101,8 @@ def _fields_told(error: DiegoError) -> str:
 def _name(pointer: str) -> str:
     """The field of a pointer: Diego names the innermost one, without where it is."""
     names = [name for name in pointer.split("/") if name and not name.isdigit()]
-    return names[-1] if names else "body"
+    return _NAMES.get(names[-1], names[-1]) if names else "body"
+
+
+_NAMES: Final = {"definition": "task_definition", "tcp": "tcp_check", "http": "http_check"}
+"""Fields that have another name there."""

@@ -5,12 +5,13 @@ A field that is not named has no place on that wire. docs/diego.md tells the dif
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, Final
 
-from attrs import frozen
+from attrs import field, frozen
 
+from bbs.diego_api.envelopes import Fields
 from diego_py.models import actions, actual_lrp, cell, checks, desired_lrp, egress, image, task, workload
 
 
@@ -23,8 +24,8 @@ class NounMessage:
     """The number of each field, by its JSON name, which is the name of the message's field, too."""
     name: str = ""
     """Diego's name of the message, where the model has another one."""
-    extra: Mapping[str, tuple[int, type[Any]]] = {}
-    """Nouns that the message has besides."""
+    extra: Fields = field(factory=dict)
+    """Fields that the message has besides, and the model has not."""
 
     @property
     def message(self) -> str:
@@ -51,6 +52,17 @@ JSON_TEXTS: Final = frozenset({"SharedDevice.mount_config"})
 """JSON as text there."""
 EMPTY_IS_DEFAULT: Final = frozenset({"CheckDefinition.log_source"})
 """Texts whose empty value means what the model's default means."""
+OLD_FIELDS: Final[Mapping[str, tuple[str, Callable[[int], int]]]] = {
+    "TimeoutAction.timeout_ms": ("deprecated_timeout_ns", lambda ns: ns // 1_000_000),
+    "DesiredLRP.start_timeout_ms": ("deprecated_start_timeout_s", lambda s: s * 1000),
+}
+"""What counts where the field itself is zero: an older one, and what that says."""
+NOT_READ: Final = frozenset({"ResourceLimits.nproc"})
+"""What Diego takes and does nothing with."""
+NOT_EXECUTED: Final[Mapping[type[Any], tuple[str, str]]] = {
+    actions.RunAction: ("volume_mounted_files", "use those of the definition"),
+}
+"""What a message may say and its model cannot: the field, which is refused when it is set, and what to do instead."""
 UNPACKED: Final = frozenset({"DesiredLRP.ports", "SecurityGroupRule.ports"})
 
 _ACTION_NUMBERS: Final = {"action": 1}
@@ -70,6 +82,7 @@ _WORKLOAD: Final = (
             "log_source": 7,
             "suppress_log_output": 8,
         },
+        extra={"volume_mounted_files": (9, "repeated File")},
     ),
     NounMessage(
         actions.DownloadAction,
@@ -85,7 +98,11 @@ _WORKLOAD: Final = (
         },
     ),
     NounMessage(actions.UploadAction, {"artifact": 1, "from": 2, "to": 3, "log_source": 4, "user": 5}),
-    NounMessage(actions.TimeoutAction, {**_ACTION_NUMBERS, "log_source": 3, "timeout_ms": 4}),
+    NounMessage(
+        actions.TimeoutAction,
+        {**_ACTION_NUMBERS, "log_source": 3, "timeout_ms": 4},
+        extra={"deprecated_timeout_ns": (2, "int64")},
+    ),
     NounMessage(
         actions.EmitProgressAction,
         {
@@ -210,7 +227,7 @@ _LRPS: Final = (
             "update_strategy": 39,
         },
         "DesiredLRP",
-        {"modification_tag": (21, workload.ModificationTag)},
+        {"deprecated_start_timeout_s": (8, "int64"), "modification_tag": (21, "ModificationTag")},
     ),
     NounMessage(actual_lrp.ActualLRPKey, {"process_guid": 1, "index": 2, "domain": 3}),
     NounMessage(actual_lrp.ActualLRPInstanceKey, {"instance_guid": 1, "cell_id": 2}),

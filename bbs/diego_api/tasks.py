@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn
 
 import attrs
@@ -10,7 +12,7 @@ from google.protobuf.message import Message
 
 from bbs.api.desired_lrps import DEFAULT_START_TIMEOUT_MS
 from bbs.api.tasks import accepted
-from bbs.diego_api import codec, words
+from bbs.diego_api import codec, versions, words
 from bbs.diego_api.descriptors import MESSAGES
 from bbs.diego_api.endpoint import Endpoint
 from bbs.diego_api.errors import ErrorType, Refusal
@@ -29,6 +31,8 @@ from diego_py.models.task import Task, TaskRequest, TaskState
 from diego_py.service.run import OwnedTasks
 
 PAGE = 500
+View = Callable[[Task], dict[str, Any]]
+"""How a task is told, to make a Task from."""
 _STATES = ENUMERATIONS[TaskState]
 
 
@@ -46,18 +50,20 @@ class DiegoTasks:
 
     def endpoints(self) -> list[Endpoint]:
         path, done = "/v1/tasks", "TaskLifecycleResponse"
-        lists = ("TasksRequest", "TasksResponse", self.list_tasks)
-        one = ("TaskGuidRequest", "TaskResponse", self.get)
+        lists = ("diego_list_tasks", "TasksRequest", "TasksResponse")
+        one = ("diego_get_task", "TaskGuidRequest", "TaskResponse")
         return [
-            *(Endpoint(f"{path}/list.{r}", "diego_list_tasks", *lists) for r in ("r2", "r3")),
-            *(Endpoint(f"{path}/get_by_task_guid.{r}", "diego_get_task", *one) for r in ("r2", "r3")),
+            Endpoint(f"{path}/list.r2", *lists, partial(self.list_tasks, view=told_r2)),
+            Endpoint(f"{path}/list.r3", *lists, partial(self.list_tasks, view=told)),
+            Endpoint(f"{path}/get_by_task_guid.r2", *one, partial(self.get, view=told_r2)),
+            Endpoint(f"{path}/get_by_task_guid.r3", *one, partial(self.get, view=told)),
             Endpoint(f"{path}/desire.r2", "diego_desire_task", "DesireTaskRequest", done, self.desire),
             Endpoint(f"{path}/cancel", "diego_cancel_task", "TaskGuidRequest", done, self.cancel),
             Endpoint(f"{path}/resolving", "diego_resolve_task", "TaskGuidRequest", done, self.resolve),
             Endpoint(f"{path}/delete", "diego_delete_task", "TaskGuidRequest", done, self.delete),
         ]
 
-    async def list_tasks(self, request: Any, call: Call) -> bytes:
+    async def list_tasks(self, request: Any, call: Call, view: View) -> bytes:
         """In order of task_guid; filters are ANDed."""
         wanted = tasks.Filter(
             domain=text_of(request.domain, "domain") or None, cell_id=text_of(request.cell_id, "cell_id") or None
@@ -66,13 +72,13 @@ class DiegoTasks:
         after: str | None = None
         while True:
             page = await self._page(call, wanted, after)
-            parts.append(codec.listed("TasksResponse", "tasks", map(told, page)))
+            parts.append(codec.listed("TasksResponse", "tasks", map(view, page)))
             if len(page) < PAGE:
                 return b"".join(parts)
             after = page[-1].task_guid
 
-    async def get(self, request: Any, call: Call) -> Message:
-        return MESSAGES["TaskResponse"](task=told(await self.lifecycle.get(call, task_guid_of(request))))
+    async def get(self, request: Any, call: Call, view: View) -> Message:
+        return MESSAGES["TaskResponse"](task=view(await self.lifecycle.get(call, task_guid_of(request))))
 
     async def desire(self, request: Any, call: Call) -> Message:
         """Store the task and begin to start it; what comes of that is told by the task."""
@@ -129,8 +135,17 @@ def transition_refused(state: TaskState, to: str) -> Refusal:
 
 def told(task: Task) -> dict[str, Any]:
     """A task, to make a Task from."""
+    return _told(task, wire.to_builtins_revealed(task.definition))
+
+
+def told_r2(task: Task) -> dict[str, Any]:
+    """A task, for who knows no layers of images."""
+    return _told(task, versions.task_without_layers(wire.to_builtins_revealed(task.definition)))
+
+
+def _told(task: Task, definition: dict[str, Any]) -> dict[str, Any]:
     return {
-        "definition": codec.outward(wire.to_builtins_revealed(task.definition)),
+        "definition": codec.outward(definition),
         "task_guid": task.task_guid,
         "domain": task.domain,
         "created_at": codec.nanoseconds(task.created_at),

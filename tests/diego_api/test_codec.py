@@ -11,11 +11,11 @@ from attrs import evolve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bbs.diego_api import codec
+from bbs.diego_api import codec, versions
 from bbs.diego_api.descriptors import MESSAGES
 from bbs.diego_api.nouns import NOUN_MESSAGES
 from diego_py import wire
-from diego_py.errors import InvalidSpec, MalformedProtobuf
+from diego_py.errors import InvalidSpec, MalformedProtobuf, UnsupportedField
 from diego_py.models.actions import Action
 from diego_py.models.checks import Check, CheckDefinition
 from diego_py.models.desired_lrp import DesiredLRPDefinition
@@ -42,8 +42,15 @@ def without_what_the_wire_has_not(definition: DesiredLRPDefinition) -> DesiredLR
     return evolve(definition, check_definition=checks)
 
 
-def through_json(definition: Any) -> Any:
-    return wire.decode(type(definition), wire.encode_revealed(definition))
+def through_json(noun: Any) -> Any:
+    """The noun as the native API reads what it writes, without what Diego takes and does nothing with."""
+    return wire.convert(type(noun), without_nproc(wire.to_builtins_revealed(noun)))
+
+
+def without_nproc(told: Any) -> Any:
+    if isinstance(told, dict):
+        return {key: without_nproc(value) for key, value in told.items() if key != "nproc"}
+    return [without_nproc(item) for item in told] if isinstance(told, list) else told
 
 
 @QUICK
@@ -52,7 +59,7 @@ def test_an_lrp_is_the_same_after_the_way_through_its_message(definition: Desire
     stored = msgspec.json.decode(wire.encode_revealed(definition))
     body = MESSAGES["DesiredLRP"](**codec.outward(stored)).SerializeToString()
     read = codec.model(DesiredLRPDefinition, codec.parse("DesiredLRP", body))
-    assert through_json(read) == without_what_the_wire_has_not(definition)
+    assert through_json(read) == through_json(without_what_the_wire_has_not(definition))
 
 
 @QUICK
@@ -63,7 +70,7 @@ def test_a_task_is_the_same_after_the_way_through_its_message(
     stored = codec.outward(wire.to_builtins_revealed(definition))
     body = MESSAGES["DesireTaskRequest"](definition=stored, task_guid=guid, domain=domain).SerializeToString()
     read = codec.model(TaskRequest, codec.parse("DesireTaskRequest", body))
-    assert through_json(read) == TaskRequest(task_guid=guid, domain=domain, definition=definition)
+    assert through_json(read) == through_json(TaskRequest(task_guid=guid, domain=domain, definition=definition))
 
 
 @QUICK
@@ -79,7 +86,7 @@ def test_what_another_encoder_writes_is_read_alike(definition: DesiredLRPDefinit
     ours = MESSAGES["DesiredLRP"](**codec.outward(stored)).SerializeToString()
     theirs = encode("DesiredLRP", decode("DesiredLRP", ours))
     read = codec.model(DesiredLRPDefinition, codec.parse("DesiredLRP", theirs))
-    assert read == without_what_the_wire_has_not(definition)
+    assert read == through_json(without_what_the_wire_has_not(definition))
 
 
 def test_every_field_of_a_noun_is_on_the_wire_or_known_not_to_be() -> None:
@@ -90,6 +97,116 @@ def test_every_field_of_a_noun_is_on_the_wire_or_known_not_to_be() -> None:
         if field.key not in message.numbers
     }
     assert left_out == {"Check.command"}
+
+
+LAYERS = [
+    {
+        "name": "shared",
+        "url": "http://a/b",
+        "destination_path": "/s",
+        "layer_type": 1,
+        "media_type": 1,
+        "digest_algorithm": 1,
+        "digest_value": "5",
+    },
+    {"name": "by url", "url": "http://a/c", "destination_path": "/u", "layer_type": 1, "media_type": 2},
+    {
+        "name": "own",
+        "url": "http://a/d",
+        "destination_path": "/e",
+        "layer_type": 2,
+        "media_type": 1,
+        "digest_algorithm": 1,
+        "digest_value": "7",
+    },
+]
+
+
+def test_layers_are_dependencies_and_downloads_for_who_knows_no_layers() -> None:
+    known = {"name": "", "from": "http://a/z", "to": "/z"}
+    sent = lrp(image_layers=LAYERS, legacy_download_user="vcap", cached_dependencies=[known], setup=run("true"))
+    told = definition_of("DesiredLRP", versions.lrp_without_layers(json_of(DesiredLRPDefinition, sent)))
+    assert told["image_layers"] == []
+    assert [(each["from"], each["to"], each["cache_key"]) for each in told["cached_dependencies"]] == [
+        ("http://a/b", "/s", "sha256:5"),
+        ("http://a/c", "/u", "http://a/c"),
+        ("http://a/z", "/z", ""),
+    ]
+    shared, by_url, _ = told["cached_dependencies"]
+    assert (shared["checksum_algorithm"], shared["checksum_value"]) == ("sha256", "5")
+    assert (by_url["checksum_algorithm"], by_url["checksum_value"]) == ("", "")
+    downloads, then = told["setup"]["serial_action"]["actions"]
+    (download,) = downloads["parallel_action"]["actions"]
+    own = {"artifact": "own", "from": "http://a/d", "to": "/e", "cache_key": "sha256:7", "user": "vcap"}
+    assert own.items() <= download["download_action"].items()
+    assert (download["download_action"]["checksum_algorithm"], then) == ("sha256", decoded_action(run("true")))
+    assert valid_again(DesiredLRPDefinition, "DesiredLRP", told)
+
+
+def test_layers_without_a_setup_and_setups_without_a_layer() -> None:
+    sent = lrp(image_layers=LAYERS[2:], legacy_download_user="vcap")
+    told = definition_of("DesiredLRP", versions.lrp_without_layers(json_of(DesiredLRPDefinition, sent)))
+    assert len(told["setup"]["parallel_action"]["actions"]) == 1
+    for layers in ([], LAYERS[:1]):
+        sent = lrp(image_layers=layers, setup=run("true"))
+        told = definition_of("DesiredLRP", versions.lrp_without_layers(json_of(DesiredLRPDefinition, sent)))
+        assert told["setup"] == decoded_action(run("true"))
+    task_sent = task(image_layers=LAYERS, legacy_download_user="vcap")["task_definition"]
+    told = definition_of("TaskDefinition", versions.task_without_layers(json_of(TaskDefinition, task_sent)))
+    downloads, then = told["action"]["serial_action"]["actions"]
+    assert len(downloads["parallel_action"]["actions"]) == 1
+    assert then == decoded_action(run("exit 0"))
+    assert valid_again(TaskDefinition, "TaskDefinition", told)
+
+
+def json_of(noun: Any, sent: dict[str, Any]) -> dict[str, Any]:
+    """What is stored of a definition that was sent."""
+    name = "DesiredLRP" if noun is DesiredLRPDefinition else "TaskDefinition"
+    told: dict[str, Any] = wire.to_builtins_revealed(codec.model(noun, codec.parse(name, encode(name, sent))))
+    return told
+
+
+def definition_of(name: str, told: dict[str, Any]) -> dict[str, Any]:
+    """How a client reads a definition that is told."""
+    return decode(name, MESSAGES[name](**codec.outward(told)).SerializeToString())
+
+
+def decoded_action(action: dict[str, Any]) -> dict[str, Any]:
+    return decode("Action", encode("Action", action))
+
+
+def valid_again(noun: Any, name: str, told: dict[str, Any]) -> bool:
+    return validate(codec.model(noun, codec.parse(name, encode(name, told)))) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ({"deprecated_start_timeout_s": 60}, {"start_timeout_ms": 60_000}),
+        ({"deprecated_start_timeout_s": 60, "start_timeout_ms": 5}, {"start_timeout_ms": 5}),
+        (
+            {"action": {"timeout_action": {"action": run("true"), "deprecated_timeout_ns": 2_500_000_000}}},
+            {"action": {"timeout_action": {"action": run("true"), "timeout_ms": 2500}}},
+        ),
+        (
+            {"action": {"timeout_action": {"action": run("true"), "deprecated_timeout_ns": 7, "timeout_ms": 9}}},
+            {"action": {"timeout_action": {"action": run("true"), "timeout_ms": 9}}},
+        ),
+        (
+            {"action": run("true", resource_limits={"nofile": 9, "nproc": 5})},
+            {"action": run("true", resource_limits={"nofile": 9})},
+        ),
+    ],
+)
+def test_old_fields_count_where_the_new_one_is_not_set(old: dict[str, Any], new: dict[str, Any]) -> None:
+    assert json_of(DesiredLRPDefinition, lrp(**old)) == json_of(DesiredLRPDefinition, lrp(**new))
+
+
+def test_what_a_message_says_and_no_model_can_is_refused() -> None:
+    sent = lrp(action=run("true", volume_mounted_files=[{"path": "a", "content": "b"}]))
+    with pytest.raises(UnsupportedField) as refused:
+        json_of(DesiredLRPDefinition, sent)
+    assert [error["pointer"] for error in refused.value.errors] == ["/volume_mounted_files"]
 
 
 def test_unknown_fields_are_ignored() -> None:
@@ -183,7 +300,7 @@ def test_ten_thousand_random_bodies_are_read_or_refused() -> None:
                 validate(codec.model(TaskRequest, message))
             else:
                 validate(codec.model(DesiredLRPDefinition, message.desired_lrp))
-        except (MalformedProtobuf, InvalidSpec):
+        except (MalformedProtobuf, InvalidSpec, UnsupportedField):
             refused += 1
     assert 5_000 < refused < 10_000
 

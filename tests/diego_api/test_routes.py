@@ -169,7 +169,7 @@ async def test_bad_definitions_are_told_field_by_field(bbs: DiegoClient) -> None
     assert kind == "InvalidRequest"
     assert message.startswith("Invalid field: trusted_system_certificates_path (is not supported by this release")
     kind, message = await bbs.refusal("/v1/tasks/desire.r2", {"task_guid": "job", "domain": "d"})
-    assert (kind, message.split(" (")[0]) == ("InvalidRequest", "Invalid field: definition")
+    assert (kind, message.split(" (")[0]) == ("InvalidRequest", "Invalid field: task_definition")
     update = {"image_username": "x"}
     kind, _ = await bbs.refusal("/v1/desired_lrp/update", {"process_guid": "web", "update": update})
     assert kind == "InvalidRequest"
@@ -189,7 +189,7 @@ async def test_what_the_operator_lets_be_ignored_is_left_out(bbs: DiegoClient) -
 async def test_the_old_name_of_a_source(bbs: DiegoClient) -> None:
     await bbs.desire(lrp(instances=0, metrics_guid="app", metric_tags={"index": {"dynamic": 1}}))
     (desired,) = await bbs.desired_lrps()
-    assert desired["metrics_guid"] == ""
+    assert desired["metrics_guid"] == "app"
     assert desired["metric_tags"]["source_id"] == {"static": "app", "dynamic": 0}
     assert desired["metric_tags"]["index"] == {"static": "", "dynamic": 1}
     other = lrp("other", metrics_guid="one", metric_tags={"source_id": {"static": "another"}})
