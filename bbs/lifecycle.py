@@ -16,7 +16,7 @@ from attrs import define, evolve, field, frozen
 from bbs.convergence.backoff import DIEGO, CrashPolicy
 from bbs.outcome import framed_by_cell, subject
 from bbs.store import attempts, desires, failures, moves, replay, rows
-from bbs.store.actual_lrps import Locked
+from bbs.store.actual_lrps import Locked, RemovedRow
 from bbs.store.attempts import Claim, Claimed, Start
 from bbs.store.desires import Desired, Removed, Updated, etag
 from bbs.store.failures import Document, document_of
@@ -274,18 +274,14 @@ class Lifecycle:
         process_guid: str,
         index: int,
         instance_guid: str | None,
-        epoch: int | None = None,
         presence: Presence = Presence.ORDINARY,
-    ) -> bool:
-        """Delete the row of this instance, which is gone; None: of whichever. False if there is none such."""
+    ) -> RemovedRow:
+        """Delete the row of this instance, which is gone; None: of whichever."""
 
-        async def work(tx: Transaction) -> bool:
-            deleted = await tx.actual_lrps.delete(process_guid, index, instance_guid, presence)
-            if instance_guid is not None:
-                await tx.abandoned.forget(instance_guid)
-            return deleted
+        async def work(tx: Transaction) -> RemovedRow:
+            return await tx.actual_lrps.remove(process_guid, index, instance_guid, presence)
 
-        return await run_fenced(self.store, call, "remove_instance", work, epoch)
+        return await self.store.run(call, "remove_instance", work, single=True)
 
     async def abandon(self, call: Call, row: ActualLRP, epoch: int | None = None) -> bool:
         """Delete the row of an instance whose cell cannot be asked, and remember that it may have it. False if there is

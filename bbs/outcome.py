@@ -35,6 +35,8 @@ class InstanceOutcome:
     """What it was to replace; if that failed, the old one is recalled."""
     gone: bool = False
     """Whether the cell has said that nothing of the last attempt is left."""
+    last: bool = False
+    """Whether nothing else was left of its LRP when its row was removed."""
 
 
 @frozen

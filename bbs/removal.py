@@ -49,6 +49,8 @@ class Removal:
                 raise
         outcomes = {_name(outcome.row): outcome for outcome in await self.stop_all(call, rows)}
         for _ in range(MOVES_MAX):
+            if any(outcome.last for outcome in outcomes.values()):
+                break  # Of what is not desired nothing can come about any more.
             left = await self._undesired(call, process_guid)
             moved_on = [row for row in left if _name(row) not in outcomes or outcomes[_name(row)].error is None]
             if not moved_on:
@@ -137,7 +139,8 @@ class Removal:
                 await self.lifecycle.abandon(call, row)
             else:
                 key = (row.process_guid, row.index, row.instance_guid)
-                await self.lifecycle.remove(call, *key, presence=row.presence)
+                removed = await self.lifecycle.remove(call, *key, row.presence)
+                return evolve(outcome, last=removed.last)
         except DiegoError as error:
             if row.cell_id is not None and not unreachable:
                 error.outcome = Outcome.PARTIAL

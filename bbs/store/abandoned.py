@@ -41,11 +41,6 @@ class PostgresAbandoned:
     async def list_of(self, process_guid: str, first: int = 0) -> list[ActualLRP]:
         return [_row(row) for row in await self.connection.fetch(self.LIST_OF, process_guid, first)]
 
-    FORGET = "DELETE FROM abandoned_attempts WHERE instance_guid = $1"
-
-    async def forget(self, instance_guid: str) -> None:
-        await self.connection.execute(self.FORGET, instance_guid)
-
     SETTLE = """
         DELETE FROM abandoned_attempts WHERE instance_guid IN (
             SELECT instance_guid FROM abandoned_attempts

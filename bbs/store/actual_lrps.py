@@ -32,6 +32,26 @@ class Locked:
     """By the database's clock: the only one that its times may be compared with."""
 
 
+@frozen
+class Ending:
+    """What is left of an LRP that shall end."""
+
+    actuals: tuple[ActualLRP, ...]
+    """Rows that a cell has, in order."""
+    abandoned: bool
+    """A cell whose presence lasts may have attempts that no row names."""
+
+
+@frozen
+class RemovedRow:
+    """What became of the row of an instance that is gone."""
+
+    deleted: bool
+    """It was there, and of that instance."""
+    last: bool
+    """No other row of its LRP was there then, nor an attempt that a cell whose presence lasts may have."""
+
+
 @frozen(kw_only=True)
 class Filter:
     """Which rows are wanted; what is None does not matter."""
@@ -200,6 +220,35 @@ class PostgresActualLRPs:
             self.MOVE, row.process_guid, row.index, row.presence.value, presence, failure_id
         )
 
+    END_ALL = """
+        WITH found AS (
+            SELECT process_guid, index, presence, state FROM actual_lrps
+            WHERE process_guid = $1 ORDER BY index, presence FOR UPDATE
+        ), deleted AS (
+            DELETE FROM actual_lrps USING found
+            WHERE (actual_lrps.process_guid, actual_lrps.index, actual_lrps.presence)
+                  = (found.process_guid, found.index, found.presence) AND found.state IN ('UNCLAIMED', 'CRASHED')
+        ), asked AS (
+            UPDATE actual_lrps
+            SET stop_asked_at = coalesce(stop_asked_at, clock_timestamp()),
+                tag_index = tag_index + (stop_asked_at IS NULL)::integer
+            FROM found
+            WHERE (actual_lrps.process_guid, actual_lrps.index, actual_lrps.presence)
+                  = (found.process_guid, found.index, found.presence) AND found.state IN ('CLAIMED', 'RUNNING')
+            RETURNING actual_lrps.*
+        )
+        SELECT asked.*, EXISTS (
+            SELECT FROM abandoned_attempts JOIN cells USING (cell_id)
+            WHERE abandoned_attempts.process_guid = $1 AND expires_at > clock_timestamp()
+        ) AS abandoned
+        FROM (SELECT) AS always LEFT JOIN asked ON true ORDER BY asked.index, asked.presence
+    """
+
+    async def end_all(self, process_guid: str) -> Ending:
+        found = await self.connection.fetch(self.END_ALL, process_guid)
+        actuals = (_row(row) for row in found if row["process_guid"] is not None)
+        return Ending(tuple(actuals), found[0]["abandoned"])
+
     ASK_STOP = """
         UPDATE actual_lrps
         SET stop_asked_at = CASE WHEN index >= $2 THEN clock_timestamp() END, tag_index = tag_index + 1
@@ -233,17 +282,30 @@ class PostgresActualLRPs:
     ) -> bool:
         return bool(await self.connection.fetchval(self.DELETE, process_guid, index, instance_guid, presence))
 
-    DELETE_WITHOUT_CELL = """
-        DELETE FROM actual_lrps
-        WHERE (process_guid, index, presence) IN (
-            SELECT process_guid, index, presence FROM actual_lrps
-            WHERE process_guid = $1 AND state IN ('UNCLAIMED', 'CRASHED')
-            ORDER BY index, presence FOR UPDATE
+    REMOVE = """
+        WITH deleted AS (
+            DELETE FROM actual_lrps
+            WHERE process_guid = $1 AND index = $2 AND presence = $4 AND ($3::text IS NULL OR instance_guid = $3)
+            RETURNING index
+        ), forgotten AS (
+            DELETE FROM abandoned_attempts WHERE instance_guid = $3
         )
+        SELECT EXISTS (SELECT FROM deleted) AS deleted,
+            EXISTS (
+                SELECT FROM actual_lrps AS other WHERE process_guid = $1
+                    AND ((index, presence) <> ($2, $4) OR NOT EXISTS (SELECT FROM deleted))
+            ) OR EXISTS (
+                SELECT FROM abandoned_attempts JOIN cells USING (cell_id)
+                WHERE process_guid = $1 AND instance_guid IS DISTINCT FROM $3 AND expires_at > clock_timestamp()
+            ) AS others
     """
 
-    async def delete_without_cell(self, process_guid: str) -> None:
-        await self.connection.execute(self.DELETE_WITHOUT_CELL, process_guid)
+    async def remove(
+        self, process_guid: str, index: int, instance_guid: str | None, presence: str = "ORDINARY"
+    ) -> RemovedRow:
+        # One look at all as they are when it begins: a row that moves on while we wait for it is one of the others.
+        row = await self.connection.fetchrow(self.REMOVE, process_guid, index, instance_guid, presence)
+        return RemovedRow(row["deleted"], not row["others"])
 
 
 def _columns(row: ActualLRP, failure_id: str | None) -> tuple[object, ...]:

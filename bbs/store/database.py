@@ -31,6 +31,8 @@ PAUSE_MAX_S: Final = 0.02
 """Before the second try; twice as long before the third. Jittered."""
 
 _NONE: Final = ""
+_SINGLE: Final = None
+"""Neither: one statement, which writes, and is sent together with its COMMIT."""
 _READ_COMMITTED: Final = "BEGIN"
 _SNAPSHOT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
@@ -70,19 +72,27 @@ class Database:
         return self._pool.crowded()
 
     async def run(
-        self, call: Call, op: str, work: Callable[[PostgresTransaction], Awaitable[T]], *, reserved: bool = False
+        self,
+        call: Call,
+        op: str,
+        work: Callable[[PostgresTransaction], Awaitable[T]],
+        *,
+        reserved: bool = False,
+        single: bool = False,
     ) -> T:
         """`work` in one transaction, done again up to twice when Postgres undid it: it must be repeatable.
 
+        `single`: it is one statement, which Postgres commits by itself.
         Raises what `work` raises, after undoing it; DatabaseUnavailable, DatabaseConflict, Saturated, BudgetSpent.
         """
+        begin = _SINGLE if single else _READ_COMMITTED
         for number in range(1, TRIES_MAX):
             try:
-                async with self.transaction(call, op, reserved=reserved) as tx:
+                async with self._transaction(call, op, begin, reserved=reserved) as tx:
                     return await work(tx)
             except Collision:
                 await self.clock.sleep(self.random() * PAUSE_MAX_S * number)
-        async with self.transaction(call, op, reserved=reserved) as tx:
+        async with self._transaction(call, op, begin, reserved=reserved) as tx:
             return await work(tx)
 
     async def read(
@@ -105,7 +115,7 @@ class Database:
 
     @asynccontextmanager
     async def _transaction(
-        self, call: Call | None, op: str, begin: str, *, reserved: bool
+        self, call: Call | None, op: str, begin: str | None, *, reserved: bool
     ) -> AsyncIterator[PostgresTransaction]:
         refusal: DiegoError | None = None
         commit = _Commit()
@@ -113,6 +123,7 @@ class Database:
             async with self._border(call, op, commit), self._connection(reserved) as connection:
                 if begin:
                     await connection.execute(begin)
+                commit.sent = begin is _SINGLE
                 try:
                     yield PostgresTransaction(connection)
                 except DiegoError as error:

@@ -170,9 +170,10 @@ async def undesire(tx: Transaction, process_guid: str, only: ModificationTag | N
     desired = await tx.desired_lrps.delete(process_guid)
     if desired is None:
         raise DesiredLRPNotFound(f"no desired LRP {process_guid}")
-    await tx.actual_lrps.delete_without_cell(process_guid)
-    await tx.actual_lrps.ask_stop(process_guid, 0)
-    return Removed(desired, await everything_of(tx, process_guid))
+    # A statement of its own: only one that begins once the LRP is ours sees rows that somebody was just adding to it.
+    ending = await tx.actual_lrps.end_all(process_guid)
+    abandoned = await tx.abandoned.list_of(process_guid) if ending.abandoned else ()
+    return Removed(desired, (*ending.actuals, *abandoned))
 
 
 async def everything_of(tx: Transaction, process_guid: str) -> tuple[ActualLRP, ...]:

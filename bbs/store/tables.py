@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Protocol
 
 from bbs.store import actual_lrps, desired_lrps, failures, tasks
-from bbs.store.actual_lrps import Cursor, Key, Locked
+from bbs.store.actual_lrps import Cursor, Ending, Key, Locked, RemovedRow
 from bbs.store.cells import CellRecord
 from bbs.store.decisions import LastRound
 from bbs.store.desired_lrps import StoredLRP
@@ -74,6 +74,9 @@ class ActualLRPTable(Protocol):
     async def save_many(self, changes: Sequence[tuple[ActualLRP, str | None]]) -> None:
         """Write rows that this transaction has locked, each with the id of its failure."""
 
+    async def end_all(self, process_guid: str) -> Ending:
+        """Remove the rows of an LRP that no cell has, and mark the others as to be stopped."""
+
     async def ask_stop(self, process_guid: str, first: int) -> None:
         """Mark the rows of an LRP from index `first` on as to be stopped, and the others as not."""
 
@@ -88,8 +91,10 @@ class ActualLRPTable(Protocol):
     ) -> bool:
         """Remove a row if it is of this instance; None: of whichever. False if there is none such."""
 
-    async def delete_without_cell(self, process_guid: str) -> None:
-        """Remove the rows of an LRP that no cell has."""
+    async def remove(
+        self, process_guid: str, index: int, instance_guid: str | None, presence: str = "ORDINARY"
+    ) -> RemovedRow:
+        """The same for an instance that is gone: it counts as abandoned no more. Says what is left of its LRP."""
 
 
 class AbandonedTable(Protocol):
@@ -100,9 +105,6 @@ class AbandonedTable(Protocol):
 
     async def list_of(self, process_guid: str, first: int = 0) -> list[ActualLRP]:
         """Those of an LRP from index `first` on, on cells whose presence lasts, as CLAIMED rows."""
-
-    async def forget(self, instance_guid: str) -> None:
-        """It is gone, or never was abandoned."""
 
     async def settle(self, cell_ids: Sequence[str], reported: Sequence[str], older_than_s: float) -> None:
         """Forget those of these cells that are not named, unless they are so young that they could not be yet."""

@@ -64,11 +64,18 @@ class Store(Protocol):
     """Begins transactions. What it fails itself comes as hop `postgres` of the chain."""
 
     async def run(
-        self, call: Call, op: str, work: Callable[[Transaction], Awaitable[T]], *, reserved: bool = False
+        self,
+        call: Call,
+        op: str,
+        work: Callable[[Transaction], Awaitable[T]],
+        *,
+        reserved: bool = False,
+        single: bool = False,
     ) -> T:
         """`work` in one transaction, done again up to twice when the store undid it: it must be repeatable.
 
         `reserved`: for presence and leadership, which get through when requests take all that the store can do.
+        `single`: it is one statement, and that a transaction of its own: one way to the store and back, not three.
         Raises what `work` raises, after undoing it; DatabaseUnavailable, DatabaseConflict, Saturated, BudgetSpent.
         """
 

@@ -8,6 +8,7 @@ from attrs import evolve
 
 from bbs.lifecycle import Lifecycle, etag
 from bbs.store import desires
+from bbs.store.actual_lrps import RemovedRow
 from bbs.store.attempts import Start
 from diego_py.call import Call
 from diego_py.errors import (
@@ -27,7 +28,7 @@ from diego_py.models.desired_lrp import DesiredLRPUpdate
 from diego_py.models.work import ClaimRequest
 from diego_py.secret import Secret
 from diego_py.service.clock import SystemClock
-from tests.contract.store.conftest import NET_INFO, Scene, definition, instance_guid, problem
+from tests.contract.store.conftest import NET_INFO, Scene, definition, instance_guid, outcomes, problem
 
 UNCLAIMED, CLAIMED, RUNNING, CRASHED = ActualLRPState
 
@@ -373,9 +374,50 @@ async def test_restart_forgets_what_failed(scene: Scene) -> None:
 
 async def test_remove_looks_at_the_instance(scene: Scene) -> None:
     (row,) = await scene.unclaimed()
-    assert not await scene.lifecycle.remove(scene.call, "app", 0, "other")
-    assert await scene.lifecycle.remove(scene.call, "app", 0, row.instance_guid)
-    assert not await scene.lifecycle.remove(scene.call, "app", 0, None)
+    assert await scene.lifecycle.remove(scene.call, "app", 0, "other") == RemovedRow(deleted=False, last=False)
+    assert await scene.lifecycle.remove(scene.call, "app", 0, row.instance_guid) == RemovedRow(deleted=True, last=True)
+    assert await scene.lifecycle.remove(scene.call, "app", 0, None) == RemovedRow(deleted=False, last=True)
+
+
+async def test_remove_says_whether_anything_of_the_lrp_is_left(scene: Scene) -> None:
+    """Rows of other indices count, and attempts on cells that are there; those of other LRPs do not."""
+    await scene.cell()
+    await scene.unclaimed("web")
+    rows = await scene.unclaimed(instances=3)
+    lost = await scene.claim(rows[1])
+    lost = await scene.lifecycle.offer(scene.call, lost)  # what it was claimed by is abandoned now
+    removed = [await scene.lifecycle.remove(scene.call, "app", row.index, None) for row in (rows[2], lost, rows[0])]
+    assert removed == [RemovedRow(deleted=True, last=False)] * 3
+    assert await scene.abandoned() == [rows[1].instance_guid]
+    gone = await scene.lifecycle.remove(scene.call, "app", 1, rows[1].instance_guid)
+    assert gone == RemovedRow(deleted=False, last=True)
+    assert await scene.abandoned() == []
+
+
+async def test_of_rows_removed_side_by_side_the_last_one_is_seen_to_be(scene: Scene) -> None:
+    rows = await scene.unclaimed(instances=4)
+    keys = [(row.process_guid, row.index, row.instance_guid) for row in rows]
+    removed = await outcomes([scene.lifecycle.remove(scene.call, *key) for key in keys])
+    left = await scene.store.read(scene.call, "list", lambda tx: tx.actual_lrps.list_of("app"))
+    assert left == []
+    assert sum(isinstance(each, RemovedRow) and each.last for each in removed) <= 1
+    assert await scene.lifecycle.remove(scene.call, *keys[0]) == RemovedRow(deleted=False, last=True)
+
+
+async def test_undesire_removes_what_no_cell_has_and_names_the_rest(scene: Scene) -> None:
+    await scene.cell()
+    await scene.unclaimed("web")
+    rows = await scene.unclaimed(instances=4)
+    claimed, moved, running = await scene.claim(rows[1]), await scene.claim(rows[2]), await scene.claim(rows[3])
+    running = await scene.start(running)
+    await scene.lifecycle.offer(scene.call, moved)
+    removed = await scene.lifecycle.undesire(scene.call, "app")
+    named = [row.instance_guid for row in removed.actuals]
+    assert named == [claimed.instance_guid, running.instance_guid, moved.instance_guid]
+    assert [row.stop_asked_at is not None for row in removed.actuals] == [True, True, False]
+    left = await scene.store.read(scene.call, "list", lambda tx: tx.actual_lrps.list_of("app"))
+    assert left == list(removed.actuals[:2])
+    assert await scene.row("web") is not None
 
 
 async def test_a_reason_with_a_nul_can_be_stored(scene: Scene) -> None:

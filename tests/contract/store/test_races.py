@@ -130,7 +130,6 @@ async def test_an_old_leader_that_wakes_up_changes_nothing(scene: Scene) -> None
     assert new == old + 1
     works = [
         scene.lifecycle.lose(scene.call, running, old, problem(scene.call, "f")),
-        scene.lifecycle.remove(scene.call, "app", 0, None, old),
         scene.lifecycle.add_missing(scene.call, "app", old),
         scene.lifecycle.offer(scene.call, running, old),
         scene.lifecycle.retry(scene.call, running, old),

@@ -61,7 +61,7 @@ async def test_recalled_when_the_new_one_failed(scene: Scene, became: str) -> No
     elif became == "crashed":
         await scene.crash(await scene.claim(pair.new), "crash")
     elif became == "gone":
-        assert await scene.lifecycle.remove(scene.call, "app", 0, pair.new.instance_guid)
+        assert (await scene.lifecycle.remove(scene.call, "app", 0, pair.new.instance_guid)).deleted
     told = problem(scene.call, "why")
     recalled = await succession(scene).recall(scene.call, pair.old, pair.new.instance_guid, told)
     (row,) = await rows(scene)

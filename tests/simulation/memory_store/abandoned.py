@@ -43,12 +43,8 @@ class MemoryAbandoned:
 
     async def list_of(self, process_guid: str, first: int = 0) -> list[ActualLRP]:
         await self.core.statement(process_guid)
-        found = [row for row in self.core.rows(TABLE) if row.process_guid == process_guid and row.index >= first]
-        return sorted((row for row in found if self._is_live(row)), key=lambda row: (row.index, row.instance_guid))
-
-    async def forget(self, instance_guid: str) -> None:
-        await self.core.statement(instance_guid)
-        await self.core.update(TABLE, instance_guid, lambda row: True, lambda row: None)
+        found = [row for row in live_attempts(self.core, process_guid) if row.index >= first]
+        return sorted(found, key=lambda row: (row.index, row.instance_guid))
 
     async def settle(self, cell_ids: Sequence[str], reported: Sequence[str], older_than_s: float) -> None:
         await self.core.statement(*cell_ids, *reported)
@@ -60,12 +56,18 @@ class MemoryAbandoned:
     async def prune(self) -> None:
         await self.core.statement()
         until = self.core.began_at - DAY
-        await self._delete(lambda row: row.since < until and not self._is_live(row))
+        await self._delete(lambda row: row.since < until and not _is_live(self.core, row))
 
     async def _delete(self, where: Callable[[ActualLRP], bool]) -> None:
         for row in [row for row in self.core.rows(TABLE) if where(row)]:
             await self.core.update(TABLE, row.instance_guid, where, lambda row: None)
 
-    def _is_live(self, row: ActualLRP) -> bool:
-        cell = self.core.get(CELLS, row.cell_id)
-        return cell is not None and cell.expires_at > self.core.now()
+
+def live_attempts(core: MemoryTransactionCore, process_guid: str) -> list[ActualLRP]:
+    """Those of an LRP, on cells whose presence lasts."""
+    return [row for row in core.rows(TABLE) if row.process_guid == process_guid and _is_live(core, row)]
+
+
+def _is_live(core: MemoryTransactionCore, row: ActualLRP) -> bool:
+    cell = core.get(CELLS, row.cell_id)
+    return cell is not None and cell.expires_at > core.now()

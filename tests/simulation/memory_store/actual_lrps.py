@@ -8,10 +8,12 @@ from typing import Any, Final
 import msgspec
 from attrs import evolve, frozen
 
-from bbs.store.actual_lrps import Cursor, Filter, Key, Locked
+from bbs.store.actual_lrps import Cursor, Ending, Filter, Key, Locked, RemovedRow
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, Presence
 from diego_py.models.identifiers import Domain, InstanceGuid, ProcessGuid
 from diego_py.models.workload import ModificationTag
+from tests.simulation.memory_store.abandoned import TABLE as ABANDONED
+from tests.simulation.memory_store.abandoned import live_attempts
 from tests.simulation.memory_store.engine import ConstraintViolated, MemoryTransactionCore
 
 TABLE: Final = "actual_lrps"
@@ -131,6 +133,22 @@ class MemoryActualLRPs:
         written = evolve(row, domain=kept.domain, stop_asked_at=kept.stop_asked_at, modification_tag=tag, failure=None)
         self._write(key, Row(written, failure_id))
 
+    async def end_all(self, process_guid: str) -> Ending:
+        await self.core.statement(process_guid)
+        left = []
+        for lrp in self._listed(lambda lrp: lrp.process_guid == process_guid):
+            row = await self.core.lock(TABLE, _key(lrp))
+            if row is None:
+                continue
+            if row.lrp.state in WITHOUT_CELL:
+                self.core.write(TABLE, _key(lrp), None)
+                continue
+            if row.lrp.stop_asked_at is None:
+                row = evolve(row, lrp=self._asked(row.lrp, True))
+                self.core.write(TABLE, _key(lrp), row)
+            left.append(row.lrp)
+        return Ending(tuple(left), bool(live_attempts(self.core, process_guid)))
+
     async def ask_stop(self, process_guid: str, first: int) -> None:
         await self.core.statement(process_guid)
         for lrp in self._listed(lambda lrp: lrp.process_guid == process_guid):
@@ -179,12 +197,21 @@ class MemoryActualLRPs:
             lambda row: instance_guid is None or row.lrp.instance_guid == instance_guid,
         )
 
-    async def delete_without_cell(self, process_guid: str) -> None:
-        await self.core.statement(process_guid)
-        found = self._listed(lambda lrp: lrp.process_guid == process_guid and lrp.state in WITHOUT_CELL)
-        for lrp in found:
-            key = (lrp.process_guid, lrp.index, lrp.presence.value)
-            await self._delete(key, lambda row: row.lrp.state in WITHOUT_CELL)
+    async def remove(
+        self, process_guid: str, index: int, instance_guid: str | None, presence: str = "ORDINARY"
+    ) -> RemovedRow:
+        await self.core.statement(process_guid, instance_guid)
+        key = (process_guid, index, str(presence))
+        others = {_key(lrp) for lrp in self._listed(lambda lrp: lrp.process_guid == process_guid)}
+        attempts = [row for row in live_attempts(self.core, process_guid) if row.instance_guid != instance_guid]
+        deleted = await self._delete(
+            key, lambda row: instance_guid is None or row.lrp.instance_guid == instance_guid
+        )
+        if deleted:
+            others.discard(key)
+        if instance_guid is not None:
+            await self.core.update(ABANDONED, instance_guid, lambda row: True, lambda row: None)
+        return RemovedRow(deleted, not others and not attempts)
 
     async def _delete(self, key: tuple[str, int, str], where: Callable[[Row], bool]) -> bool:
         return await self.core.update(TABLE, key, where, lambda row: None) is not None
@@ -207,6 +234,10 @@ class MemoryActualLRPs:
                 if other.lrp.instance_guid == guid and (other.lrp.process_guid, other.lrp.index) != key[:2]:
                     raise ConstraintViolated("UniqueViolation: actual_lrps_instance_guid")
         self.core.write(TABLE, key, row)
+
+
+def _key(lrp: ActualLRP) -> tuple[str, int, str]:
+    return lrp.process_guid, lrp.index, lrp.presence.value
 
 
 def check(lrp: ActualLRP) -> None:

@@ -61,6 +61,9 @@ class MemoryTransactionCore:
     """The state that a snapshot reads."""
     holds_locks: bool = True
     """A statement outside of any transaction keeps no lock beyond its own end."""
+    statements_max: int | None = None
+    """Where nothing tells the database that more follow."""
+    statements: int = field(default=0, init=False)
     epoch: int | None = field(default=None, init=False)
     """As leader of which epoch it acts; only a witness looks at it."""
     decided: Any = field(default=None, init=False)
@@ -82,6 +85,8 @@ class MemoryTransactionCore:
 
     async def statement(self, *texts: str | None) -> None:
         """Begin a statement. Raises CallerError for text that no column can hold."""
+        self.statements += 1
+        assert self.statements_max is None or self.statements <= self.statements_max, f"{self.op}: more than it said"
         await self.pause()
         self._require_open()
         for text in texts:

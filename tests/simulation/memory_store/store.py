@@ -120,15 +120,21 @@ class MemoryStore:
         """Nothing to close."""
 
     async def run(
-        self, call: Call, op: str, work: Callable[[MemoryTransaction], Awaitable[T]], *, reserved: bool = False
+        self,
+        call: Call,
+        op: str,
+        work: Callable[[MemoryTransaction], Awaitable[T]],
+        *,
+        reserved: bool = False,
+        single: bool = False,
     ) -> T:
         for number in range(1, TRIES_MAX):
             try:
-                async with self.transaction(call, op) as tx:
+                async with self.transaction(call, op, single=single) as tx:
                     return await work(tx)
             except Collision:
                 await self.clock.sleep(self.random() * PAUSE_MAX_S * number)
-        async with self.transaction(call, op) as tx:
+        async with self.transaction(call, op, single=single) as tx:
             return await work(tx)
 
     async def read(
@@ -145,9 +151,11 @@ class MemoryStore:
             return await work(tx)
 
     @asynccontextmanager
-    async def transaction(self, call: Call, op: str = "transaction") -> AsyncIterator[MemoryTransaction]:
+    async def transaction(
+        self, call: Call, op: str = "transaction", *, single: bool = False
+    ) -> AsyncIterator[MemoryTransaction]:
         """One transaction, committed when the block ends and undone when it raises. `run` also tries again."""
-        core = MemoryTransactionCore(self.database, op, self._pause(op))
+        core = MemoryTransactionCore(self.database, op, self._pause(op), statements_max=1 if single else None)
         async with self._transaction(call, core) as tx:
             yield tx
 
