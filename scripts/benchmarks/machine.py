@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from cells.garden.cgroups import Cgroups
+from scripts import crun_on_hybrid
 
 BUSY_SHARE_MAX = 0.25
 IDLE_LOOK_S = 0.03
@@ -17,15 +18,10 @@ COLD_PAUSE_S = 0.1
 """After this long without a move between cgroups the next one waits for a whole RCU grace period again."""
 
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-UNIFIED = Path("/sys/fs/cgroup/unified/cgroup.controllers")
 
-
-def runtime(name: str) -> str:
-    """Where the runtime is; on a hybrid host crun needs a wrapper, whose 3 ms are then part of each of its figures."""
-    if name == "crun" and UNIFIED.exists():
-        return str(CHECKOUT / "scripts/crun-on-hybrid")
-    return name
+def runtime(name: str, home: Path) -> str:
+    """Where the runtime is; on a hybrid host crun needs a wrapper, whose half a millisecond each of its figures has."""
+    return crun_on_hybrid.write(home) if name == "crun" and crun_on_hybrid.UNIFIED.exists() else name
 
 
 def facts(runtime_path: str = "runc") -> dict[str, str]:

@@ -154,7 +154,7 @@ class Starts:
 
 async def measure(rounds: int, scale_rounds: int, home: Path, runtime: str = "runc") -> report.Report:
     """The loop is only needed for what the cluster does at its begin and end; requests are made without one."""
-    program = machine.runtime(runtime)
+    program = machine.runtime(runtime, home)
     cluster = Cluster(home / "cluster", cells=2, cell_settings={"runtime_path": program})
     image = cluster.image_root / "busybox"
     runc = BareRunc(home / "bare", image)

@@ -23,7 +23,8 @@ from cells.garden.network.events import Tell, unheard
 from cells.garden.processes import stat
 from cells.garden.sandboxes import maker
 from diego_py.service.clock import SystemClock
-from tests.kernel.containers import CRUN_ON_HYBRID, call, cgroup_trees, make_busybox
+from scripts import crun_on_hybrid
+from tests.kernel.containers import call, cgroup_trees, make_busybox
 from tests.kernel.outside import Outside, machine
 from tests.kernel.registry import ALLOWED
 from tests.kernel.slot import (
@@ -88,14 +89,14 @@ def image_root() -> Iterator[Path]:
 
 
 @pytest.fixture
-def runtime_path(request: pytest.FixtureRequest) -> str:
+def runtime_path(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The OCI runtime: runc, but for tests marked `every_runtime`, which run once with each that is installed."""
     name: str = getattr(request, "param", "runc")
     path = shutil.which(name)
     if path is None:
         pytest.skip(f"{name} is not installed")
-    if name == "crun" and Path("/sys/fs/cgroup/unified/cgroup.controllers").exists():
-        return str(CRUN_ON_HYBRID)
+    if name == "crun" and crun_on_hybrid.UNIFIED.exists():
+        return crun_on_hybrid.write(tmp_path)
     return path if name != "runc" else name
 
 

@@ -17,7 +17,6 @@ from diego_py.service.clock import SystemClock
 from tests.slowness import patient
 
 IMAGE = "preloaded:busybox"
-CRUN_ON_HYBRID = Path(__file__).parents[2] / "scripts/crun-on-hybrid"
 
 RUNTIMES = ("runc", "crun", "youki", "runsc")
 
