@@ -231,6 +231,7 @@ class KnownCells:
             capacity=Room(capacity.memory_mb, capacity.disk_mb, capacity.containers),
             available=available,
             rootfs_providers={p.name: frozenset(p.properties) for p in presence.rootfs_provider_list},
+            images=frozenset(presence.images),
             placement_tags=frozenset(presence.placement_tags),
             optional_placement_tags=frozenset(presence.optional_placement_tags),
             privileged=presence.privileged,

@@ -90,6 +90,24 @@ def parse(text: str) -> Reference:
             raise BadReference("must begin with docker://, oci:/ or preloaded:")
 
 
+def held_as(text: str) -> str | None:
+    """The name under which a cell says that it has what `text` names, however that was spelled.
+
+    None for what is no image that is fetched: which rootfses are preloaded a cell says anyway. Raises BadReference.
+    """
+    reference = parse(text)
+    if isinstance(reference, PreloadedRootfs):
+        return None
+    if isinstance(reference, RegistryImage) and reference.digest:
+        return digest_name(reference, reference.digest)
+    return str(reference)
+
+
+def digest_name(reference: RegistryImage, digest: str) -> str:
+    """The same image by what it is, not by a tag that may move."""
+    return f"docker://{reference.host}/{reference.repository}@{digest}"
+
+
 def _registry_image(rest: str) -> RegistryImage:
     """Diego writes the tag behind `#`, everybody else behind `:`."""
     if not rest.startswith("//"):

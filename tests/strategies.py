@@ -352,6 +352,7 @@ cell_presences = st.builds(
     address=texts,
     capacity=st.builds(CellCapacity, memory_mb=st.integers(1, 2**20), disk_mb=amounts, containers=st.integers(1, 1000)),
     rootfs_provider_list=tuples_of(st.builds(RootfsProvider, name=names, properties=tuples_of(names))),
+    images=tuples_of(names, unique_by=lambda image: image),
     placement_tags=tuples_of(names, unique_by=lambda tag: tag),
     optional_placement_tags=tuples_of(names, unique_by=lambda tag: tag),
     privileged=st.booleans(),

@@ -38,6 +38,8 @@ class CellStatus:
     available: AvailableResources
     instances: int
     rootfs_provider_list: tuple[RootfsProvider, ...]
+    images: tuple[str, ...]
+    """Fetched and unpacked there: the auction prefers it for them, a little."""
     placement_tags: tuple[str, ...]
     optional_placement_tags: tuple[str, ...]
     privileged: bool
@@ -61,6 +63,7 @@ class CellStatus:
             available=record.available,
             instances=presence.capacity.containers - record.available.containers,
             rootfs_provider_list=presence.rootfs_provider_list,
+            images=presence.images,
             placement_tags=presence.placement_tags,
             optional_placement_tags=presence.optional_placement_tags,
             privileged=presence.privileged,

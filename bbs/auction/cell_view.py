@@ -67,6 +67,8 @@ class CellView:
     available: Room
     rootfs_providers: Mapping[str, frozenset[str]]
     """Scheme → names offered; an empty set means any name of that scheme."""
+    images: frozenset[str] = frozenset()
+    """Names of images that need not be fetched there."""
     placement_tags: frozenset[str] = frozenset()
     optional_placement_tags: frozenset[str] = frozenset()
     privileged: bool = False

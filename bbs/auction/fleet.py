@@ -14,8 +14,9 @@ from attrs import define, field
 
 from bbs.auction.cell_view import RESOURCES, CellView, Demand, Room
 from bbs.auction.columns import Column, Columns, Floats, Ints
+from bbs.auction.holders import Holders
 from bbs.auction.kinds import Kind, Numbered
-from bbs.auction.scoring import SPREAD_WEIGHT, STARTING_WEIGHT, UNASKED_TAG_WEIGHT, weight
+from bbs.auction.scoring import IMAGE_WEIGHT, SPREAD_WEIGHT, STARTING_WEIGHT, UNASKED_TAG_WEIGHT, weight
 from diego_py.models.identifiers import CellId, ProcessGuid
 
 SLOTS_MIN = 16
@@ -47,6 +48,7 @@ class Fleet:
     zones: Numbered[str] = field(factory=Numbered, init=False)
     kinds: Numbered[Kind] = field(factory=Numbered, init=False)
     spreads: dict[ProcessGuid, Spread] = field(factory=dict, init=False)
+    images: Holders = field(factory=Holders, init=False)
     _instances: list[dict[ProcessGuid, int]] = field(factory=list, init=False)
     """The same as `spreads`, by slot."""
     _free: list[int] = field(factory=list, init=False)
@@ -63,6 +65,7 @@ class Fleet:
             slot = self._new_slot(cell)
         self._classify(slot, cell)
         self._count_instances(slot, cell.instances)
+        self.images.put(slot, cell.images)
         columns, capacity, available = self.columns, cell.capacity, cell.available
         columns.memory_capacity.at[slot] = capacity.memory_mb
         columns.disk_capacity.at[slot] = capacity.disk_mb
@@ -81,6 +84,7 @@ class Fleet:
         """Forget a cell."""
         slot = self.slots.pop(cell_id)
         self._count_instances(slot, {})
+        self.images.put(slot, frozenset())
         self.zones.leave(self.columns.zone.at[slot])
         self.kinds.leave(self.columns.kind.at[slot])
         self.columns.kind.at[slot] = ABSENT
@@ -121,6 +125,11 @@ class Fleet:
         static += self.costs(demand).take(columns.kind.array[:count], mode="clip")
         if self.bin_pack_weight:
             static += columns.packing.array[:count]
+        holders = self.images.of(demand.rootfs)
+        if holders:
+            missing = np.full(count, IMAGE_WEIGHT)
+            missing[np.fromiter(holders, np.int64, len(holders))] = 0.0
+            static += missing
         return static
 
     def haves(self, demand: Demand) -> Iterator[tuple[str, int, Ints]]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bbs.auction.cell_view import Bid, Demand
 from bbs.auction.columns import Floats
 from bbs.auction.fleet import Fleet
-from bbs.auction.scoring import SPREAD_WEIGHT, STARTING_WEIGHT, UNASKED_TAG_WEIGHT
+from bbs.auction.scoring import IMAGE_WEIGHT, SPREAD_WEIGHT, STARTING_WEIGHT, UNASKED_TAG_WEIGHT
 from diego_py.models.identifiers import CellId
 
 BIDS_SHOWN_MAX = 20
@@ -198,8 +198,10 @@ def _parts(fleet: Fleet, demand: Demand, slot: int, static: float) -> dict[str, 
     unasked = kind.unasked_tags(demand) * UNASKED_TAG_WEIGHT
     packing = columns.packing.at[slot]
     starting = columns.starting.at[slot] * STARTING_WEIGHT
-    load = columns.base.at[slot] - starting + static - unasked - packing
-    parts = {"load": load, "starting": starting, "unasked_tags": unasked}
+    holders = fleet.images.of(demand.rootfs)
+    image = IMAGE_WEIGHT if holders and slot not in holders else 0.0
+    load = columns.base.at[slot] - starting + static - unasked - packing - image
+    parts = {"load": load, "starting": starting, "unasked_tags": unasked, "image": image}
     if fleet.bin_pack_weight:
         parts["packing"] = packing
     if demand.task:

@@ -3,7 +3,7 @@
 The score of a cell is `(base + static) + spread`:
 
     base     what is used of the cell (each resource times its weight), and what is starting there
-    static   what the demand needs, unasked tags, and the cell's place in its zone for bin-packing
+    static   what the demand needs, unasked tags, the cell's place in its zone for bin-packing, and an image to fetch
     spread   instances of the same process there, for a task the tasks there
 
 Everything that computes a score adds in this order, for one cell or for all at once, so that each gets the same number.
@@ -18,6 +18,9 @@ SPREAD_WEIGHT = 1000.0
 UNASKED_TAG_WEIGHT = 10.0
 """Each optional tag of the cell that the demand does not ask for outweighs any load, not the spread of one process:
 such cells stay free for who asks."""
+IMAGE_WEIGHT = 0.1
+"""An image that must still be fetched, while another cell has it, costs as much as a tenth of the cell's capacity: less
+than one instance that starts there, so an image that few have draws no crowd to them."""
 
 
 def weight(capacity: int) -> float:

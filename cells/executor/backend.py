@@ -103,6 +103,9 @@ class ContainerBackend(Protocol):
     def rootfs_names(self) -> Sequence[str]:
         """The names that `preloaded:` rootfs may have here."""
 
+    def held_images(self) -> Sequence[str]:
+        """Names (`image_reference.held_as`) of images that need not be fetched here, the one used last first."""
+
     def limits_disk(self) -> bool:
         """Whether containers with a disk limit are made here; known once it was started."""
 

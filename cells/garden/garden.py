@@ -105,6 +105,9 @@ class Garden:
             await recovery.end_sandboxes(self._host, {box.holder for box in self._boxes.values()})
             await recovery.sweep_links(self._host, {box.interface for box in self._boxes.values()})
             await self._store.prepare()
+            for box in sorted(plan.adopt, key=lambda box: box.record.created_at):
+                if box.record.layer:
+                    self._store.held.used(box.record.rootfs, box.record.layer)
             await in_thread(self._host.depot.prune_logs, self.config.logs_kept_max)
             await self._host.sandboxes.open()
             undo.pop_all()
@@ -325,6 +328,10 @@ class Garden:
     def rootfs_names(self) -> list[str]:
         """The images this cell has."""
         return rootfs.names(self.config.image_root)
+
+    def held_images(self) -> tuple[str, ...]:
+        """Names of the images that were fetched and are still here, the one used last first; some of very many."""
+        return self._store.images()
 
     def limits_disk(self) -> bool:
         """Whether containers with a disk limit are made here; known after `start`."""

@@ -30,6 +30,7 @@ class Presence:
         return evolve(
             self.fixed,
             rootfs_provider_list=(preloaded, *others),
+            images=tuple(self.garden.held_images()),
             privileged=self.garden.makes_privileged(),
             disk_limits=self.garden.limits_disk(),
             draining=draining,

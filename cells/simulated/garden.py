@@ -11,6 +11,7 @@ from itertools import count
 
 from attrs import define, evolve, field
 
+from cells.garden.images.held import HeldImages
 from cells.garden.spec import (
     Activity,
     Container,
@@ -116,6 +117,7 @@ class SimulatedGarden:
     """None: everything is done at once, and never fails."""
     _boxes: dict[str, Box] = field(factory=dict)
     _logs: dict[str, Log] = field(factory=dict)
+    _held: HeldImages = field(factory=HeldImages)
     _host_ports: Iterator[int] = field(factory=lambda: count(61001))
 
     async def start(self) -> list[Container]:
@@ -130,6 +132,8 @@ class SimulatedGarden:
             if spec.rootfs.startswith(PRELOADED) and spec.rootfs.removeprefix(PRELOADED) not in self.images:
                 raise RootfsNotFound(f"find rootfs {spec.rootfs}")
             await self._perform("create", spec.handle)
+            if not spec.rootfs.startswith(PRELOADED):
+                self._held.used(spec.rootfs, "")
             ports = tuple(PortForward(port, next(self._host_ports)) for port in spec.ports)
             network = Network(self.address, "192.0.2.1", ports)
             process = MainProcess(spec.path, spec.args, spec.cwd or "/", spec.user or "root", 0, 0)
@@ -285,6 +289,9 @@ class SimulatedGarden:
 
     def rootfs_names(self) -> list[str]:
         return list(self.images)
+
+    def held_images(self) -> tuple[str, ...]:
+        return self._held.names({""})
 
     def limits_disk(self) -> bool:
         return True

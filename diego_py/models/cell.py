@@ -13,8 +13,12 @@ from diego_py.models.fields import (
     Limits,
     Megabytes,
     Name,
+    RequiredText,
     Text,
 )
+
+IMAGES_TOLD_MAX = 50
+"""Names of images in what a cell says of itself."""
 
 
 @attrs.frozen(kw_only=True)
@@ -48,6 +52,8 @@ class CellPresence:
     """IP address of the host, the one that instances' host ports are reached at."""
     capacity: CellCapacity
     rootfs_provider_list: tuple[RootfsProvider, ...] = ()
+    images: Annotated[tuple[RequiredText, ...], Limits(items_max=IMAGES_TOLD_MAX, unique=True)] = ()
+    """Images that were fetched and are unpacked there, the one used last first: by tag, and by digest."""
     placement_tags: Annotated[tuple[Name, ...], Limits(unique=True)] = ()
     """A workload must ask for all of these to come here."""
     optional_placement_tags: Annotated[tuple[Name, ...], Limits(unique=True)] = ()

@@ -452,9 +452,11 @@ async def test_room_is_made_of_what_nobody_uses(new_garden: Callable[..., Any], 
     await start(garden, from_image("ends", "true"))
     await garden.destroy(call(), "ends")
     assert len(garden._store.layers) == 3
+    assert garden.held_images()[0] == "docker:///test:latest"
     await garden.close()
     again = await new_garden(garden.config)
     garden._boxes.clear()
+    assert again.held_images() == ("docker:///test:latest",), "what runs says what it was made of"
     assert {layer.parent != "" for layer in again._store.layers} == {True, False}
     assert len(again._store.layers) == 2
     lines = (images(again) / "removals.jsonl").read_text().splitlines()
@@ -463,6 +465,7 @@ async def test_room_is_made_of_what_nobody_uses(new_garden: Callable[..., Any], 
     assert seen.status == 0
     await again.destroy(call(), "runs")
     assert len(await again._store.collect()) == 1
+    assert again.held_images() == ()
     assert {layer.parent for layer in again._store.layers} == {""}
 
 

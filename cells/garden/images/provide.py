@@ -34,6 +34,7 @@ class Root:
 class Wanted:
     """A root that may still have to be fetched."""
 
+    rootfs: str
     local: Path | None
     source: Source | None
     store: Store = field(repr=False)
@@ -48,6 +49,7 @@ class Wanted:
             return Root((self.local,))
         image = await self.source.resolve(call)
         chain = await self.store.have(call, image, self.source)
+        self.store.held.used(self.rootfs, chain[-1], image.digest)
         return Root(self.store.paths(chain), chain[-1], image.config)
 
 
@@ -57,8 +59,8 @@ def find(spec: ContainerSpec, config: GardenConfig, store: Store) -> Wanted:
     Raises RootfsNotFound, RootfsInvalid, and what `source_of` does for a reference that makes no sense.
     """
     if spec.rootfs.startswith(rootfs.SCHEME):
-        return Wanted(rootfs.find(config.image_root, spec.rootfs), None, store)
-    return Wanted(None, source_of(spec, config), store)
+        return Wanted(spec.rootfs, rootfs.find(config.image_root, spec.rootfs), None, store)
+    return Wanted(spec.rootfs, None, source_of(spec, config), store)
 
 
 def source_of(spec: ContainerSpec, config: GardenConfig) -> Source:

@@ -20,6 +20,7 @@ from attrs import define, evolve, field
 
 from cells.garden.children import in_thread, uninterrupted
 from cells.garden.images.collection import Removal, StoredLayer, chain_ids, plan_gc
+from cells.garden.images.held import HeldImages
 from cells.garden.images.layer_files import PARTS_KEPT_S, LayerFiles
 from cells.garden.images.source import Image, Layer, Source
 from cells.garden.images.unpack import Unpacked, UnpackLimits, extract
@@ -68,6 +69,8 @@ class Store:
     bytes_max: int
     clock: Clock
     in_use: Callable[[], set[str]]
+    held: HeldImages = field(factory=HeldImages, init=False)
+    """By which names what is here was used; those of an earlier process are known for containers that run."""
     _stored: dict[str, StoredLayer] = field(factory=dict, init=False)
     _pulls: dict[str, Pull] = field(factory=dict, init=False)
     _ending: dict[str, asyncio.Future[Any]] = field(factory=dict, init=False)
@@ -86,6 +89,10 @@ class Store:
     @property
     def layers(self) -> tuple[StoredLayer, ...]:
         return tuple(self._stored.values())
+
+    def images(self) -> tuple[str, ...]:
+        """Names of images that are here, the one used last first."""
+        return self.held.names(self._stored)
 
     async def have(self, call: Call, image: Image, source: Source) -> tuple[str, ...]:
         """Return when all layers of the image are here: their chain ids, the lowest first.

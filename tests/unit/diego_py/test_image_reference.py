@@ -10,6 +10,7 @@ from diego_py.image_reference import (
     Reference,
     RegistryImage,
     StoredImage,
+    held_as,
     host_of,
     parse,
 )
@@ -133,6 +134,21 @@ def test_credentials_are_refused_and_not_repeated() -> None:
     with pytest.raises(BadReference, match="image_password") as refused:
         parse("docker://user:hunter2@host/repo")
     assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("docker://HOST/a", "docker://host/a:latest"),
+        ("docker://host/a#v1", "docker://host/a:v1"),
+        (f"docker:///a:v1@{DIGEST}", f"docker:///a@{DIGEST}"),
+        ("oci:/a.tar:v1", "oci:/a.tar:v1"),
+        ("preloaded:busybox", None),
+    ],
+)
+def test_an_image_is_held_under_one_name_however_it_is_spelled(text: str, name: str | None) -> None:
+    assert held_as(text) == name
+    assert name is None or held_as(name) == name
 
 
 @given(hosts)

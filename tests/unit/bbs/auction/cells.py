@@ -10,6 +10,7 @@ from bbs.auction.fleet import Fleet
 from diego_py.models.identifiers import CellId, ProcessGuid
 
 ROOTFS = "preloaded:cflinuxfs4"
+IMAGE, OTHER_IMAGE = "docker://registry.test/app:latest", "oci:/images/app.tar"
 TAGS = ["gpu", "isolated"]
 
 
@@ -42,12 +43,13 @@ amounts = st.integers(0, 12)
 rooms = st.builds(Room, amounts, amounts, st.integers(0, 5))
 left = st.integers(-2, 12)
 tag_sets = st.frozensets(st.sampled_from(TAGS))
+image_sets = st.frozensets(st.sampled_from([IMAGE, OTHER_IMAGE]))
 guids = st.sampled_from([ProcessGuid("web"), ProcessGuid("worker")])
 demands = st.builds(
     Demand,
     process_guid=guids,
     index=st.integers(0, 9),
-    rootfs=st.sampled_from([ROOTFS, ROOTFS, ROOTFS, "preloaded:other", "docker://registry.test/app", "oci:x"]),
+    rootfs=st.sampled_from([ROOTFS, ROOTFS, ROOTFS, "preloaded:other", "docker://registry.test/app", "oci:x", IMAGE]),
     need=st.builds(Room, amounts, amounts, st.just(1)),
     placement_tags=tag_sets,
     privileged=st.booleans(),
@@ -67,6 +69,7 @@ cells = st.builds(
             {},
         ]
     ),
+    images=image_sets,
     placement_tags=tag_sets,
     optional_placement_tags=tag_sets,
     volume_drivers=st.sampled_from([frozenset(), frozenset({"local"})]),
@@ -79,25 +82,28 @@ cells = st.builds(
 )
 cell_lists = st.lists(cells, max_size=8, unique_by=lambda view: view.cell_id)
 plain_cells = st.builds(
-    lambda number, zone, used, capacity, instances: cell(
+    lambda number, zone, used, capacity, instances, images: cell(
         f"cell-{number:02}",
         *capacity,
         zone=zone,
         available=Room(max(0, capacity[0] - used), max(0, capacity[1] - used), capacity[2]),
         instances=instances,
+        images=images,
     ),
     st.integers(0, 99),
     st.sampled_from(["z1", "z2", "z3"]),
     st.integers(0, 900),
     st.sampled_from([(1_000, 1_000, 10), (1_000, 3_000, 30), (700, 700, 7)]),
     st.dictionaries(guids, st.integers(1, 3)),
+    image_sets,
 )
 """Cells that take nearly everything, so that auctions go on for long."""
 plain_cell_lists = st.lists(plain_cells, min_size=1, max_size=8, unique_by=lambda view: view.cell_id)
 alike = st.builds(
-    lambda guid, memory_mb, task: demand(guid, memory_mb=memory_mb, task=task),
+    lambda guid, memory_mb, task, rootfs: demand(guid, memory_mb=memory_mb, task=task, rootfs=rootfs),
     st.sampled_from(["web", "worker", "a", "b", "c", "d"]),
     st.sampled_from([0, 50, 100]),
     st.booleans(),
+    st.sampled_from([ROOTFS, IMAGE]),
 )
 """Few different demands, so that many of an auction are alike."""

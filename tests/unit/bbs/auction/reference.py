@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from attrs import evolve
 
 from bbs.auction.cell_view import Assignment, CellView, Demand, Room
-from bbs.auction.scoring import SPREAD_WEIGHT, STARTING_WEIGHT, UNASKED_TAG_WEIGHT, weight
+from bbs.auction.scoring import IMAGE_WEIGHT, SPREAD_WEIGHT, STARTING_WEIGHT, UNASKED_TAG_WEIGHT, weight
+from diego_py.image_reference import BadReference, held_as
 
 
 def fits(view: CellView, wanted: Demand) -> bool:
@@ -36,13 +37,29 @@ def load(capacity: Room, amount: Room) -> float:
     )
 
 
-def score(view: CellView, demand: Demand, place_in_zone: int = 0, bin_pack_weight: float = 0.0) -> float:
+def must_be_fetched(view: CellView, wanted: Demand, others: Sequence[CellView]) -> bool:
+    """Some cell has the image, and this one has not."""
+    try:
+        name = held_as(wanted.rootfs)
+    except BadReference:
+        return False
+    return name is not None and any(name in each.images for each in others) and name not in view.images
+
+
+def score(
+    view: CellView,
+    demand: Demand,
+    place_in_zone: int = 0,
+    bin_pack_weight: float = 0.0,
+    others: Sequence[CellView] = (),
+) -> float:
     used = view.capacity.less(view.available)
     used = Room(max(0, used.memory_mb), max(0, used.disk_mb), max(0, used.containers))
     base = load(view.capacity, used) + view.starting * STARTING_WEIGHT
     static = load(view.capacity, demand.need)
     static += len(view.optional_placement_tags - demand.placement_tags) * UNASKED_TAG_WEIGHT
     static += place_in_zone * bin_pack_weight
+    static += IMAGE_WEIGHT if must_be_fetched(view, demand, others) else 0.0
     here = view.tasks if demand.task else view.instances.get(demand.process_guid, 0)
     return (base + static) + here * SPREAD_WEIGHT
 
@@ -57,7 +74,7 @@ def choose(
         in_zone[cell.zone] += 0 if demand.task else cell.instances.get(demand.process_guid, 0)
     for cell in sorted(cells, key=lambda cell: cell.cell_id):
         if cell.cell_id not in tried and fits(cell, demand):
-            its_score = score(cell, demand, places[cell.zone], bin_pack_weight)
+            its_score = score(cell, demand, places[cell.zone], bin_pack_weight, cells)
             bids.append((in_zone[cell.zone], its_score, cell.cell_id))
         places[cell.zone] += 1
     if not bids:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -10,11 +11,23 @@ from hypothesis import strategies as st
 
 from bbs.auction import auction
 from bbs.auction.cell_view import Assignment, CellView, Demand, Room
+from bbs.auction.scoring import IMAGE_WEIGHT
 from diego_py.models.identifiers import CellId
 from tests.unit.bbs.auction import reference
-from tests.unit.bbs.auction.cells import alike, cell, cell_lists, demand, demands, fleet_of, plain_cell_lists
+from tests.unit.bbs.auction.cells import (
+    IMAGE,
+    OTHER_IMAGE,
+    alike,
+    cell,
+    cell_lists,
+    demand,
+    demands,
+    fleet_of,
+    plain_cell_lists,
+)
 from tests.unit.bbs.auction.reference import fits, with_one_more
 
+DIGEST = "sha256:" + "0" * 64
 weights = st.sampled_from([0.0, 0.0, 0.125])
 
 
@@ -196,6 +209,55 @@ def test_with_a_weight_for_bin_packing_the_first_cells_of_each_zone_fill_first()
     fleet = fleet_of(cells, bin_pack_weight=5.0)
     assigned = auction.assign(fleet, [demand(f"p{n}", memory_mb=10, disk_mb=10) for n in range(10)])
     assert Counter(assignment.cell_id for assignment in assigned) == {"a0": 5, "b0": 5}
+
+
+def test_a_cell_that_has_the_image_is_preferred_however_the_image_is_spelled() -> None:
+    takes: dict[str, Any] = {"rootfs_providers": {"docker": frozenset(), "oci": frozenset()}}
+    held = frozenset({IMAGE, OTHER_IMAGE, f"docker://registry.test/app@{DIGEST}"})
+    cells = [cell("a", **takes), cell("b", images=held, **takes)]
+    for rootfs in ("docker://registry.test/app", "docker://REGISTRY.test/app#latest", IMAGE, OTHER_IMAGE):
+        assert choose(demand(rootfs=rootfs), cells).cell_id == "b"
+    assert choose(demand(rootfs=f"docker://registry.test/app:old@{DIGEST}"), cells).cell_id == "b"
+    assert choose(demand(rootfs="docker://registry.test/app:old"), cells).cell_id == "a"
+
+
+def test_an_image_counts_less_than_what_starts_and_than_a_zone_or_cell_with_fewer_instances() -> None:
+    wanted = demand(rootfs=IMAGE)
+    holder = cell("holder", images=frozenset({IMAGE}))
+    assert choose(wanted, [cell("empty"), evolve(holder, starting=1)]).cell_id == "empty"
+    assert choose(wanted, [cell("empty"), evolve(holder, instances={"web": 1})]).cell_id == "empty"
+    full = cell("full", zone="z2", available=Room(150, 150, 2))
+    elsewhere = cell("elsewhere", instances={"web": 1})
+    assert choose(wanted, [full, holder, elsewhere]).cell_id == "full"
+
+
+@given(demands, cell_lists)
+def test_images_decide_between_cells_that_are_nearly_equal_and_nothing_else(
+    wanted: Demand, cells: list[CellView]
+) -> None:
+    """Whoever wins for its image is worse otherwise by no more than the image is worth, and spreads the same."""
+    bare = [evolve(view, images=frozenset()) for view in cells]
+    chosen, without = choose(wanted, cells), choose(wanted, bare)
+    assert (chosen.cell_id is None) is (without.cell_id is None)
+    if chosen.cell_id is None or without.cell_id is None or without.score is None:
+        return
+    views = {view.cell_id: view for view in bare}
+    here, there = views[chosen.cell_id], views[without.cell_id]
+    assert reference.score(here, wanted) <= without.score + IMAGE_WEIGHT + 1e-9
+    crowd = Counter({zone: 0 for zone in ("z1", "z2", "z3")})
+    for view in bare:
+        crowd[view.zone] += 0 if wanted.task else view.instances.get(wanted.process_guid, 0)
+    assert crowd[here.zone] == crowd[there.zone]
+    assert wanted.task or here.instances.get(wanted.process_guid) == there.instances.get(wanted.process_guid)
+
+
+@given(st.integers(2, 30), st.integers(1, 40))
+def test_an_image_that_one_cell_has_draws_no_crowd(cells: int, count: int) -> None:
+    """LRPs of one image that come at once: the cell that has it gets at most one instance more than an even share."""
+    views = [cell(f"c{n:02}", memory_mb=9_000, disk_mb=9_000, containers=90) for n in range(cells)]
+    views[-1] = evolve(views[-1], images=frozenset({IMAGE}))
+    assigned = assign([demand(f"p{n}", rootfs=IMAGE) for n in range(count)], views)
+    assert Counter(each.cell_id for each in assigned)[views[-1].cell_id] <= -(-count // cells) + 1
 
 
 def test_no_cells_no_winner() -> None:

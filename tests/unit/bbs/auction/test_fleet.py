@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from bbs.auction.cell_view import CellView, Demand
 from bbs.auction.fleet import Fleet
 from diego_py.models.identifiers import CellId
-from tests.unit.bbs.auction.cells import cell, cells, demand, demands, fleet_of
+from tests.unit.bbs.auction.cells import IMAGE, OTHER_IMAGE, cell, cells, demand, demands, fleet_of
 from tests.unit.bbs.auction.reference import with_one_more
 
 
@@ -20,6 +20,7 @@ def numbers(fleet: Fleet) -> dict[CellId, dict[str, Any]]:
     for cell_id, slot in fleet.slots.items():
         row = {name: column.at[slot] for name, column in fleet.columns.all().items()}
         row["zone"], row["kind"] = fleet.zones.values[row["zone"]], fleet.kinds.values[row["kind"]]
+        row["images"] = [slot in fleet.images.of(image) for image in (IMAGE, OTHER_IMAGE)]
         row["instances"] = {
             guid: (spread.by_slot[slot], spread.by_zone[fleet.columns.zone.at[slot]])
             for guid, spread in fleet.spreads.items()
@@ -83,7 +84,8 @@ TestDeltas.settings = settings(max_examples=25, stateful_step_count=20, deadline
 def test_slots_kinds_and_zones_are_used_again() -> None:
     fleet = Fleet()
     for n in range(100):
-        fleet.put(cell(f"c{n}", zone=f"z{n}", placement_tags=frozenset({f"t{n}"})))
+        fleet.put(cell(f"c{n}", zone=f"z{n}", placement_tags=frozenset({f"t{n}"}), images=frozenset({IMAGE})))
         fleet.add(fleet.slots[CellId(f"c{n}")], demand(f"p{n}"))
         fleet.remove(CellId(f"c{n}"))
+    assert not fleet.images.of(IMAGE)
     assert (fleet.count, len(fleet.zones.values), len(fleet.kinds.values), fleet.spreads) == (1, 1, 2, {})

@@ -11,7 +11,7 @@ from bbs.auction import auction
 from bbs.auction.cell_view import CellView, Demand, Room
 from bbs.auction.reasons import BIDS_SHOWN_MAX, Explanation, explain, nearest_misses
 from tests.unit.bbs.auction import reference
-from tests.unit.bbs.auction.cells import ROOTFS, cell, cell_lists, demand, demands, fleet_of
+from tests.unit.bbs.auction.cells import IMAGE, ROOTFS, cell, cell_lists, demand, demands, fleet_of
 from tests.unit.bbs.auction.reference import fits
 
 RULED_OUT = [
@@ -133,9 +133,9 @@ def test_every_cell_is_counted_and_every_refusal_has_its_reason_with_numbers(
         assert (bid.have, bid.zone) == (view.available, view.zone)
         assert (bid.score is not None) is fits(view, wanted) is (bid.verdict in ("won", "fits"))
         if bid.score is not None:
-            assert bid.score == pytest.approx(reference.score(view, wanted))
+            assert bid.score == pytest.approx(reference.score(view, wanted, others=cells))
             last = "tasks" if wanted.task else "same_process"
-            assert list(bid.parts) == ["load", "starting", "unasked_tags", last]
+            assert list(bid.parts) == ["load", "starting", "unasked_tags", "image", last]
         elif bid.verdict == "no_fit":
             assert bid.lacks == view.available.lacks(wanted.need) != {}
         else:
@@ -149,9 +149,19 @@ def test_the_terms_of_a_score_are_named() -> None:
         "load": pytest.approx((0.5 + 0.5 + 0.1) / 3),
         "starting": 0.5,
         "unasked_tags": 0.0,
+        "image": 0.0,
         "same_process": 3_000.0,
     }
     assert bid.in_zone == 3
+
+
+def test_an_image_that_must_be_fetched_is_a_term_while_another_cell_has_it() -> None:
+    wanted = demand(rootfs="docker://registry.test/app")
+    holder, other = cell("b", images=frozenset({IMAGE})), cell("a")
+    bids = explained(wanted, other, holder).bids
+    assert [(bid.cell_id, bid.verdict, bid.parts["image"]) for bid in bids] == [("b", "won", 0.0), ("a", "fits", 0.1)]
+    assert [bid.parts["image"] for bid in explained(demand(), other, holder).bids] == [0.0, 0.0]
+    assert [bid.parts["image"] for bid in explained(wanted, other).bids] == [0.0], "nobody has it"
 
 
 def test_the_nearest_misses_come_first_and_the_rest_is_only_counted() -> None:

@@ -72,6 +72,16 @@ async def test_a_cell_runs_what_it_has_room_for(bbs: FakeBBS, cells: SimulatedCe
     assert all(len(cell.sync.books.instances) == 0 for other, cell in cells.cells.items() if other != name)
 
 
+async def test_a_cell_tells_which_image_it_fetched(cells: SimulatedCells) -> None:
+    name = CellId("sim-00003")
+    async with client_of() as client:
+        await client.run(call(), name, url_of(cells, name), work("i-1", rootfs="docker://registry.test/app#v1"), 1)
+        state = await client.state(call(), name, url_of(cells, name))
+        assert state.presence.images == ("docker://registry.test/app:v1",)
+        other = await client.state(call(), CellId("sim-00001"), url_of(cells, "sim-00001"))
+        assert other.presence.images == ()
+
+
 async def test_what_is_no_cell_is_told_so(cells: SimulatedCells) -> None:
     async with client_of() as client:
         with pytest.raises(CellNotFound):
