@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Sequence
 
 import structlog
-from attrs import define, evolve, frozen
+from attrs import define, evolve, field, frozen
 
 from bbs.api.actual_lrps import ActualLRPs
 from bbs.api.auctions import Auctions
@@ -47,6 +47,7 @@ from bbs.task_placement import TaskPlacement
 from diego_py.call import Call
 from diego_py.clients.cell import CellClient
 from diego_py.errors import DiegoError
+from diego_py.http.admission import Admission, LoopLag
 from diego_py.http.client import HopClient
 from diego_py.http.listener import HttpListener, Listener
 from diego_py.http.metrics import ServerMetrics
@@ -88,6 +89,8 @@ class Outside:
     listen: Callable[[Sequence[Route]], Listener]
     listen_diego: Callable[[Sequence[Route]], Listener] | None = None
     """For Diego's own wire; None: it is not served."""
+    admission: Admission = field(factory=Admission)
+    """How much is let in, by all listeners together."""
 
 
 @frozen
@@ -107,13 +110,14 @@ def build(config: BbsConfig, clock: Clock, log: structlog.stdlib.BoundLogger, pr
     standard = StandardRoutes(metrics, {"postgres": lambda: _database_ready(database, clock)}).routes()
     http = HopClient()
     callbacks = CallbackClient(config.callback_deny_networks, config.callback_timeout_s, CALLBACKS_MAX)
+    admission = Admission(config.in_flight_max)
 
     def listen(routes: Sequence[Route]) -> HttpListener:
-        server = hop_server(config, clock, log, metrics, database.crowded)
+        server = hop_server(config, clock, log, metrics, database.crowded, admission)
         return HttpListener(server.application(routes), config.listen_host, config.listen_port)
 
     def listen_diego(routes: Sequence[Route]) -> HttpListener:
-        server = hop_server(config, clock, log, metrics, database.crowded)
+        server = hop_server(config, clock, log, metrics, database.crowded, admission)
         wire = config.diego or DiegoWireConfig()
         tls = None if wire.tls is None else MutualTls(wire.tls, log)
         return HttpListener(server.application(routes), wire.listen_host, wire.listen_port, tls)
@@ -129,9 +133,10 @@ def build(config: BbsConfig, clock: Clock, log: structlog.stdlib.BoundLogger, pr
         standard_routes=standard,
         listen=listen,
         listen_diego=listen_diego,
+        admission=admission,
     )
     bbs = wire(config, outside, process.defect)
-    return evolve(bbs, parts=[database, Client(http), callbacks, *bbs.parts])
+    return evolve(bbs, parts=[database, Client(http), callbacks, LoopLag(admission), *bbs.parts])
 
 
 def wire(config: BbsConfig, outside: Outside, on_defect: Callable[[], None]) -> Bbs:
@@ -171,7 +176,7 @@ def wire(config: BbsConfig, outside: Outside, on_defect: Callable[[], None]) -> 
         presence_ttl_s=config.presence_ttl_s,
         jitter=lambda: outside.random.uniform(-1, 1),
     )
-    waiting = Waiting(tasks)
+    waiting = Waiting(tasks, outside.admission)
     idempotency = Idempotency(lifecycle, owner, log)
     start_budget_ms = config.request_budget_ms + DEFAULT_START_TIMEOUT_MS
     routes: list[Route] = [
@@ -274,6 +279,7 @@ def hop_server(
     log: structlog.stdlib.BoundLogger,
     metrics: ServerMetrics,
     crowded: Callable[[], str | None] = lambda: None,
+    admission: Admission | None = None,
 ) -> HopServer:
     """What answers requests to a BBS."""
     return HopServer(
@@ -286,6 +292,7 @@ def hop_server(
         body_bytes_max=config.body_bytes_max,
         default_budget_ms=config.request_budget_ms,
         crowded=crowded,
+        admission=admission or Admission(config.in_flight_max),
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from contextlib import nullcontext
 from typing import Any
 
 from aiohttp import web
@@ -126,9 +125,13 @@ class Tasks:
         else:
             task = await self._stored(placing, wanted, key, before.resume)
             work = self._placed(placing, task, key, roll_back, before.resume)
-            work = self._placed_and_completed(work, call, guid, key) if until_completed else work
-        with request.app[HOP_SERVER].uncounted() if until_completed else nullcontext():
-            return await self.waiting.answer(preferences, work, f"run task {guid}", location)
+            if until_completed:
+                placed = self.waiting.admission.changing(work)
+                work = self._placed_and_completed(placed, call, guid, key)
+        if until_completed:
+            with request.app[HOP_SERVER].uncounted(request):
+                return await self.waiting.answer(preferences, work, f"run task {guid}", location, counts=False)
+        return await self.waiting.answer(preferences, work, f"run task {guid}", location)
 
     async def list(self, request: web.Request, call: Call) -> web.StreamResponse:
         """Tasks in order of task_guid; filters are ANDed."""
@@ -152,7 +155,7 @@ class Tasks:
         if headers.BUDGET_MS not in request.headers:
             call = call.with_budget(UNTIL_COMPLETED_BUDGET_MS if limit_ms else self.request_budget_ms)
         self.completions.require_room()
-        with request.app[HOP_SERVER].uncounted():
+        with request.app[HOP_SERVER].uncounted(request):
             return answer(await self.completions.wait(call, _guid(request), limit_ms))
 
     async def cancel(self, request: web.Request, call: Call) -> web.StreamResponse:

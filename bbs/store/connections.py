@@ -96,10 +96,10 @@ class ConnectionPool:
             self._slots.release()
 
     def crowded(self) -> str | None:
-        """In words, that as many wait for a connection as there are; None while fewer do."""
+        """In words, always the same ones, that as many wait for a connection as there are; None while fewer do."""
         if self._waiting < self.size:
             return None
-        return f"{self._waiting} transactions wait for one of {self.size} connections to Postgres"
+        return f"as many transactions wait for a connection to Postgres as there are: {self.size}"
 
     def forget(self) -> None:
         """Drop all idle connections: the server behind them is no longer the right one."""

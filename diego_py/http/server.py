@@ -26,13 +26,13 @@ from diego_py.errors import (
     MalformedJSON,
     MethodNotAllowed,
     NotFound,
-    Outcome,
     RouteNotFound,
-    Saturated,
     UnsupportedMediaType,
 )
 from diego_py.http import headers
+from diego_py.http.admission import KEPT_UP_WITH, Admission, Gate
 from diego_py.http.metrics import ServerMetrics
+from diego_py.http.turned_away import Refusals
 from diego_py.models.fields import FieldError
 from diego_py.service.clock import Clock
 
@@ -43,6 +43,8 @@ JSON = "application/json"
 RETRY_AFTER_S_MAX = 86_400
 READING = ("GET", "HEAD")
 """What begins nothing."""
+REFUSALS_TOLD_S = 1.0
+"""Those of so long are one event in the log."""
 
 
 @frozen
@@ -77,8 +79,15 @@ class HopServer:
     body_bytes_max: int
     default_budget_ms: float
     crowded: Callable[[], str | None] = lambda: None
-    """Says why nothing new should be begun now, or None. What is under way then comes to its end first."""
+    """Says why nothing new should be begun now, or None. What is under way then comes to its end first. Every text
+    that it has is kept."""
+    admission: Admission = field(factory=Admission)
+    """Limits that follow what the process keeps up with. Several listeners of one process share it."""
     in_flight: int = field(default=0, init=False)
+    _refusals: Refusals = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._refusals = Refusals(self.hop, self.id)
 
     def application(self, routes: Sequence[Route]) -> web.Application:
         """An aiohttp application that serves `routes` and answers everything else with a document too."""
@@ -100,13 +109,16 @@ class HopServer:
         return await self._answer(refused, request, call)
 
     @contextmanager
-    def uncounted(self) -> Iterator[None]:
+    def uncounted(self, request: web.Request) -> Iterator[None]:
         """Inside, the request does not count as under way: it only waits for something to happen."""
+        gate = self._gate(request.method)
         self.in_flight -= 1
+        gate.under_way -= 1
         try:
             yield
         finally:
             self.in_flight += 1
+            gate.under_way += 1
 
     def refusal(self, request: web.BaseRequest, error: DiegoError) -> web.Response:
         """The answer to what never came as far as a route: see diego_py.http.runner."""
@@ -126,7 +138,18 @@ class HopServer:
 
         async def serve(request: web.Request) -> web.StreamResponse:
             call = headers.call_from(request.headers, self.clock, self.default_budget_ms)
-            return await self._answer(route, request, call)
+            if not route.counted:
+                return await self._answer(route, request, call)
+            if (why := self._why_not(request.method)) is not None:
+                return self._turn_away(route, why, call)
+            gate = self._gate(request.method)
+            self.in_flight += 1
+            gate.under_way += 1
+            try:
+                return await self._answer(route, request, call)
+            finally:
+                self.in_flight -= 1
+                gate.under_way -= 1
 
         return serve
 
@@ -139,15 +162,12 @@ class HopServer:
 
     async def _answer(self, route: Route, request: web.Request, call: Call) -> web.StreamResponse:
         began_s = self.clock.monotonic()
-        self.in_flight += route.counted
         response: web.StreamResponse
         failure: chain.Problem | None = None
         try:
             with call.hop(self.hop, self.id, route.op, route.fails_as) as inner:
                 budget = headers.budget_from(request.headers, self.clock)
                 inner = inner if budget is None else evolve(inner, budget=budget)
-                if route.counted:
-                    self._admit(request.method)
                 response = await self._translated(route, request, inner)
             timing = headers.server_timing(inner.here.critical_path() if inner.here else ())
             if not response.prepared:
@@ -159,8 +179,6 @@ class HopServer:
             self._log_defect(error)
             if request.writer.output_size > 0 and request.transport is not None:
                 request.transport.abort()  # the head said 200: only a broken body can tell the reader now
-        finally:
-            self.in_flight -= route.counted
         ended_s = self.clock.monotonic()
         # Whoever waits for the answer need not wait for what we write down of it.
         asyncio.get_running_loop().call_soon(
@@ -168,12 +186,29 @@ class HopServer:
         )
         return response
 
-    def _admit(self, method: str) -> None:
-        """Raises Saturated, before anything is read or done: what is begun and cannot be finished helps nobody."""
-        if self.in_flight > self.in_flight_max:
-            raise Saturated(f"{self.in_flight_max} requests are under way", retry_after_s=1.0)
-        if method not in READING and (why := self.crowded()) is not None:
-            raise Saturated(why, outcome=Outcome.NOT_STARTED, retry_after_s=1.0)
+    def _gate(self, method: str) -> Gate:
+        return self.admission.reads if method in READING else self.admission.changes
+
+    def _why_not(self, method: str) -> str | None:
+        """Why a request is not let in, before anything of it is read or done; None when it is. What is begun and
+        cannot be finished helps nobody."""
+        if self.in_flight >= self.in_flight_max:
+            return f"{self.in_flight_max} requests are under way"
+        if self._gate(method).is_full():
+            return KEPT_UP_WITH
+        return None if method in READING else self.crowded()
+
+    def _turn_away(self, route: Route, why: str, call: Call) -> web.StreamResponse:
+        """503, at a small part of the cost of what is let in."""
+        response, failure = self._refusals.response(route.op, route.fails_as, why, call)
+        loop = asyncio.get_running_loop()
+        loop.call_soon(self.metrics.observe, route.op, response.status, 0.0, failure)
+        self._refusals.count(route.op, lambda: loop.call_later(REFUSALS_TOLD_S, self._tell_refusals))
+        return response
+
+    def _tell_refusals(self) -> None:
+        limits = {"changes": self.admission.changes.limit, "reads": self.admission.reads.limit}
+        self.log.warning("requests_refused", refused=self._refusals.told(), limits=limits)
 
     async def _translated(self, route: Route, request: web.Request, call: Call) -> web.StreamResponse:
         """The border to aiohttp: its own refusals become ours."""
