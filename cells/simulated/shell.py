@@ -13,7 +13,7 @@ from typing import Final
 from attrs import define, field
 
 FOREVER: Final = None
-SHELL: Final = "/bin/sh"
+SHELLS: Final = ("/bin/sh", "sh")
 
 
 @define
@@ -30,7 +30,7 @@ class Script:
 
 def read(path: str, args: Sequence[str]) -> Script:
     """What this command does."""
-    if path != SHELL or len(args) < 2 or args[0] != "-c":
+    if path not in SHELLS or len(args) < 2 or args[0] != "-c":
         return Script(beyond=path)
     script = Script(status=0)
     for part in args[1].split(";"):

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import click
-from attrs import asdict
+from attrs import asdict, frozen
 
-from diego_py.cli import rootfs_busybox, rootfs_tree, screen
+from diego_py.cli import rootfs_busybox, rootfs_tree, screen, up_simulated
 from diego_py.cli.lines import BAD, DIM, GOOD, HEAD, Line
 from diego_py.cli.session import EXIT_STATUS, Session, with_session
-from diego_py.embedded.cluster import BBS, Child, Cluster, ClusterError
+from diego_py.embedded.children import Child
+from diego_py.embedded.cluster import BBS, Cluster, ClusterError
 from diego_py.embedded.cluster_layout import free_port
 from diego_py.embedded.postgres import EmbeddedPostgresError
+from diego_py.embedded.simulated import CELLS, SimulatedCluster
 from diego_py.errors import DiegoError
 
 STATE_DIR = Path("/var/lib/diego/cluster")
@@ -25,37 +27,66 @@ CHILD_POLL_S = 0.2
 FAILED = EXIT_STATUS["platform"]
 
 
+@frozen
+class Wanted:
+    """What the options say."""
+
+    cells: int
+    state_dir: Path | None
+    bbs_port: int
+    diego_port: int | None
+    memory: int | None
+    """Megabytes of each cell."""
+    image_root: Path
+
+
 @click.command()
-@click.option("--cells", type=click.IntRange(1, 16), default=2, show_default=True)
-@click.option("--state-dir", type=click.Path(path_type=Path), default=STATE_DIR, show_default=True)
+@click.option("--cells", type=click.IntRange(1, 100_000), default=2, show_default=True, help="Real ones: at most 16.")
+@click.option("--simulated", is_flag=True, help="Cells only remember their containers: no root, no Linux needed.")
+@click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path),
+    help=f"[default: {STATE_DIR}; with --simulated one that goes at the end]",
+)
 @click.option("--bbs-port", type=click.IntRange(0, 65_535), default=8889, show_default=True, help="0 takes a free one.")
 @click.option("--diego-port", type=click.IntRange(0, 65_535), help="Also serve Diego's own wire here, with TLS.")
 @click.option("--memory", type=click.IntRange(64), metavar="MB", help="Of each cell. [default: 3/4 of all]")
 @click.option("--keep", is_flag=True, help="Leave containers running at the end; the next `up` adopts them.")
 @click.option("--image-root", type=click.Path(path_type=Path), default=rootfs_tree.IMAGE_ROOT, show_default=True)
 @with_session
-def up(
-    session: Session,
-    cells: int,
-    state_dir: Path,
-    bbs_port: int,
-    diego_port: int | None,
-    memory: int | None,
-    keep: bool,
-    image_root: Path,
-) -> None:
-    """Run Postgres, a BBS and cells on this machine until Ctrl-C. Needs root.
+def up(session: Session, /, simulated: bool, keep: bool, **options: Any) -> None:
+    """Run Postgres, a BBS and cells on this machine until Ctrl-C. Needs root, but with --simulated.
 
     At the end the LRPs are deleted and everything is taken off the host, unless --keep leaves containers, LRPs and
     their addresses as they are. A cell that you kill stays dead until the next `up`: watch its work move.
     """
-    settings = {} if diego_port is None else _diego_wire(state_dir, diego_port)
-    cluster = Cluster(state_dir, cells, bbs_port, image_root, memory or 0, settings)
-    click.get_current_context().exit(asyncio.run(_run(cluster, keep)))
+    wanted, context = Wanted(**options), click.get_current_context()
+    if simulated:
+        up_simulated.require_sense(context, "keep", "image_root")
+        context.exit(_up_simulated(wanted))
+    place = wanted.state_dir or STATE_DIR
+    settings = _bbs_settings(place, wanted.diego_port)
+    cluster = Cluster(place, wanted.cells, wanted.bbs_port, wanted.image_root, wanted.memory or 0, settings)
+    context.exit(asyncio.run(_run(cluster, keep)))
 
 
-def _diego_wire(state_dir: Path, port: int) -> dict[str, Any]:
-    """Settings of Diego's own wire (docs/diego.md), with an authority made for this run."""
+def _up_simulated(wanted: Wanted) -> int:
+    with up_simulated.directory(wanted.state_dir) as place:
+        cluster = SimulatedCluster(
+            place,
+            wanted.cells,
+            wanted.bbs_port,
+            _bbs_settings(place, wanted.diego_port),
+            up_simulated.cell_settings(wanted.memory),
+            durable=wanted.state_dir is not None,
+        )
+        return asyncio.run(_run_simulated(cluster))
+
+
+def _bbs_settings(state_dir: Path, port: int | None) -> dict[str, Any]:
+    """Settings of Diego's own wire (docs/diego.md), with an authority made for this run, if it has a port."""
+    if port is None:
+        return {}
     from diego_py.embedded import development_ca  # needs the extra `embedded`, as only this does here
 
     directory = state_dir.resolve() / "tls"
@@ -66,10 +97,7 @@ def _diego_wire(state_dir: Path, port: int) -> dict[str, Any]:
 
 async def _run(cluster: Cluster, keep: bool) -> int:
     """Start, wait for Ctrl-C or a failure, take all away. Returns the exit status."""
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopping.set)
+    stopping = _stopping()
     try:
         _ensure_busybox(cluster.image_root)
         await cluster.start()
@@ -84,8 +112,33 @@ async def _run(cluster: Cluster, keep: bool) -> int:
     return FAILED if ended or left else 0
 
 
-async def _until_over(cluster: Cluster, stopping: asyncio.Event) -> Child | None:
-    """Wait for Ctrl-C, or for the end of the BBS, which is returned. A cell that ends is only told."""
+async def _run_simulated(cluster: SimulatedCluster) -> int:
+    """The same; there is nothing to take away but the processes."""
+    stopping = _stopping()
+    try:
+        await cluster.start()
+    except (ClusterError, EmbeddedPostgresError) as failed:
+        screen.show([Line(f"✗ {failed}", BAD)], err=True)
+        return FAILED
+    try:
+        up_simulated.greet(cluster)
+        ended = await _until_over(cluster, stopping)
+    finally:
+        await cluster.stop()
+    return FAILED if ended else 0
+
+
+def _stopping() -> asyncio.Event:
+    """Set by Ctrl-C."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    return stopping
+
+
+async def _until_over(cluster: Cluster | SimulatedCluster, stopping: asyncio.Event) -> Child | None:
+    """Wait for Ctrl-C, or for the end of the BBS or of all cells, which is returned. A cell that ends is only told."""
     while not stopping.is_set():
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CHILD_POLL_S):
@@ -95,7 +148,7 @@ async def _until_over(cluster: Cluster, stopping: asyncio.Event) -> Child | None
             continue
         status = child.process.returncode
         screen.show([Line(f"✗ {child.name} ended with status {status}; its log: {child.log_path}", BAD)], err=True)
-        if child.name == BBS:
+        if child.name in (BBS, CELLS):
             return child
     return None
 

@@ -10,18 +10,16 @@ import asyncio
 import contextlib
 import os
 import shutil
-import signal
-import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import msgspec
 from attrs import define, field
 
 from diego_py.clients.bbs import BbsClient
 from diego_py.embedded import host_sweep
+from diego_py.embedded.children import Child, Children, tail, write
 from diego_py.embedded.cluster_layout import (
     CELLS_MAX,
     CellLayout,
@@ -39,31 +37,11 @@ from diego_py.errors import DiegoError, IllegalTransition, TaskNotFound
 
 __all__ = ["Child", "Cluster", "ClusterError"]
 
-READY_TIMEOUT_S = 60.0
-READY_POLL_S = 0.02
-STOP_TIMEOUT_S = 30.0
-LOG_TAIL_BYTES = 4 * 1024
 STORE_MB_MIN = 256
 """A smaller btrfs has no room for anything."""
 BBS = "bbs"
 UNDER_WAY = ("PENDING", "RUNNING")
 """States of tasks that have not come to their end."""
-
-
-@define
-class Child:
-    """One process of the cluster."""
-
-    name: str
-    url: str
-    log_path: Path
-    process: asyncio.subprocess.Process
-    ending: bool = False
-    """We have asked it to end: its end is no failure."""
-
-    @property
-    def ended(self) -> bool:
-        return self.process.returncode is not None
 
 
 def _real(path: Path) -> Path:
@@ -88,7 +66,7 @@ class Cluster:
     durable: bool = True
     """False gives up safety against power loss for speed."""
     _postgres: EmbeddedPostgres | None = field(default=None, init=False)
-    _children: dict[str, Child] = field(factory=dict, init=False)
+    _children: Children = field(factory=Children, init=False)
     _layouts: dict[str, CellLayout] = field(factory=dict, init=False)
 
     @property
@@ -103,7 +81,7 @@ class Cluster:
 
     @property
     def children(self) -> tuple[Child, ...]:
-        return tuple(self._children.values())
+        return self._children.all()
 
     async def start(self) -> None:
         """Start everything; returns when the BBS is ready and knows every cell. Raises ClusterError."""
@@ -124,8 +102,8 @@ class Cluster:
 
     async def stop(self) -> None:
         """Stop cells, then the BBS, then Postgres. Containers run on. Does nothing when nothing runs."""
-        await self._end([child for child in self.children if child.name != BBS])
-        await self._end([child for child in self.children if child.name == BBS])
+        await self._children.end([child for child in self.children if child.name != BBS])
+        await self._children.end([child for child in self.children if child.name == BBS])
         postgres, self._postgres = self._postgres, None
         if postgres is not None:
             await postgres.stop()
@@ -146,40 +124,37 @@ class Cluster:
         self.bbs_port = self.bbs_port or free_port()
         settings = {"dsn": self._postgres.dsn, "listen_port": self.bbs_port, **self.bbs_settings}
         path = self.state_dir / "bbs.json"
-        _write(path, settings)
-        child = await self._spawn(BBS, "bbs", path, self.url, self.state_dir / "logs" / "bbs.log")
-        await self._ready(child)
+        write(path, settings)
+        child = await self._children.spawn(BBS, "bbs", path, self.url, self.state_dir / "logs" / "bbs.log")
+        await self._children.ready(child)
 
     async def start_cell(self, cell_id: str) -> None:
         """Start a cell, again if it was killed; returns when it is ready and the BBS counts it as live."""
         layout = self._layouts[cell_id]
         port = free_port()
-        _write(layout.config_path, self._cell_config(layout, port))
-        child = await self._spawn(cell_id, "cells", layout.config_path, f"http://127.0.0.1:{port}", layout.log_path)
-        await self._ready(child)
-        await self._known(child)
+        write(layout.config_path, self._cell_config(layout, port))
+        url = f"http://127.0.0.1:{port}"
+        child = await self._children.spawn(cell_id, "cells", layout.config_path, url, layout.log_path)
+        await self._children.ready(child)
+        await self._children.until(child, "known to the BBS", lambda: _is_live(self.url, cell_id))
 
     async def kill_cell(self, cell_id: str) -> None:
         """Kill a cell's process at once; its containers run on."""
-        await self._kill(cell_id)
+        await self._children.kill(cell_id)
 
     def remove_cell(self, cell_id: str) -> list[Thing]:
         """Remove a killed cell's containers from the host, as if the host had died. Returns what would not go."""
-        if not self._children[cell_id].ended:
+        if not self._children.get(cell_id).ended:
             raise ClusterError(f"remove {cell_id}: its process is running")
         return host_sweep.remove(self._layouts[cell_id].names)
 
     async def kill_bbs(self) -> None:
         """Kill the BBS at once."""
-        await self._kill(BBS)
+        await self._children.kill(BBS)
 
     def failed_child(self) -> Child | None:
         """A child that ended and was not asked to; each is told once."""
-        for child in self.children:
-            if child.ended and not child.ending:
-                child.ending = True
-                return child
-        return None
+        return self._children.failed()
 
     async def delete_everything(self) -> list[str]:
         """Delete every desired LRP and cancel every task through the API. Returns what could not be, and why."""
@@ -214,8 +189,7 @@ class Cluster:
 
     def log_tail(self, name: str) -> str:
         """The last lines of a child's log."""
-        path = self.state_dir / "logs" / f"{name}.log"
-        return path.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace") if path.exists() else ""
+        return tail(self.state_dir / "logs" / f"{name}.log")
 
     def _slot(self) -> int:
         return claim_slot(self.state_dir)
@@ -251,71 +225,6 @@ class Cluster:
             **self.cell_settings,
         }
 
-    async def _spawn(self, name: str, package: str, config: Path, url: str, log_path: Path) -> Child:
-        before = self._children.get(name)
-        if before is not None and not before.ended:
-            raise ClusterError(f"start {name}: it is running as process {before.process.pid}")
-        setpriv = shutil.which("setpriv")
-        if setpriv is None:
-            raise ClusterError(f"start {name}: no setpriv program; install util-linux")
-        argv: Sequence[str] = (setpriv, "--pdeathsig=TERM", sys.executable, "-m", package, "--config", str(config))
-        log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *argv,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                # Ctrl-C in a terminal is for us: we stop the children in their order.
-                start_new_session=True,
-            )
-        finally:
-            os.close(log)
-        child = self._children[name] = Child(name, url, log_path, process)
-        return child
-
-    async def _ready(self, child: Child) -> None:
-        await self._until(child, "ready", lambda: _is_ready(child.url))
-
-    async def _known(self, child: Child) -> None:
-        await self._until(child, "known to the BBS", lambda: _is_live(self.url, child.name))
-
-    async def _until(self, child: Child, what: str, holds: Callable[[], Awaitable[bool]]) -> None:
-        """Poll until `holds()` is true. Raises ClusterError when the child ends first, or takes too long."""
-        try:
-            async with asyncio.timeout(READY_TIMEOUT_S):
-                while not await holds():
-                    if child.ended:
-                        raise self._failure(child, f"it ended with status {child.process.returncode}")
-                    await asyncio.sleep(READY_POLL_S)
-        except TimeoutError as timeout:
-            raise self._failure(child, f"not {what} within {READY_TIMEOUT_S:.0f} s") from timeout
-
-    def _failure(self, child: Child, reason: str) -> ClusterError:
-        child.ending = True
-        return ClusterError(f"start {child.name}: {reason}; {child.log_path} ends:\n{self.log_tail(child.name)}")
-
-    async def _kill(self, name: str) -> None:
-        child = self._children[name]
-        child.ending = True
-        with contextlib.suppress(ProcessLookupError):
-            child.process.kill()
-        await child.process.wait()
-
-    async def _end(self, children: Sequence[Child]) -> None:
-        """Ask all to end, wait, and kill those that do not."""
-        running = [child for child in children if not child.ended]
-        for child in running:
-            child.ending = True
-            with contextlib.suppress(ProcessLookupError):
-                child.process.send_signal(signal.SIGTERM)
-        for child in running:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(STOP_TIMEOUT_S):
-                    await child.process.wait()
-            if not child.ended:
-                await self._kill(child.name)
-
 
 async def _cancelled(bbs: BbsClient, task_guid: str) -> str | None:
     """Cancel a task. Returns why it could not be; one that has ended meanwhile is as good."""
@@ -337,25 +246,9 @@ async def _deleted(bbs: BbsClient, process_guid: str) -> str | None:
     return None
 
 
-async def _is_ready(url: str) -> bool:
-    try:
-        async with BbsClient(url) as anybody:
-            await anybody.ready()
-    except DiegoError:
-        return False
-    return True
-
-
 async def _is_live(url: str, cell_id: str) -> bool:
     try:
         async with BbsClient(url) as bbs:
             return any(cell.cell_id == cell_id and cell.live for cell in await bbs.cells())
     except DiegoError:
         return False
-
-
-def _write(path: Path, settings: Mapping[str, Any]) -> None:
-    """For the process only: a database address may hold a password."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with open(fd, "wb") as file:
-        file.write(msgspec.json.format(msgspec.json.encode(settings), indent=2))

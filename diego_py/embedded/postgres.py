@@ -42,6 +42,7 @@ CONNECT_TIMEOUT_S = 5.0
 LOG_BYTES_MAX = 8 * 1024 * 1024
 LOG_TAIL_LINES = 20
 LOG_TAIL_BYTES = 8 * 1024
+PROCESSES = Path("/proc")
 
 SETTINGS = {
     "listen_addresses": "",
@@ -351,8 +352,11 @@ async def _exits_within(process: asyncio.subprocess.Process, seconds: float) -> 
 
 def _server_processes(data_dir: Path) -> set[int]:
     """Postgres processes at work in a data directory. A zombie has no directory any more."""
+    if not PROCESSES.is_dir():
+        told = f"stop the server left behind in {data_dir}: this system does not tell; end it, and remove"
+        raise EmbeddedPostgresError(f"{told} {data_dir / 'postmaster.pid'}")
     found = set()
-    for process in Path("/proc").iterdir():
+    for process in PROCESSES.iterdir():
         with contextlib.suppress(OSError):
             in_data_dir = process.name.isdigit() and (process / "cwd").readlink() == data_dir
             if in_data_dir and (process / "comm").read_text() == "postgres\n":

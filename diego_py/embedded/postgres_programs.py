@@ -9,6 +9,7 @@ import pwd
 import re
 import shutil
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,7 +39,12 @@ class ServerUser:
         return {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 
     def command(self, parent_death_signal: str, program: Path, *arguments: str) -> list[str]:
-        """A command line that becomes this user, asks to be signalled when its parent dies, and runs the program."""
+        """A command line that becomes this user, asks to be signalled when its parent dies, and runs the program.
+
+        Where there is no Linux it is the program alone, which then needs no root to give up.
+        """
+        if sys.platform != "linux" and os.geteuid() != 0:
+            return [str(program), *arguments]
         setpriv = shutil.which("setpriv")
         if setpriv is None:
             raise EmbeddedPostgresError("run Postgres: no setpriv program; install util-linux")
@@ -72,7 +78,7 @@ class Programs:
 async def find_programs(home: Path, user: ServerUser) -> Programs:
     """The first complete programs that `user` can run and, once there is data, that can read it.
 
-    Looks in $DIEGO_POSTGRES_BIN (and only there when it is set), the system's, newest first, and the wheel.
+    Looks in $DIEGO_POSTGRES_BIN (and only there when it is set), the system's, newest first, $PATH, and the wheel.
     """
     wanted = _data_version(home / "data")
     seen = []
@@ -140,6 +146,8 @@ def _candidates() -> Iterator[Programs]:
         return
     versions = [path for path in SYSTEM_PROGRAMS.glob("*/bin") if path.parent.name.isdigit()]
     found = [Programs(path) for path in sorted(versions, key=lambda path: int(path.parent.name), reverse=True)]
+    if on_path := shutil.which("initdb"):
+        found.append(Programs(Path(on_path).resolve().parent))
     wheel = _wheel_directory()
     if wheel is not None:
         found.append(Programs(wheel))

@@ -7,6 +7,7 @@ import aiohttp
 import attrs
 import pytest
 from aiohttp import web
+from msgspec import convert
 
 from diego_py.call import Call
 from diego_py.chain import DOCUMENT_BYTES_MAX, MEDIA_TYPE, problem, rebuild
@@ -15,6 +16,7 @@ from diego_py.errors import (
     DesireFailed,
     DiegoError,
     Fault,
+    Frame,
     NoCellFits,
     Outcome,
     PlacementFailed,
@@ -118,6 +120,13 @@ def handlers() -> Handlers:
 async def served(handlers: Handlers) -> AsyncIterator[Served]:
     async with serving(handlers.routes()) as listening:
         yield listening
+
+
+def problem_of(answered: Answered) -> Frame:
+    """The frame of a refusal, without what is its own."""
+    frame: Frame = convert(answered.document["chain"][0], Frame)
+    assert frame.started_at.endswith("Z")
+    return attrs.evolve(frame, started_at="")
 
 
 def assert_document(answered: Answered, status: int, code: str) -> DiegoError:
@@ -322,6 +331,43 @@ async def test_while_it_is_crowded_only_what_begins_nothing_is_answered(served: 
     assert (await served.send("GET", "/things/x")).status == 200
     served.server.crowded = lambda: None
     assert (await served.send("POST", "/things", b'{"name": "a"}', Content_Type=JSON)).status == 201
+
+
+@pytest.mark.parametrize(("method", "gate"), [("POST", "changes"), ("GET", "reads")])
+async def test_a_full_gate_refuses_its_own_kind_at_once_and_nothing_that_is_not_counted(
+    served: Served, handlers: Handlers, method: str, gate: str
+) -> None:
+    path = {"POST": "/things", "GET": "/things/x"}
+    getattr(served.server.admission, gate).limit = 0
+    other = "GET" if method == "POST" else "POST"
+    refused = await served.send(method, path[method], b"no json is ever read", X_Request_Id="mine-1")
+    again = await served.send(method, path[method], X_Request_Id="mine-2")
+    for number, answered in enumerate((refused, again), 1):
+        error = assert_document(answered, 503, "saturated")
+        assert error.outcome is Outcome.NOT_STARTED
+        assert (answered.headers["Retry-After"], answered.headers["X-Request-Id"]) == ("1", f"mine-{number}")
+        assert attrs.asdict(problem_of(answered)) == attrs.asdict(problem_of(refused))
+    assert not handlers.calls
+    assert (await served.send(other, path[other], b'{"name": "a"}', Content_Type=JSON)).status in (200, 201)
+    assert (await served.send("GET", "/uncounted")).status == 200
+    assert (await served.send("GET", "/livez")).status == 200
+    getattr(served.server.admission, gate).limit = 512
+    assert (await served.send(method, path[method], b'{"name": "a"}', Content_Type=JSON)).status in (200, 201)
+    assert served.server.admission.changes.under_way == served.server.admission.reads.under_way == 0
+
+
+async def test_refusals_are_one_event_a_second(served: Served) -> None:
+    served.server.admission.changes.limit = 0
+    for _ in range(3):
+        await served.send("POST", "/things")
+    async with asyncio.timeout(10):
+        while not served.events("requests_refused"):  # noqa: ASYNC110 - a log has no event for it
+            await asyncio.sleep(0.02)
+    (told,) = served.events("requests_refused")
+    assert (told["refused"], told["limits"]["changes"]) == ({"make_thing": 3}, 0)
+    assert served.events("request") == []
+    text = (await served.send("GET", "/metrics")).body.decode()
+    assert 'http_requests_total{op="make_thing",status="503"} 3.0' in text
 
 
 async def test_the_metrics_count_by_operation_code_and_fault(served: Served) -> None:
