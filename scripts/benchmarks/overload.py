@@ -53,8 +53,8 @@ async def _closed(place: Site, names: itertools.count[int], seconds: float, told
 
 
 def _cpu(told: Told, name: str, before: Mapping[str, float], after: Mapping[str, float], done: int) -> None:
-    """Processor time of each process for each LRP that was done, refusals included. The clients have the same processors
-    as the rest, and whoever else is on the machine: of two figures a second this tells which part is the BBS's doing."""
+    """Processor time of each process for each LRP that was done, refusals included. Clients, and whoever else is on the
+    machine, have the same processors: of two figures a second this tells which part is the BBS's doing."""
     for process in before:
         told.add(f"{name}: {process}, CPU ms for each done", 1000 * (after[process] - before[process]) / max(1, done))
 
