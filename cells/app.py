@@ -10,7 +10,7 @@ from typing import assert_never
 
 import attrs
 import structlog
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 
 from cells.config import CellConfig
 from cells.executor.backend import ContainerBackend
@@ -35,6 +35,7 @@ from cells.rep.epoch import EpochFence
 from cells.rep.evacuation import Evacuation
 from cells.rep.instances import Instances
 from cells.rep.lease import Lease
+from cells.rep.ownership import Ownership
 from cells.rep.presence import Presence
 from cells.rep.reservations import Reservations
 from cells.rep.sync import Sync
@@ -132,7 +133,8 @@ def build(
         listen=lambda api, lease: _listener(config, api, lease, clock, log),
         prober=Prober(garden),
     )
-    return wire(config, outside, on_defect)
+    cell = wire(config, outside, on_defect)
+    return evolve(cell, parts=[Ownership(config.rep_state, clock), *cell.parts])
 
 
 def wire(config: CellConfig, outside: Outside, on_defect: Callable[[], None]) -> Cell:

@@ -7,12 +7,39 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+
+from cells.garden import processes
 
 HOLDER = "memfd:sandbox"
 PATIENCE_S = 5.0
 LOOK_S = 0.02
+
+
+@contextlib.contextmanager
+def reaped() -> Iterator[None]:
+    """Meanwhile whoever dies in a container is reaped at once, as by init, so that its container can go.
+
+    A monitor that is killed with its container leaves that to us. Nothing that this process waits for itself is in
+    another pid namespace.
+    """
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(LOOK_S):
+            for stray in processes.strays():
+                processes.reap(stray)
+
+    thread = threading.Thread(target=look, name="reap who dies in a container")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def reap() -> None:

@@ -20,7 +20,7 @@ from bbs.store.migrate import migrate
 from bbs.store.postgres_errors import DRIVER_ERRORS, Collision, is_lost, refused_value, translate
 from bbs.store.postgres_transaction import PostgresTransaction
 from diego_py.call import Call
-from diego_py.errors import BudgetSpent, DatabaseUnavailable, DiegoError, InternalError, Outcome
+from diego_py.errors import BudgetSpent, DatabaseConflict, DatabaseUnavailable, DiegoError, InternalError, Outcome
 from diego_py.service.clock import Clock
 
 T = TypeVar("T")
@@ -56,10 +56,10 @@ class Database:
         self._reserved = ConnectionPool(self.dsn, self.settings.reserved_connections_max, self.settings)
 
     async def start(self) -> None:
-        """Migrate the schema if Postgres is there; if not, the first use that reaches it does."""
+        """Migrate the schema if Postgres is there and free to; if not, the first use that reaches it does."""
         try:
             await self._ensure_schema()
-        except DatabaseUnavailable:
+        except (DatabaseUnavailable, DatabaseConflict):
             return  # every request says so, with the reason, until it is there
 
     async def stop(self) -> None:

@@ -16,6 +16,8 @@ from diego_py.errors import DatabaseUnavailable, Next
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 LOCK: Final = 0x64696567  # any constant; "dieg"
 CONNECT_TIMEOUT_S: Final = 2.0
+READ_TIMEOUT_S: Final = 5.0
+"""For what is applied already: a small table, but the server may fall silent."""
 LOCK_TIMEOUT_S: Final = 60.0
 """How long to wait for another BBS that is migrating."""
 
@@ -43,7 +45,8 @@ class Migration:
 async def migrate(dsn: str, directory: Path = MIGRATIONS) -> None:
     """Apply what is missing. Safe to run from several processes at once: one works, the others wait for it.
 
-    Raises DatabaseUnavailable, or SchemaUnusable if the database is newer than this release or differs from it.
+    Raises DatabaseUnavailable, DatabaseConflict when another one takes too long, or SchemaUnusable if the database is
+    newer than this release or differs from it.
     """
     migrations = read_migrations(directory)
     try:
@@ -115,6 +118,7 @@ LIST_MIGRATIONS: Final = "SELECT version, checksum FROM schema_migrations"
 
 async def _applied(connection: asyncpg.Connection) -> dict[int, str]:
     """Checksums of what the database has."""
-    if not await connection.fetchval(FIND_SCHEMA_MIGRATIONS):
+    if not await connection.fetchval(FIND_SCHEMA_MIGRATIONS, timeout=READ_TIMEOUT_S):
         return {}
-    return {row["version"]: row["checksum"] for row in await connection.fetch(LIST_MIGRATIONS)}
+    listed = await connection.fetch(LIST_MIGRATIONS, timeout=READ_TIMEOUT_S)
+    return {row["version"]: row["checksum"] for row in listed}

@@ -192,6 +192,15 @@ class DrainNotKept(DiegoError):
     next = (Next("Make room on the file system of the cell's state_dir, then repeat it"),)
 
 
+class StateDirectoryInUse(DiegoError):
+    """Another cell process works with this state directory, and did not end while this one waited; `evidence.pid`."""
+
+    code = "rep.state_directory_in_use"
+    title = "The cell's state directory is another process's"
+    retryable = True
+    next = (Next("End the other process, or give each cell a `state_dir` of its own"),)
+
+
 class ClaimRefused(DiegoError):
     """The row was no longer waiting for this instance: a late or repeated request. Nothing was started."""
 

@@ -42,8 +42,9 @@ class Installations:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def installations() -> AsyncIterator[Installations]:
     there = Installations()
-    try:
-        yield there
-    finally:
-        await there.remove()
-        orphans.reap()
+    with orphans.reaped():
+        try:
+            yield there
+        finally:
+            await there.remove()
+    orphans.reap()

@@ -56,8 +56,9 @@ async def new_site(image_root: Path, open_directory: Path) -> AsyncIterator[NewS
         await cluster.start()
         return site
 
-    async with aiohttp.ClientSession() as session, AsyncExitStack() as made:
-        yield make
+    with orphans.reaped():
+        async with aiohttp.ClientSession() as session, AsyncExitStack() as made:
+            yield make
     orphans.reap()
 
 

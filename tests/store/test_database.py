@@ -9,6 +9,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from bbs.store import migrate
 from bbs.store.connections import DatabaseSettings
 from bbs.store.database import Database
 from bbs.store.postgres_transaction import PostgresTransaction
@@ -249,6 +250,30 @@ async def test_it_starts_without_postgres_says_so_and_recovers(open_directory: P
         assert await database.read(a_call(), "count", domains) == 0
         await server.stop()
     await database.stop()
+
+
+@pytest.mark.parametrize("how", ["migrates", "silent"])
+async def test_it_starts_beside_one_that_does_not_end_its_migration(
+    postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """It serves when the other one is done; until then every request says why not."""
+    monkeypatch.setattr(migrate, "LOCK_TIMEOUT_S", 1)
+    monkeypatch.setattr(migrate, "READ_TIMEOUT_S", 0.2)
+    dsn = await postgres.create_database(f"beside_{how}")
+    other = await asyncpg.connect(dsn)
+    if how == "migrates":
+        await other.execute(migrate.TAKE_LOCK, migrate.LOCK)
+    else:
+        await other.execute(migrate.CREATE_SCHEMA_MIGRATIONS)
+        await other.execute("BEGIN; LOCK TABLE schema_migrations")
+    database = Database(dsn, SystemClock(), DatabaseSettings())
+    await database.start()
+    with pytest.raises((DatabaseUnavailable, DatabaseConflict)):
+        await database.read(a_call(), "one", one)
+    await other.close()
+    assert await database.read(a_call(), "one", one) == 1
+    await database.stop()
+    await postgres.drop_database(f"beside_{how}")
 
 
 async def test_a_frozen_postgres_costs_no_more_than_our_patience(open_directory: Path) -> None:
