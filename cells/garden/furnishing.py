@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from cells.garden import binds, bundle, directories, execution, rootfs, users
 from cells.garden.box import Box
 from cells.garden.children import in_thread
@@ -18,14 +20,21 @@ UNDO_S = 1.0
 """What is left of the caller's time for taking away what can be."""
 
 
+def patience(call: Call, spec: ContainerSpec) -> float:
+    """How many seconds anything may take that looks at directories of the host; without any of them for ever."""
+    if not any(isinstance(mount, BindMount) for mount in spec.mounts):
+        return math.inf
+    return max(PATIENCE_S_MIN, patience_s(call, MOUNT_TIMEOUT_S) - UNDO_S)
+
+
 async def furnish(host: Host, call: Call, spec: ContainerSpec, box: Box, root: Root) -> bundle.Config:
     """Make it; its sandbox is there. All of it in one thread, for each change of threads takes time.
 
     With directories of the host in a thread that may be left behind. Raises ContainerStuck, and as `_furnish` does.
     """
-    if not any(isinstance(mount, BindMount) for mount in spec.mounts):
+    limit_s = patience(call, spec)
+    if limit_s == math.inf:
         return await in_thread(_furnish, host, call, spec, box, root)
-    limit_s = max(PATIENCE_S_MIN, patience_s(call, MOUNT_TIMEOUT_S) - UNDO_S)
     what = f"mount directories of the host for {box.handle}"
     return await box.threads.run(limit_s, what, _furnish, host, call, spec, box, root)
 

@@ -147,17 +147,18 @@ class Garden:
         with call.step("sandbox"):
             await uninterrupted(self._host.have_sandbox(box))
         config = await furnishing.furnish(self._host, call, spec, box, root)
-        await together(self._create_process(call, box, config), self._open_firewall(call, box))
+        limit_s = furnishing.patience(call, spec)
+        await together(self._create_process(call, box, config, limit_s), self._open_firewall(call, box))
         self._host.depot.save(box.record)
         self._watch(box)
 
-    async def _create_process(self, call: Call, box: Box, config: bundle.Config) -> None:
+    async def _create_process(self, call: Call, box: Box, config: bundle.Config, limit_s: float) -> None:
         with call.step("runtime"), call.hop(self._host.runtime.name, self.config.cell_id, "create", RuntimeFailed):
-            await uninterrupted(self._have_process(box, config))
+            await uninterrupted(self._have_process(box, config, limit_s))
 
-    async def _have_process(self, box: Box, config: bundle.Config) -> None:
+    async def _have_process(self, box: Box, config: bundle.Config, limit_s: float) -> None:
         keep_log, stdin = box.record.keeps_output, box.record.stdin
-        box.has_processes(*await self._host.runtime.create(box.handle, box.directory, config, keep_log, stdin))
+        box.has_processes(*await self._host.runtime.create(box.handle, box.directory, config, keep_log, stdin, limit_s))
 
     async def _open_firewall(self, call: Call, box: Box) -> None:
         with call.step("firewall"):

@@ -9,10 +9,10 @@ import asyncio
 import contextlib
 import errno
 import json
+import math
 import os
 import re
 import shutil
-import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,11 @@ from typing import Any
 import msgspec
 from attrs import define, field
 
-from cells.garden import children, kernel, null_device, runtimes
+from cells.garden import children, kernel, null_device, runtimes, stuck
 from cells.garden.bundle.plan import Config
 from cells.garden.depot import Directory, remove_tree
 from cells.garden.monitor import gone
-from cells.garden.processes import Process, identify
+from cells.garden.processes import Process, descendants, identify, kill
 from cells.garden.release import release
 from cells.garden.runtimes import RuntimeVersion
 from diego_py.chain import clip
@@ -34,6 +34,7 @@ from diego_py.errors import (
     ExecNotFound,
     RuntimeFailed,
     RuntimeMissing,
+    RuntimeSilent,
     WorkingDirectoryInvalid,
 )
 
@@ -44,6 +45,8 @@ RUNC_COPIES = "runc.*"
 NO_LOG = "none"
 """conmon still reads what the container writes, so it is never held up."""
 SYNC_MESSAGE_BYTES_MAX = 64 * 1024
+END_S = 0.5
+"""How long a runtime that was killed is waited for. One that waits in the kernel does not die yet."""
 EXIT_POLL_BYTES = 16
 STDIN = ("--stdin", "--leave-stdin-open")
 """Input that stays open whoever comes and goes: conmon outlives us, and so shall what it is a client of."""
@@ -79,12 +82,18 @@ class Runtime:
         return self.version.name
 
     async def create(
-        self, handle: str, directory: Directory, config: Config, keep_log: bool, stdin: bool = False
+        self,
+        handle: str,
+        directory: Directory,
+        config: Config,
+        keep_log: bool,
+        stdin: bool = False,
+        limit_s: float = math.inf,
     ) -> tuple[Process, Process]:
         """Create the container: all of it is there, the user process waits to be started.
 
         Answers (monitor, init). Must not be cancelled: nobody would then know the two. Raises RuntimeMissing,
-        RuntimeFailed and the kinds of it that `classify` knows.
+        RuntimeSilent after `limit_s` or `timeout_s`, RuntimeFailed and the kinds of it that `classify` knows.
         """
         _write(directory.bundle / "config.json", config)
         runtime_path = shutil.which(self.runtime_path)
@@ -108,9 +117,11 @@ class Runtime:
             raise
         finally:
             os.close(send)
-        said = await self._receive(receive, directory)
-        await parent.wait()
-        null_device.take_back()
+        try:
+            said = await self._receive(receive, directory, min(limit_s, self.timeout_s))
+        finally:
+            await parent.wait()
+            null_device.take_back()
         pid = said.get("data", said.get("pid", -1))
         if not isinstance(pid, int) or pid <= 0:
             await gone(_monitor(directory))
@@ -142,21 +153,17 @@ class Runtime:
     def _globals(self, log: Path) -> list[str]:
         return ["--root", str(self.state), "--log", str(log), "--log-format", "json"]
 
-    async def _receive(self, fd: int, directory: Directory) -> dict[str, Any]:
+    async def _receive(self, fd: int, directory: Directory, limit_s: float) -> dict[str, Any]:
         """What conmon says on its pipe: one JSON object a line; the end of the pipe when it died."""
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(limit=SYNC_MESSAGE_BYTES_MAX)
         transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(fd, "rb"))
         try:
-            async with asyncio.timeout(self.timeout_s):
+            async with asyncio.timeout(limit_s):
                 line = await reader.readline()
-        except (TimeoutError, ValueError):
-            monitor = _monitor(directory)
-            # The runtime is conmon's child with a parent-death signal: it ends with it.
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                if monitor.pid > 0:
-                    os.kill(monitor.pid, signal.SIGKILL)
-            return {"data": -1, "message": f"no answer from conmon within {self.timeout_s:.0f} s"}
+        except (TimeoutError, ValueError) as nothing:
+            evidence = await _end(_monitor(directory))
+            raise RuntimeSilent(f"runtime create: no answer in {limit_s:.1f} s", evidence=evidence) from nothing
         finally:
             transport.close()
         try:
@@ -301,6 +308,24 @@ def _monitor(directory: Directory) -> Process:
         return identify(int((directory.path / "conmon.pid").read_text()))
     except (OSError, ValueError):
         return Process(0, 0)
+
+
+async def _end(monitor: Process) -> dict[str, Any]:
+    """Kill a monitor and its runtime. Answers what they waited for; whoever still does is for the undoing."""
+
+    def look() -> tuple[list[Process], dict[str, Any]]:
+        pids = descendants([monitor.pid]) if monitor.pid > 0 else []
+        return [identify(pid) for pid in pids], stuck.by_processes(pids)
+
+    runtime, evidence = await children.in_thread(look)
+    for process in (monitor, *runtime):
+        kill(process)
+    await gone(monitor)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(END_S):
+            # With its parent gone it is ours, and shows in no list that demolishing reads: it has to be reaped here.
+            await asyncio.gather(*map(gone, runtime))
+    return evidence
 
 
 def _write(path: Path, config: Config) -> None:

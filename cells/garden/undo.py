@@ -10,7 +10,7 @@ from attrs import frozen
 from cells.garden.box import Box
 from cells.garden.children import uninterrupted
 from diego_py.call import Call
-from diego_py.errors import DiegoError, Outcome
+from diego_py.errors import DiegoError, Outcome, RuntimeSilent
 
 
 @frozen
@@ -25,17 +25,17 @@ class Undo:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # To its end, also when the caller's time is up meanwhile: nobody else would know of what is left.
-        leftover = await uninterrupted(self._undo())
+        silent = isinstance(error, DiegoError) and error.find(RuntimeSilent) is not None
+        leftover = await uninterrupted(self._undo(silent or self.box.threads.busy))
         if leftover is not None and error is not None:
             error.add_note(f"undo failed: {leftover.message}")
         if isinstance(error, DiegoError) and error.outcome is None:
             error.outcome = Outcome.ROLLED_BACK if leftover is None else Outcome.PARTIAL
 
-    async def _undo(self) -> DiegoError | None:
-        # What a thread is stuck in is waited for no longer than the caller can wait.
-        call = self.call if self.box.threads.busy else None
+    async def _undo(self, stuck: bool) -> DiegoError | None:
+        # What a thread, or the runtime, is stuck in is waited for no longer than the caller can wait.
         try:
-            await self.demolish(call, self.box)
+            await self.demolish(self.call if stuck else None, self.box)
         except DiegoError as leftover:
             self.box.complete = True  # Stays listed, so that destroy (or the next start) tries again.
             return leftover

@@ -186,6 +186,15 @@ class RuntimeFailed(DiegoError):
     next = (DOCTOR,)
 
 
+class RuntimeSilent(RuntimeFailed):
+    """The OCI runtime did not answer in time and was killed; `evidence` has where it waits, and mounts."""
+
+    code = "runtime.silent"
+    title = "The OCI runtime did not answer in time"
+    retryable = True
+    next = (Next("If `evidence.mounts` names servers of files: have them answer, or end them; then try again"),)
+
+
 class ExecNotFound(DiegoError):
     """The start command does not exist in the image."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 import threading
 import time
@@ -15,13 +16,13 @@ from typing import Any
 
 import pytest
 
-from cells.garden import demolition
+from cells.garden import binds, demolition
 from cells.garden import kernel as os_kernel
 from cells.garden.garden import Garden
 from cells.garden.quota import kernel
 from cells.garden.spec import BindMount, Limits, ProcessSpec
 from diego_py.chain import Problem, problem
-from diego_py.errors import BudgetSpent, ContainerStuck, DiegoError, IllegalTransition, Outcome
+from diego_py.errors import BudgetSpent, ContainerStuck, DiegoError, IllegalTransition, Outcome, RuntimeSilent
 from tests.kernel.containers import call, output, runtime_of_version, shell, start, until_printed
 from tests.kernel.images import until
 from tests.kernel.places import mounted
@@ -162,6 +163,40 @@ async def test_a_directory_of_the_host_whose_server_does_not_answer(
         assert document.outcome == Outcome.PARTIAL
         (waiting,) = document.evidence["waiting"]
         assert waiting["what"] == "mount directories of the host for a"
+        assert [container.state for container in garden.containers()] == ["destroying"]
+        await refused(garden, AGAIN_MS)
+        assert await output(garden, shell("b", "echo works")) == ["works"]
+        await ended(server)
+        await garden.destroy(call(), "a")
+        assert garden.containers() == []
+
+
+async def test_one_whose_server_falls_silent_before_the_runtime_has_it(
+    new_garden: Callable[..., Any], remote: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Privileged, for such a file system has no ids to shift. The runtime is then stuck in the kernel and not we."""
+    runtime = runtime_of_version(tmp_path, "runc version 1.4.0")
+    garden = await new_garden(bind_source_dirs=(str(remote),), allow_privileged=True, runtime_path=runtime)
+    mounts = (BindMount(str(remote / "later"), "/d"),)
+    async with silent(os.getpid(), str(remote)) as server:
+        real = binds.attach
+
+        def attach(*arguments: Any) -> Any:
+            made = real(*arguments)
+            server.send_signal(signal.SIGUSR1)
+            return made
+
+        monkeypatch.setattr(binds, "attach", attach)
+        begun_s, asked = time.monotonic(), call(CREATE_MS)
+        with pytest.raises(DiegoError) as failed:
+            await garden.create(asked, shell("a", "true", ports=(8080,), mounts=mounts, privileged=True))
+        assert (time.monotonic() - begun_s) * 1000 < CREATE_MS + LATE_MS
+        await hangs(server)
+        assert isinstance(failed.value.root, RuntimeSilent)
+        document = problem(failed.value, asked)
+        assert document.outcome == Outcome.PARTIAL
+        assert any(each["name"].startswith("runc:") for each in document.evidence["waiting"])
+        assert str(remote) in {mount["at"] for mount in document.evidence["mounts"]}
         assert [container.state for container in garden.containers()] == ["destroying"]
         await refused(garden, AGAIN_MS)
         assert await output(garden, shell("b", "echo works")) == ["works"]
