@@ -51,6 +51,8 @@ class Sync:
     random: Random
     log: structlog.stdlib.BoundLogger
     _sent_s: float = field(default=-PAUSE_S, init=False)
+    _obeyed: set[InstanceGuid] = field(factory=set, init=False)
+    """Whose stop was ordered and is under way: the next order of it would only wait for the same."""
 
     async def round(self) -> None:
         """Wait until a report is due and send it. Raises DiegoError when no BBS took it."""
@@ -131,8 +133,11 @@ class Sync:
             self._begin_stop(guid, self.task_work.stop_task)
 
     def _begin_stop(self, guid: InstanceGuid, stop: Callable[[Call, InstanceGuid], Awaitable[object]]) -> None:
+        if guid in self._obeyed:
+            return
         self.log.info("stop_ordered", instance_guid=guid)
         self.owned.begin(self._stop_told(guid, stop), f"obey stop {guid}")
+        self._obeyed.add(guid)
 
     async def _stop_told(self, guid: InstanceGuid, stop: Callable[[Call, InstanceGuid], Awaitable[object]]) -> None:
         try:
@@ -140,3 +145,5 @@ class Sync:
         except DiegoError as failure:
             root = failure.root
             self.log.warning("ordered_stop_failed", instance_guid=guid, code=root.code, detail=root.message)
+        finally:
+            self._obeyed.discard(guid)
