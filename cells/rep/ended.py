@@ -59,10 +59,16 @@ class EndedBook(Generic[End]):
             self.log.error("ended_report_not_on_disk", instance_guid=report.instance_guid, errno=refused.errno)
 
     async def acknowledge(self, guids: Iterable[InstanceGuid]) -> None:
-        """Forget what is stored elsewhere now. Unknown ones are ignored."""
+        """Forget what is stored elsewhere now. Unknown ones are ignored.
+
+        What a disk does not give up is told once more by the next boot, which changes nothing.
+        """
         for guid in guids:
             if self._reports.pop(guid, None) is not None:
-                await asyncio.to_thread(self.disk.remove, guid + SUFFIX)
+                try:
+                    await asyncio.to_thread(self.disk.remove, guid + SUFFIX)
+                except OSError as refused:
+                    self.log.error("ended_report_not_removed", instance_guid=guid, errno=refused.errno)
 
     def has(self, guid: InstanceGuid) -> bool:
         return guid in self._reports
