@@ -192,11 +192,12 @@ async def attempt(cell: Cell, **of_work: object) -> object:
         return failure
 
 
-async def test_draining(cell: Cell, tmp_path: Path, garden: FakeGarden, bbs: FakeBBS) -> None:
+async def test_draining(tmp_path: Path, garden: FakeGarden, bbs: FakeBBS) -> None:
     """Also after a restart, until it is told otherwise."""
-    cell.work.admission.drain.set(True)
-    assert isinstance(await failed(cell), CellDraining)
-    assert garden.ops() == []
+    async with running_cell(tmp_path, garden, bbs) as cell:
+        cell.work.admission.drain.set(True)
+        assert isinstance(await failed(cell), CellDraining)
+        assert garden.ops() == []
     async with running_cell(tmp_path, garden, bbs) as later:
         assert isinstance(await failed(later), CellDraining)
         assert later.sync.snapshot().presence.draining
