@@ -225,10 +225,11 @@ async def test_egress_rules_of_what_runs(cell: Cell, garden: FakeGarden) -> None
         await cell.work.set_egress(call(), InstanceGuid("i-2"), change)
 
 
-async def test_stale_epoch(cell: Cell, tmp_path: Path, garden: FakeGarden, bbs: FakeBBS) -> None:
-    await cell.work.run_instance(call(), work("i-1", epoch=7))
-    assert isinstance(await failed(cell, guid="i-2", epoch=6), StaleEpoch)
-    await cell.work.run_instance(call(), work("i-3", index=3, epoch=0))
+async def test_stale_epoch(tmp_path: Path, garden: FakeGarden, bbs: FakeBBS) -> None:
+    async with running_cell(tmp_path, garden, bbs) as cell:
+        await cell.work.run_instance(call(), work("i-1", epoch=7))
+        assert isinstance(await failed(cell, guid="i-2", epoch=6), StaleEpoch)
+        await cell.work.run_instance(call(), work("i-3", index=3, epoch=0))
     async with running_cell(tmp_path, garden, bbs) as later:
         assert isinstance(await failed(later, guid="i-4", epoch=6), StaleEpoch)
 
