@@ -12,6 +12,7 @@ from attrs import define, evolve, field, frozen
 from bbs.api.actual_lrps import ActualLRPs
 from bbs.api.auctions import Auctions
 from bbs.api.cells import Cells
+from bbs.api.claims import ClaimRoutes
 from bbs.api.decisions import DecisionRoutes
 from bbs.api.desired_lrps import DEFAULT_START_TIMEOUT_MS, DesiredLRPs
 from bbs.api.domains import Domains
@@ -183,7 +184,8 @@ def wire(config: BbsConfig, outside: Outside, on_defect: Callable[[], None]) -> 
         *DesiredLRPs(
             store, lifecycle, placement, replacement, idempotency, waiting, config.request_budget_ms
         ).routes(),
-        *ActualLRPs(store, lifecycle, placement, pool, waiting, start_budget_ms).routes(),
+        *ActualLRPs(store, placement, pool, waiting, start_budget_ms).routes(),
+        *ClaimRoutes(lifecycle).routes(),
         *Domains(store).routes(),
         *_task_routes(config, store, of_tasks, idempotency, waiting),
         *Cells(

@@ -7,7 +7,7 @@ outside of the database.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -30,7 +30,7 @@ from bbs.task_outcome import tell
 from diego_py import chain
 from diego_py.call import Call
 from diego_py.chain import Problem
-from diego_py.errors import ContainerVanished, IllegalTransition, InstanceFailed
+from diego_py.errors import ContainerVanished, DiegoError, IllegalTransition, InstanceFailed
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, Presence
 from diego_py.models.desired_lrp import DesiredLRPDefinition, DesiredLRPUpdate
 from diego_py.models.identifiers import CellId, InstanceGuid
@@ -163,6 +163,10 @@ class Lifecycle:
         """Give a row to the cell that it was offered to; again, if it has it already. Raises ClaimRefused."""
 
         return await self._claims.ask(call, Claim(process_guid, index, request))
+
+    async def claim_all(self, call: Call, claims: Sequence[Claim]) -> Sequence[Claimed | DiegoError]:
+        """The same for several rows; what became of each, in order."""
+        return await self._claims.ask_all(call, claims)
 
     async def start(self, call: Call, started: Start) -> ActualLRP:
         """The instance runs on the cell. Raises ClaimRefused if the row belongs to another one, or is gone."""

@@ -28,6 +28,7 @@ from cells.rep.admission import Admission
 from cells.rep.adoption import Adoption
 from cells.rep.api import RepApi
 from cells.rep.books import Books
+from cells.rep.claims import ClaimsTogether
 from cells.rep.disk import Directory, Disk
 from cells.rep.drain import DrainMark
 from cells.rep.ended import EndedBook
@@ -156,13 +157,12 @@ def wire(config: CellConfig, outside: Outside, on_defect: Callable[[], None]) ->
     teller = TaskTeller(books.task_ends, bbs, clock, outside.random, log)
     task_watcher = TaskWatcher(config.cell_id, executor, once, books, teller, watches, clock, log)
     owned = OwnedTasks(log, grace_s=config.stop_grace_s)
+    claiming = OwnedTasks(log, grace_s=0.0)
     work = CellWork(
-        cell_id=config.cell_id,
-        boot_id=boot_id,
         start_timeout_default_s=config.default_start_timeout_s,
         books=books,
         admission=admission,
-        bbs=bbs,
+        claims=ClaimsTogether(config.cell_id, boot_id, bbs, claiming),
         executor=executor,
         watcher=watcher,
         owned=owned,
@@ -177,6 +177,7 @@ def wire(config: CellConfig, outside: Outside, on_defect: Callable[[], None]) ->
         # Stopped in reverse: work under way is finished or undone first, while its askers can still be answered.
         parts=[
             bbs,
+            claiming,
             outside.prober,
             watches,
             Adoption(garden, executor, books, fence, drain, watcher, task_watcher, clock, log),

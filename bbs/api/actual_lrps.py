@@ -1,4 +1,4 @@
-"""`/v1/actual_lrps`: what runs, instance by instance, and the claim that a cell makes before it starts one."""
+"""`/v1/actual_lrps`: what runs, instance by instance."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from bbs.api.log_stream import LOG_QUERY, log_query, stream_log
 from bbs.api.paging import PAGING, page_answer, page_request
 from bbs.api.waiting import Waiting
 from bbs.cell_pool import CellPool
-from bbs.lifecycle import Lifecycle
 from bbs.placement import Placement
 from bbs.store import actual_lrps
 from bbs.store.transaction import Store
@@ -24,10 +23,9 @@ from diego_py.errors import (
     StopFailed,
 )
 from diego_py.http import headers
-from diego_py.http.server import Route, answer, decode, found, read_json
+from diego_py.http.server import Route, answer, found
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState
 from diego_py.models.identifiers import CellId, InstanceGuid, ProcessGuid
-from diego_py.models.work import ClaimGranted, ClaimRequest, EgressChange
 
 INDEX_MAX = 2**31 - 1
 FILTERS = ("process_guid", "domain", "cell_id", "state")
@@ -55,7 +53,6 @@ class ActualLRPs:
     """Handlers of instances."""
 
     store: Store
-    lifecycle: Lifecycle
     placement: Placement
     pool: CellPool
     waiting: Waiting
@@ -84,16 +81,6 @@ class ActualLRPs:
                 RequestFailed,
                 counted=False,
                 query=LOG_QUERY,
-            ),
-            Route(
-                "POST",
-                path + "/claim",
-                "claim_instance",
-                self.claim,
-                RequestFailed,
-                counted=False,
-                takes=ClaimRequest,
-                gives=ClaimGranted,
             ),
         ]
 
@@ -146,17 +133,6 @@ class ActualLRPs:
 
         name = f"stop {row.process_guid}/{row.index}"
         return await self.waiting.answer(preferences, stop(), name, request.path)
-
-    async def claim(self, request: web.Request, call: Call) -> web.StreamResponse:
-        """A cell takes the row that it was sent; refused when the row waits for another instance by now."""
-        guid, index = _key(request)
-        claim = decode(ClaimRequest, await read_json(request))
-        claimed = await self.lifecycle.claim(call, guid, index, claim)
-        desired = claimed.desired
-        if desired is None or desired.revision != claimed.row.revision:
-            return answer(ClaimGranted())
-        rules, version = desired.definition.egress_rules, desired.modification_tag.index
-        return answer(ClaimGranted(egress=EgressChange(egress_rules=rules, version=version)))
 
     async def logs(self, request: web.Request, call: Call) -> web.StreamResponse:
         """The instance's log from its cell as NDJSON, also of one that ended; `follow=true` goes on until it ends."""

@@ -7,7 +7,6 @@ the next one with all who came meanwhile: the more is asked for, the less each c
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Generic, TypeVar
@@ -16,7 +15,7 @@ from attrs import define, field
 
 from bbs.store.transaction import Store, Transaction
 from diego_py.call import Call
-from diego_py.errors import BudgetSpent, DatabaseUnavailable, DiegoError, Outcome, Saturated, ShuttingDown
+from diego_py.errors import BudgetSpent, DatabaseUnavailable, DiegoError, Outcome, Saturated, ShuttingDown, twin
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -34,14 +33,14 @@ SHARED: Final = (DatabaseUnavailable, Saturated, BudgetSpent)
 
 @define(eq=False)
 class _Asked(Generic[Item, Result]):
-    """One change and who waits for it."""
+    """Changes that belong together and who waits for them."""
 
     call: Call
-    item: Item
+    items: Sequence[Item]
     leads: bool = False
     """It is on him to make the next transaction."""
-    outcome: list[Result | DiegoError] = field(factory=list)
-    """One, once it is known."""
+    outcomes: Sequence[Result | DiegoError] = ()
+    """One for each, once they are known."""
     turn: asyncio.Event = field(factory=asyncio.Event)
 
 
@@ -62,10 +61,19 @@ class Together(Generic[Item, Result]):
 
     async def ask(self, call: Call, item: Item) -> Result:
         """Have one change made. Raises its own refusal, and what the transaction failed with."""
+        (outcome,) = await self.ask_all(call, [item])
+        if isinstance(outcome, DiegoError):
+            raise twin(outcome)
+        return outcome
+
+    async def ask_all(self, call: Call, items: Sequence[Item]) -> Sequence[Result | DiegoError]:
+        """Have several changes made, in one transaction; what became of each. Raises when that is not known."""
+        if not items:
+            return ()
         if len(self._waiting) >= WAITING_MAX:
             told = f"{len(self._waiting)} changes wait for Postgres already"
             raise Saturated(told, outcome=Outcome.NOT_STARTED, retry_after_s=RETRY_AFTER_S)
-        asked = _Asked[Item, Result](call, item)
+        asked = _Asked[Item, Result](call, items)
         self._waiting.append(asked)
         if self._under_way < self.lanes:
             self._under_way += 1
@@ -74,10 +82,7 @@ class Together(Generic[Item, Result]):
             await self._wait(asked)
         if asked.leads:
             await self._lead(asked)
-        outcome = asked.outcome[0]
-        if isinstance(outcome, DiegoError):
-            raise _twin(outcome)
-        return outcome
+        return asked.outcomes
 
     async def _wait(self, asked: _Asked[Item, Result]) -> None:
         """Until it is done, or on us to do it. Who stops waiting leaves the lead, if he has it, to the next one."""
@@ -94,22 +99,26 @@ class Together(Generic[Item, Result]):
 
     async def _lead(self, leader: _Asked[Item, Result]) -> None:
         """Make the changes of all who wait, and have the next of those who came meanwhile go on."""
-        batch = [self._waiting.popleft() for _ in range(min(self.together_max, len(self._waiting)))]
-        if leader not in batch:
-            self._waiting.remove(leader)
-            batch.append(leader)
+        batch = self._taken(leader)
         try:
-            outcomes = await self._made(leader.call, batch)
-            for asked, outcome in zip(batch, outcomes, strict=True):
-                asked.outcome.append(outcome)
+            await self._make(leader.call, batch)
         finally:
             self._pass_on()
             for asked in batch:
-                if not asked.outcome:
+                if not asked.outcomes:
                     stopped = ShuttingDown(f"{self.op}: this process is stopping", retry_after_s=RETRY_AFTER_S)
                     stopped.outcome = Outcome.UNKNOWN
-                    asked.outcome.append(stopped)
+                    asked.outcomes = [stopped] * len(asked.items)
                 asked.turn.set()
+
+    def _taken(self, leader: _Asked[Item, Result]) -> list[_Asked[Item, Result]]:
+        """The leader, and of those who wait the first ones, as many as there may be changes in one transaction."""
+        self._waiting.remove(leader)
+        batch, changes = [leader], len(leader.items)
+        while self._waiting and changes + len(self._waiting[0].items) <= self.together_max:
+            batch.append(self._waiting.popleft())
+            changes += len(batch[-1].items)
+        return batch
 
     def _pass_on(self) -> None:
         if self._waiting:
@@ -118,22 +127,26 @@ class Together(Generic[Item, Result]):
         else:
             self._under_way -= 1
 
-    async def _made(
-        self, call: Call, batch: Sequence[_Asked[Item, Result]]
-    ) -> Sequence[Result | DiegoError]:
-        """What became of each. When all are undone because of one, each is made by itself."""
+    async def _make(self, call: Call, batch: Sequence[_Asked[Item, Result]]) -> None:
+        """Find out what becomes of each. When all are undone because of one, each is made by itself."""
         call = call.with_budget(max(asked.call.remaining_ms() for asked in batch))
-        items = [asked.item for asked in batch]
+        items = [item for asked in batch for item in asked.items]
         try:
-            return await self.store.run(call, self.op, lambda tx: self.work(tx, items), reserved=self.reserved)
+            made = await self.store.run(call, self.op, lambda tx: self.work(tx, items), reserved=self.reserved)
         except DiegoError as failure:
-            if len(batch) == 1 or isinstance(failure, SHARED):
-                return [failure] * len(batch)
-        return [(await self._made(asked.call, [asked]))[0] for asked in batch]
+            if len(items) > 1 and not isinstance(failure, SHARED):
+                made = [await self._made_alone(asked.call, item) for asked in batch for item in asked.items]
+            else:
+                made = [failure] * len(items)
+        told = iter(made)
+        for asked in batch:
+            asked.outcomes = [next(told) for _ in asked.items]
 
-
-def _twin(error: DiegoError) -> DiegoError:
-    """The same failure as an exception of its own: each who waited for it raises and frames his."""
-    other = copy.copy(error)
-    other.__cause__ = error.__cause__
-    return other
+    async def _made_alone(self, call: Call, item: Item) -> Result | DiegoError:
+        try:
+            (outcome,) = await self.store.run(
+                call, self.op, lambda tx: self.work(tx, [item]), reserved=self.reserved
+            )
+        except DiegoError as failure:
+            return failure
+        return outcome

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from diego_py.errors import DiegoError, E
+from diego_py.errors import DiegoError
 
 T = TypeVar("T")
 
@@ -25,13 +24,6 @@ def value_of(outcome: T | DiegoError) -> T:
     if isinstance(outcome, DiegoError):
         raise outcome
     return outcome
-
-
-def twin(error: E) -> E:
-    """The same failure as a new exception: each who waits for shared work raises and frames its own."""
-    other = copy.copy(error)
-    other.__cause__ = error.__cause__
-    return other
 
 
 async def first_of(*contenders: Coroutine[Any, Any, T]) -> T:

@@ -12,7 +12,7 @@ from attrs import define
 
 from cells.executor.backend import ContainerBackend
 from cells.garden.spec import LogLine
-from cells.rep import translate
+from cells.rep import translate, work_parts
 from cells.rep.admission import Admission
 from cells.rep.books import Books
 from cells.rep.diego_state import diego_state
@@ -24,11 +24,12 @@ from diego_py import wire
 from diego_py.call import Call
 from diego_py.errors import ContainerNotFound, DiegoError, InvalidHeader, RepFailed
 from diego_py.http import headers
+from diego_py.http.parts import Parts
 from diego_py.http.server import Route, answer, decode, invalid_fields, read_json
 from diego_py.models import validation
 from diego_py.models.identifiers import InstanceGuid, is_guid
 from diego_py.models.task_work import TaskWork
-from diego_py.models.work import Drain, Draining, EgressChange, Evacuate, Work
+from diego_py.models.work import Drain, Draining, EgressChange, Evacuate, Works
 
 NDJSON = "application/x-ndjson"
 TAIL_DEFAULT = 100
@@ -53,7 +54,7 @@ class RepApi:
         return [
             Route("GET", "/v1/state", "state", self.state, RepFailed, counted=False),
             Route("GET", "/state", "diego_state", self.diego_state, RepFailed, counted=False),
-            Route("POST", "/v1/instances", "run_instance", self.run, RepFailed),
+            Route("POST", "/v1/instances", "run_instance", self.run, RepFailed, counted=False),
             Route("POST", f"{path}/stop", "stop_instance", self.stop, RepFailed, counted=False),
             Route("PUT", f"{path}/egress", "set_egress", self.set_egress, RepFailed),
             Route("POST", "/v1/tasks", "run_task", self.run_task, RepFailed),
@@ -72,10 +73,9 @@ class RepApi:
         """The same as Diego's cells tell it, for tools that know no other."""
         return answer(diego_state(self.sync.snapshot()))
 
-    async def run(self, request: web.Request, call: Call) -> web.StreamResponse:
-        """201 when the instance is RUNNING."""
-        work = decode(Work, await read_json(request))
-        return answer(await self.work.run_instance(call, work), status=201)
+    async def run(self, request: web.Request, call: Call) -> Parts:
+        """Instances side by side; each is given when it is RUNNING."""
+        return Parts(work_parts.parts_of(decode(Works, await read_json(request)), self.work, call.clock))
 
     async def stop(self, request: web.Request, call: Call) -> web.StreamResponse:
         """200 when the container is gone. Idempotent."""

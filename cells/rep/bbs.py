@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from diego_py.call import Call
-from diego_py.models.identifiers import ProcessGuid, TaskGuid
+from diego_py.errors import DiegoError
+from diego_py.models.identifiers import TaskGuid
 from diego_py.models.task_work import TaskClaim, TaskEnd
-from diego_py.models.work import CellReport, ClaimGranted, ClaimRequest, ReportAnswer
+from diego_py.models.work import CellReport, ClaimGranted, Claims, ReportAnswer
 
 
 class BBS(Protocol):
     """The calls a cell makes."""
 
-    async def claim(self, call: Call, process_guid: ProcessGuid, index: int, request: ClaimRequest) -> ClaimGranted:
-        """Take the row of an instance. Raises ClaimRefused when it is not ours to take, ClaimLost when nobody said."""
+    async def claim(self, call: Call, claims: Claims) -> Sequence[ClaimGranted | DiegoError]:
+        """Take the rows of instances; what became of each, in order.
+
+        ClaimRefused says that one is not ours to take, ClaimLost that nobody said. Raises ClaimLost for all.
+        """
 
     async def claim_task(self, call: Call, task_guid: TaskGuid, request: TaskClaim) -> None:
         """Take the row of a task. Raises ClaimRefused when it is not ours to take, ClaimLost when nobody said."""

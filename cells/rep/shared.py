@@ -8,8 +8,8 @@ from typing import Any, Generic, TypeVar
 
 from attrs import define, field
 
-from cells.executor.outcomes import outcome_of, twin
-from diego_py.errors import DiegoError, Outcome, ShuttingDown
+from cells.executor.outcomes import outcome_of
+from diego_py.errors import DiegoError, Outcome, ShuttingDown, twin
 from diego_py.service.run import OwnedTasks
 
 T = TypeVar("T")

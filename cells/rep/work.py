@@ -17,16 +17,16 @@ from cells.executor.plan import Plan
 from cells.garden.spec import Container, EgressRule
 from cells.rep import translate
 from cells.rep.admission import Admission
-from cells.rep.bbs import BBS
 from cells.rep.books import Books
+from cells.rep.claims import ClaimsTogether
 from cells.rep.instances import Identity, Instance, InstanceEvent
 from cells.rep.shared import SharedWork
 from cells.rep.undo import tell_leftovers, tell_outcome, with_time_to_undo
 from cells.rep.watch import Watcher
 from diego_py.call import Call
 from diego_py.errors import ContainerNotFound, DiegoError, HandleTaken, Outcome, StoppedWhileStarting
-from diego_py.models.identifiers import CellId, InstanceGuid
-from diego_py.models.work import ClaimGranted, ClaimRequest, EgressChange, InstanceState, Started, Stopped, Work
+from diego_py.models.identifiers import InstanceGuid
+from diego_py.models.work import ClaimGranted, EgressChange, InstanceState, Started, Stopped, Work
 from diego_py.service.run import OwnedTasks
 
 STOP_BUDGET_MS = 120_000.0
@@ -37,12 +37,10 @@ STOP_BUDGET_MS = 120_000.0
 class CellWork:
     """Runs and stops instances. One for each cell process."""
 
-    cell_id: CellId
-    boot_id: str
     start_timeout_default_s: float
     books: Books
     admission: Admission
-    bbs: BBS
+    claims: ClaimsTogether
     executor: Executor
     watcher: Watcher
     owned: OwnedTasks
@@ -123,9 +121,7 @@ class CellWork:
         instance.egress_version = change.version
 
     async def _claim(self, call: Call, instance: Instance) -> ClaimGranted:
-        identity = instance.identity
-        request = ClaimRequest(instance_guid=instance.guid, cell_id=self.cell_id, boot_id=self.boot_id)
-        granted = await self.bbs.claim(call, identity.process_guid, identity.index, request)
+        granted = await self.claims.claim(call, instance.identity)
         instance.happen(InstanceEvent.CLAIM)
         return granted
 

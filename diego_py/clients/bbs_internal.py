@@ -6,14 +6,17 @@ and what ended has ended.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 from attrs import define, field
 
-from diego_py import wire
+from diego_py import chain, wire
 from diego_py.call import Call
 from diego_py.clients.cell import decoded
 from diego_py.errors import (
+    BadAnswer,
     BudgetSpent,
     CallerError,
     ClaimLost,
@@ -28,9 +31,9 @@ from diego_py.errors import (
     ShuttingDown,
 )
 from diego_py.http.client import Answer, HopClient, Peer
-from diego_py.models.identifiers import CellId, ProcessGuid, TaskGuid
+from diego_py.models.identifiers import CellId, TaskGuid
 from diego_py.models.task_work import TaskClaim, TaskEnd
-from diego_py.models.work import CellReport, ClaimGranted, ClaimRequest, EvacuatedCell, ReportAnswer
+from diego_py.models.work import CellReport, ClaimGranted, ClaimResults, Claims, EvacuatedCell, ReportAnswer
 
 ELSEWHERE = (
     HopUnreachable,
@@ -62,13 +65,16 @@ class BBSInternalClient:
         """Close all connections."""
         await self.http.close()
 
-    async def claim(self, call: Call, process_guid: ProcessGuid, index: int, request: ClaimRequest) -> ClaimGranted:
-        """Take the row of an instance for this cell.
+    async def claim(self, call: Call, claims: Claims) -> Sequence[ClaimGranted | DiegoError]:
+        """Take the rows of instances for this cell; what became of each, in order.
 
-        Raises ClaimRefused when the BBS said no, ClaimLost when none said anything that counts.
+        A ClaimRefused where the BBS said no, a ClaimLost where none said anything that counts; raised if for all.
         """
-        path = f"/v1/actual_lrps/{process_guid}/{index}/claim"
-        return decoded(ClaimGranted, (await self._claim(call, path, wire.encode(request), "claim_instance")).body)
+        answer = await self._claim(call, "/v1/claims", wire.encode(claims), "claim_instance")
+        results = decoded(ClaimResults, answer.body).results
+        if len(results) != len(claims.instances):
+            raise BadAnswer("not every claim has a result", outcome=Outcome.UNKNOWN)
+        return [result.granted or _refusal(result.failure) for result in results]
 
     async def claim_task(self, call: Call, task_guid: TaskGuid, request: TaskClaim) -> None:
         """Take the row of a task for this cell. Raises as `claim`."""
@@ -82,11 +88,8 @@ class BBSInternalClient:
         try:
             return await self._request(call, path, body, op)
         except DiegoError as error:
-            if error.find(ClaimRefused) is not None:
-                raise
-            if isinstance(error.root, CallerError):
-                raise ClaimRefused("the BBS refused the claim") from error
-            raise ClaimLost("no BBS granted the claim") from error
+            judged = _judged(error)
+            raise judged from judged.__cause__
 
     async def evacuate(self, call: Call, timeout_s: int) -> int:
         """Have all instances of this cell moved elsewhere; returns how many were. Raises EvacuationFailed."""
@@ -126,3 +129,25 @@ class BBSInternalClient:
         *earlier, last = failures
         last.attempts = (*earlier, *last.attempts)
         raise last
+
+
+def _refusal(document: Mapping[str, Any] | None) -> DiegoError:
+    """Why one claim among others was not granted."""
+    try:
+        error = chain.rebuild(document or {})
+    except ValueError as malformed:
+        nonsense = BadAnswer("a claim is neither granted nor refused", outcome=Outcome.UNKNOWN)
+        nonsense.__cause__ = malformed
+        return nonsense
+    error.problem = None  # the document ends at the BBS; ours goes on from here
+    return _judged(error)
+
+
+def _judged(error: DiegoError) -> DiegoError:
+    """A failed claim as one of the two that a cell tells apart."""
+    if error.find(ClaimRefused) is not None:
+        return error
+    refused = isinstance(error.root, CallerError)
+    judged = ClaimRefused("the BBS refused the claim") if refused else ClaimLost("no BBS granted the claim")
+    judged.__cause__ = error
+    return judged

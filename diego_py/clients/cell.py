@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
 import aiohttp
-from attrs import define, evolve
+from attrs import define, evolve, field
 
 from diego_py import wire
 from diego_py.call import Call
+from diego_py.clients.cell_works import CellWorks
 from diego_py.errors import BadAnswer, DiegoError, Outcome
 from diego_py.http.client import HopClient, Peer
 from diego_py.models.identifiers import CellId, InstanceGuid
@@ -25,13 +26,15 @@ class CellClient:
     """Typed calls; each raises what the cell raised, frame by frame."""
 
     http: HopClient
+    _works: CellWorks = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._works = CellWorks(self.http)
 
     async def run(self, call: Call, cell_id: CellId, url: str, work: Work, attempt: int) -> Started:
         """Have the cell run an instance; returns when it is RUNNING. The cell's frame carries the attempt."""
-        peer, body = Peer("rep", cell_id, url), wire.encode_revealed(work)
         with _attempt(attempt):
-            answer = await self.http.request(call, peer, "POST", "/v1/instances", body, op="run_instance")
-        return decoded(Started, answer.body)
+            return await self._works.run(call, Peer("rep", cell_id, url), work)
 
     async def run_task(self, call: Call, cell_id: CellId, url: str, work: TaskWork, attempt: int) -> TaskStarted:
         """Have the cell run a task; returns when a process of it was started. The cell's frame carries the attempt."""

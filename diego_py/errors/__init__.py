@@ -23,6 +23,7 @@ from diego_py.errors.base import (
     Outcome,
     Step,
     registry,
+    twin,
 )
 from diego_py.errors.caller import (
     ActualLRPNotFound,
@@ -335,4 +336,5 @@ __all__ = [
     "VolumeFailed",
     "WorkingDirectoryInvalid",
     "registry",
+    "twin",
 ]

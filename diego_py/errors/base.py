@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, ClassVar, TypeVar
@@ -138,6 +139,13 @@ class DiegoError(Exception):
         """The innermost cause: the one that names the problem."""
         *_, root = self.links()
         return root
+
+
+def twin(error: E) -> E:
+    """The same failure as an exception of its own: each who waited for shared work raises and frames his."""
+    other = copy.copy(error)
+    other.__cause__ = error.__cause__
+    return other
 
 
 _REGISTRY: dict[str, type[DiegoError]] = {}

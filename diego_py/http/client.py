@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 import aiohttp
 import msgspec
+from aiohttp.abc import AbstractStreamWriter
 from attrs import define, evolve, field, frozen
 
 from diego_py import chain
@@ -38,6 +39,18 @@ class Peer:
     hop: str
     id: str
     url: str
+
+
+class Told(aiohttp.BytesPayload):
+    """A JSON body that says when it was sent."""
+
+    def __init__(self, body: bytes, sent: Callable[[], None]) -> None:
+        super().__init__(body, content_type="application/json")
+        self.body, self.sent = body, sent
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        await super().write_with_length(writer, content_length)
+        self.sent()
 
 
 @define
@@ -88,17 +101,27 @@ class HopClient:
 
     @asynccontextmanager
     async def stream(
-        self, call: Call, peer: Peer, path: str, extra: Mapping[str, str] | None = None
+        self,
+        call: Call,
+        peer: Peer,
+        path: str,
+        extra: Mapping[str, str] | None = None,
+        body: Told | None = None,
+        op: str | None = None,
     ) -> AsyncIterator[aiohttp.StreamReader]:
-        """A GET whose 2xx body is read as it comes, without a deadline after the head. Errors as `request`."""
+        """A GET, or with a body a POST, whose 2xx body is read as it comes, without a deadline after the head.
+
+        Errors as `request`.
+        """
+        method = "GET" if body is None else "POST"
         _require_time(call, peer)
-        began = Hop(peer.hop, peer.id, f"GET {path}", call.clock.monotonic(), call.clock.now())
+        began = Hop(peer.hop, peer.id, op or f"{method} {path}", call.clock.monotonic(), call.clock.now())
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
         async with AsyncExitStack() as opened:
             try:
                 with _border(call, peer):
                     async with asyncio.timeout(call.remaining_ms() / 1000):
-                        sent = self._send(call, "GET", peer.url + path, None, extra, timeout)
+                        sent = self._send(call, method, peer.url + path, body, extra, timeout)
                         response = await opened.enter_async_context(sent)
                         content = b"" if response.status < 300 else await _read(response)
                 if response.status >= 300:
@@ -108,7 +131,7 @@ class HopClient:
                 raise
             try:
                 yield response.content
-            except (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError) as broken:
+            except aiohttp.ClientError as broken:
                 lost = ConnectionLost(f"connection to {peer.url} broke", outcome=Outcome.UNKNOWN)
                 lost.frame = began.frame(lost, call.clock.monotonic())
                 raise lost from broken
@@ -118,7 +141,7 @@ class HopClient:
         call: Call,
         method: str,
         url: str,
-        body: bytes | None,
+        body: bytes | Told | None,
         extra: Mapping[str, str] | None,
         timeout: aiohttp.ClientTimeout,
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:

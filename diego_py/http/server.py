@@ -26,18 +26,21 @@ from diego_py.errors import (
     MalformedJSON,
     MethodNotAllowed,
     NotFound,
+    Outcome,
     RouteNotFound,
+    Saturated,
     UnsupportedMediaType,
 )
-from diego_py.http import headers
+from diego_py.http import headers, parts
 from diego_py.http.admission import KEPT_UP_WITH, Admission, Gate
 from diego_py.http.metrics import ServerMetrics
+from diego_py.http.parts import Part, Parts
 from diego_py.http.turned_away import Refusals
 from diego_py.models.fields import FieldError
 from diego_py.service.clock import Clock
 
 T = TypeVar("T")
-Handler = Callable[[web.Request, Call], Awaitable[web.StreamResponse]]
+Handler = Callable[[web.Request, Call], Awaitable[web.StreamResponse | Parts]]
 
 JSON = "application/json"
 RETRY_AFTER_S_MAX = 86_400
@@ -168,7 +171,10 @@ class HopServer:
             with call.hop(self.hop, self.id, route.op, route.fails_as) as inner:
                 budget = headers.budget_from(request.headers, self.clock)
                 inner = inner if budget is None else evolve(inner, budget=budget)
-                response = await self._translated(route, request, inner)
+                given = await self._translated(route, request, inner)
+            if isinstance(given, Parts):
+                return await self._answer_parts(route, request, call, given)
+            response = given
             timing = headers.server_timing(inner.here.critical_path() if inner.here else ())
             if not response.prepared:
                 response.headers.update(headers.identity(call))
@@ -185,6 +191,40 @@ class HopServer:
             self._record, route.op, request, call, response.status, failure, ended_s - began_s
         )
         return response
+
+    async def _answer_parts(
+        self, route: Route, request: web.Request, call: Call, given: Parts
+    ) -> web.StreamResponse:
+        """Each part as if it were a request of its own: counted, let in or refused, measured and told in the log."""
+
+        async def decide(position: int, part: Part) -> bytes:
+            began_s, status = self.clock.monotonic(), 201
+            failure: chain.Problem | None = None
+            why, gate = self._why_not(request.method), self._gate(request.method)
+            self.in_flight += 1
+            gate.under_way += 1
+            try:
+                with part.call.hop(self.hop, self.id, route.op, route.fails_as) as inner:
+                    if why is not None:
+                        raise Saturated(why, outcome=Outcome.NOT_STARTED, retry_after_s=1.0)
+                    body = wire.encode(await part.work(inner))
+                timing = headers.server_timing(inner.here.critical_path() if inner.here else ())
+                line = parts.given_line(position, body, timing)
+            except DiegoError as error:
+                failure = error.problem if error.finished else chain.problem(error, part.call)
+                status = failure.status
+                line = parts.failed_line(position, failure)
+                self._log_defect(error)
+            finally:
+                self.in_flight -= 1
+                gate.under_way -= 1
+            seconds = self.clock.monotonic() - began_s
+            asyncio.get_running_loop().call_soon(
+                self._record, route.op, request, part.call, status, failure, seconds
+            )
+            return line
+
+        return await parts.answered(request, call, given.parts, decide)
 
     def _gate(self, method: str) -> Gate:
         return self.admission.reads if method in READING else self.admission.changes
@@ -210,7 +250,7 @@ class HopServer:
         limits = {"changes": self.admission.changes.limit, "reads": self.admission.reads.limit}
         self.log.warning("requests_refused", refused=self._refusals.told(), limits=limits)
 
-    async def _translated(self, route: Route, request: web.Request, call: Call) -> web.StreamResponse:
+    async def _translated(self, route: Route, request: web.Request, call: Call) -> web.StreamResponse | Parts:
         """The border to aiohttp: its own refusals become ours."""
         try:
             return await route.handler(request, call)

@@ -24,6 +24,8 @@ from diego_py.models.fields import (
 from diego_py.models.task_work import TaskReport
 
 INSTANCES_PER_CELL_MAX = 10_000
+WORKS_MAX = 256
+"""Instances in one request, to a cell or of one."""
 
 
 class InstanceState(StrEnum):
@@ -59,6 +61,32 @@ class Work:
     definition: DesiredLRPDefinition
     epoch: Count = 0
     """Of the convergence leader that sends it; 0 from a client's request."""
+
+
+@attrs.frozen(kw_only=True)
+class InstanceWork:
+    """One of several instances to run, and the request that it is run for."""
+
+    process_guid: ProcessGuidField
+    index: Count
+    domain: DomainField
+    instance_guid: InstanceGuidField
+    definition: Count
+    """Which of the definitions is its own."""
+    request_id: Name
+    trace_id: Name
+    budget_ms: Count
+    """How long this one may take."""
+    epoch: Count = 0
+
+
+@attrs.frozen(kw_only=True)
+class Works:
+    """Run these instances; each is answered in a line of its own, as soon as it is decided."""
+
+    definitions: Annotated[tuple[JsonValue, ...], Limits(items_max=WORKS_MAX)]
+    """Each a DesiredLRPDefinition, once for all of its instances. A bad one fails its own instances only."""
+    instances: Annotated[tuple[InstanceWork, ...], Limits(items_max=WORKS_MAX)]
 
 
 @attrs.frozen(kw_only=True)
@@ -110,6 +138,42 @@ class ClaimGranted:
 
 
 @attrs.frozen(kw_only=True)
+class InstanceClaim:
+    """The row of one instance that the cell was sent, and the request that it was sent for."""
+
+    process_guid: ProcessGuidField
+    index: Count
+    instance_guid: InstanceGuidField
+    request_id: Name
+    trace_id: Name
+
+
+@attrs.frozen(kw_only=True)
+class Claims:
+    """The cell asks for the rows of instances that it was sent, before any process of their users runs."""
+
+    cell_id: CellIdField
+    boot_id: Name
+    instances: Annotated[tuple[InstanceClaim, ...], Limits(items_max=WORKS_MAX)]
+
+
+@attrs.frozen(kw_only=True)
+class ClaimResult:
+    """What became of one claim: one of the two."""
+
+    granted: ClaimGranted | None = None
+    failure: Mapping[str, JsonValue] | None = None
+    """The failure document of the BBS."""
+
+
+@attrs.frozen(kw_only=True)
+class ClaimResults:
+    """What became of each claim, in the order of the claims."""
+
+    results: Annotated[tuple[ClaimResult, ...], Limits(items_max=WORKS_MAX)]
+
+
+@attrs.frozen(kw_only=True)
 class Drain:
     """Whether the cell shall take no new work."""
 
@@ -143,7 +207,7 @@ class Draining:
 
 @attrs.frozen(kw_only=True)
 class ClaimRequest:
-    """The cell asks for the row of an instance that it was sent, before any process of the user runs."""
+    """A cell takes the row of an instance that it was sent."""
 
     instance_guid: InstanceGuidField
     cell_id: CellIdField

@@ -144,10 +144,8 @@ async def test_state_drain_and_containers(cell: Cell, garden: FakeGarden) -> Non
         assert await drained.json() == {"draining": True, "instances": 0, "tasks": 0}
         assert isinstance(await refused(cell), DiegoError)
         await http.post("/v1/drain", json={"draining": False})
-        started = await http.post(
-            "/v1/instances", data=wire.encode_revealed(work()), headers={"Content-Type": "application/json"}
-        )
-        assert started.status == 201
+        async with client_of() as client:
+            await client.run(call(), CELL_ID, url_of(cell), work(), 1)
         listed = await (await http.get("/v1/containers")).json()
         assert [(item["handle"], item["state"]) for item in listed["items"]] == [("i-1", "running")]
         assert listed["items"][0]["usage"]["memory_limit_bytes"] == 128 << 20

@@ -42,7 +42,9 @@ class Rep:
     sequence: int = 0
 
     async def take(self, request: web.Request) -> web.Response:
-        await self.work.put(await request.json())
+        told = await request.json()
+        for work in told.get("instances", [told]):
+            await self.work.put(work)
         await self.over.wait()
         return web.Response(status=503)
 

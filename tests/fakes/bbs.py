@@ -8,13 +8,23 @@ from io import StringIO
 from aiohttp import web
 from attrs import define, field
 
+from diego_py import chain, wire
 from diego_py.call import Call
-from diego_py.errors import DiegoError, RequestFailed
+from diego_py.errors import ClaimRefused, DiegoError, RequestFailed
 from diego_py.http.listener import HttpListener
 from diego_py.http.metrics import ServerMetrics
 from diego_py.http.server import HopServer, Route, answer, decode, read_json
 from diego_py.models.task_work import TaskClaim, TaskEnd, TaskEndAcknowledged
-from diego_py.models.work import CellReport, ClaimGranted, ClaimRequest, EgressChange, ReportAnswer
+from diego_py.models.work import (
+    CellReport,
+    ClaimGranted,
+    ClaimResult,
+    ClaimResults,
+    Claims,
+    EgressChange,
+    InstanceClaim,
+    ReportAnswer,
+)
 from diego_py.service.clock import SystemClock
 from diego_py.service.log import logger
 from tests.fakes.happenings import Happenings
@@ -36,6 +46,10 @@ class FakeBBS:
     acknowledges: bool = True
     presence_ttl_ms: int = 15_000
     claims: Happenings = field(factory=Happenings)
+    claim_requests: Happenings = field(factory=Happenings)
+    """What the claims came in."""
+    refused_indices: frozenset[int] = frozenset()
+    """Whose claims are refused, each by itself."""
     reports: Happenings = field(factory=Happenings)
     task_claims: Happenings = field(factory=Happenings)
     """Task guid and claim."""
@@ -45,7 +59,7 @@ class FakeBBS:
 
     async def __aenter__(self) -> FakeBBS:
         routes = [
-            Route("POST", "/v1/actual_lrps/{guid}/{index}/claim", "claim_instance", self._claim, RequestFailed),
+            Route("POST", "/v1/claims", "claim_instance", self._claim, RequestFailed),
             Route("POST", "/v1/tasks/{guid}/claim", "claim_task", self._claim_task, RequestFailed),
             Route("POST", "/v1/tasks/{guid}/ended", "task_ended", self._task_ended, RequestFailed),
             Route("POST", "/v1/cells/{cell_id}/report", "cell_report", self._report, RequestFailed),
@@ -71,9 +85,18 @@ class FakeBBS:
         return report
 
     async def _claim(self, request: web.Request, call: Call) -> web.StreamResponse:
-        claim = decode(ClaimRequest, await read_json(request))
-        self.claims.add((request.match_info["guid"], int(request.match_info["index"]), claim))
-        return await self._granted(ClaimGranted(egress=self.egress))
+        claims = decode(Claims, await read_json(request))
+        self.claim_requests.add(claims)
+        for claim in claims.instances:
+            self.claims.add(claim)
+        results = [self._result(call, claim) for claim in claims.instances]
+        return await self._granted(ClaimResults(results=tuple(results)))
+
+    def _result(self, call: Call, claim: InstanceClaim) -> ClaimResult:
+        if claim.index not in self.refused_indices:
+            return ClaimResult(granted=ClaimGranted(egress=self.egress))
+        refusal = call.framed(ClaimRefused(f"{claim.process_guid}/{claim.index} waits for another one"))
+        return ClaimResult(failure=wire.parse(chain.problem(refusal, call).encode()))
 
     async def _claim_task(self, request: web.Request, call: Call) -> web.StreamResponse:
         self.task_claims.add((request.match_info["guid"], decode(TaskClaim, await read_json(request))))

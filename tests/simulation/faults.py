@@ -12,6 +12,8 @@ from tests.simulation.loop import SimulatedProcess
 from tests.simulation.memory_store.store import Fault, Moment
 
 MESSAGE: Final = ("refused", "lost", "reset", "reply_lost", "duplicated", "late")
+ANSWERS: Final = ("cut_half_way",)
+"""At each piece of an answer."""
 STORE: Final = ("statement_lost", "commit_lost", "answer_lost", "stalled")
 LEADERS: Final = ("leader_stalled",)
 RUNTIME: Final = ("create", "run", "run_after", "stop", "destroy", "destroy_after")
@@ -48,7 +50,7 @@ class Faults:
         """A selection: most runs have a few kinds, some have none, some have all."""
         share = random.choice((0.0, 0.2, 0.4, 0.7, 1.0))
         rates = {}
-        for name in (*MESSAGE, *STORE, *RUNTIME, *PROCESSES, *APPS, *LEADERS, *OPERATORS):
+        for name in (*MESSAGE, *ANSWERS, *STORE, *RUNTIME, *PROCESSES, *APPS, *LEADERS, *OPERATORS):
             if random.random() < share:
                 usual = PROCESS_RATES if name in PROCESSES else RATES
                 usual = STALL_RATES if name in ("stalled", "statement_lost") else usual

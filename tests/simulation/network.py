@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextvars import Context
 from functools import cache
@@ -12,10 +13,10 @@ from urllib.parse import parse_qsl
 
 import aiohttp
 from aiohttp import web
-from attrs import define, field, frozen
+from attrs import define, field
 from multidict import CIMultiDict, MultiDict
 
-from diego_py.http.client import HopClient
+from diego_py.http.client import HopClient, Told
 from diego_py.http.headers import IDEMPOTENCY_KEY
 from diego_py.http.server import JSON, HopServer, Route
 from tests.simulation.faults import LATE_S_MAX, Faults
@@ -26,24 +27,78 @@ CLIENT: Final = "http://client"
 Serve = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-@frozen
+@define(eq=False)
 class Received:
-    """An answer as a client reads it."""
+    """An answer as a client reads it, also while it is still being written."""
 
     status: int
     headers: Mapping[str, str]
-    body: bytes
+    pieces: deque[bytes | BaseException]
+    """What came and was not read yet. An empty piece is the end."""
+    faults: Faults
+    news: asyncio.Event = field(factory=asyncio.Event)
+
+    @classmethod
+    def whole(cls, status: int, headers: Mapping[str, str], body: bytes, faults: Faults) -> Received:
+        return cls(status, headers, deque((body, b"") if body else (b"",)), faults)
 
     @property
     def content(self) -> Received:
         return self
 
+    def came(self, piece: bytes | BaseException) -> None:
+        self.pieces.append(piece)
+        self.news.set()
+
     async def iter_any(self) -> AsyncIterator[bytes]:
-        yield self.body
+        while True:
+            while not self.pieces:
+                self.news.clear()
+                await self.news.wait()
+            piece = self.pieces.popleft()
+            if isinstance(piece, BaseException):
+                raise piece
+            if not piece:
+                return
+            if len(piece) > 1 and self.faults.strikes("cut_half_way"):
+                yield piece[: int(self.faults.random.random() * len(piece))]
+                raise aiohttp.ClientPayloadError("the answer broke off")
+            yield piece
 
 
 class _Writer:
     output_size = 0
+
+
+@define(eq=False)
+class Streaming:
+    """What a handler writes an answer to that it sends piece by piece: as much of aiohttp's as responses use."""
+
+    begin: Callable[[Received], None]
+    faults: Faults
+    received: Received | None = None
+    length: int | None = None
+    output_size: int = 0
+
+    def enable_chunking(self) -> None:
+        """Pieces are pieces."""
+
+    def send_headers(self) -> None:
+        """They were sent."""
+
+    async def write_headers(self, status_line: str, headers: Mapping[str, str]) -> None:
+        self.received = Received(int(status_line.split()[1]), headers, deque(), self.faults)
+        self.begin(self.received)
+
+    async def write(self, piece: bytes) -> None:
+        assert self.received is not None
+        self.received.came(piece)
+
+    async def write_eof(self, piece: bytes = b"") -> None:
+        assert self.received is not None
+        if piece:
+            self.received.came(piece)
+        self.received.came(b"")
 
 
 @define(eq=False)
@@ -60,6 +115,12 @@ class SimulatedRequest:
     content_type: str = JSON
     transport: None = None
     writer: _Writer = field(factory=_Writer)
+    keep_alive: bool = True
+    version: aiohttp.HttpVersion = aiohttp.HttpVersion11
+    _payload_writer: Streaming | None = None
+
+    async def _prepare_hook(self, response: web.StreamResponse) -> None:
+        """Nobody listens to the signals of an application."""
 
     async def read(self) -> bytes:
         return self.body
@@ -116,12 +177,19 @@ class SimulatedListener:
         self.process.begin(self._serve(request, answer))
 
     async def _serve(self, request: SimulatedRequest, answer: asyncio.Future[Received] | None) -> None:
+        """An answer that is written piece by piece is on its way once the handler returns, or before."""
+        faults = self.network.faults
+
+        def begin(received: Received) -> None:
+            if answer is not None and not answer.done():
+                answer.set_result(received)
+
+        request._payload_writer = Streaming(begin, faults)
         response: Any = await self._handler(request)(request)  # type: ignore[arg-type]
-        if answer is None:
-            return
-        self._waiting.pop(answer, None)
-        if not answer.done():
-            answer.set_result(Received(response.status, response.headers, bytes(response.body or b"")))
+        if request._payload_writer.received is None:
+            begin(Received.whole(response.status, response.headers, bytes(response.body or b""), faults))
+        if answer is not None:
+            self._waiting.pop(answer, None)
 
     def _handler(self, request: SimulatedRequest) -> Serve:
         for route in self.routes:
@@ -141,6 +209,8 @@ class SimulatedListener:
         for answer in waiting:
             if not answer.done():
                 answer.set_exception(aiohttp.ServerDisconnectedError())
+            elif not answer.cancelled() and answer.exception() is None:
+                answer.result().came(aiohttp.ClientPayloadError("the answer broke off"))
 
 
 @define(eq=False)
@@ -197,6 +267,13 @@ class Exchange:
             await asyncio.sleep(fate.travel_s)
         return received
 
+    def _sent(self) -> bytes:
+        data = self.options["data"]
+        if isinstance(data, Told):
+            data.sent()
+            return data.body
+        return data or b""
+
     def _may_come_twice(self) -> bool:
         """Between BBS and cells everything, of clients what has a key: nobody promises anything for the rest."""
         return self.session.home != CLIENT or IDEMPOTENCY_KEY in self.options["headers"]
@@ -209,7 +286,7 @@ class Exchange:
             target,
             CIMultiDict(self.options["headers"]),
             MultiDict(parse_qsl(query)),
-            self.options["data"] or b"",
+            self._sent(),
         )
 
 

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from cells.executor.outcomes import first_of, outcome_of, twin
-from diego_py.errors import DiegoError, GardenFailed
+from cells.executor.outcomes import first_of, outcome_of
+from diego_py.errors import DiegoError, GardenFailed, twin
 
 
 async def forever() -> str:

@@ -51,8 +51,9 @@ async def test_started(cell: Cell, garden: FakeGarden, bbs: FakeBBS) -> None:
     assert started.available.memory_mb == 1024 - 128
     assert [port.container_port for port in started.net_info.ports] == [8080]
     assert started.net_info.instance_address == garden.address
-    claimed_guid, index, claim = bbs.claims.items[0]
-    assert (claimed_guid, index, claim.instance_guid, claim.cell_id) == ("web", 0, "i-1", "cell-1")
+    claims = bbs.claim_requests.items[0]
+    (claim,) = claims.instances
+    assert (claim.process_guid, claim.index, claim.instance_guid, claims.cell_id) == ("web", 0, "i-1", "cell-1")
     await cell.sync.report()
     report = await bbs.report_with(lambda r: [i.state for i in r.instances] == [InstanceState.RUNNING], seen)
     assert report.instances[0].instance_guid == "i-1"

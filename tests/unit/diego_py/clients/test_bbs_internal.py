@@ -13,11 +13,20 @@ from diego_py.clients.bbs_internal import BBSInternalClient
 from diego_py.errors import BudgetSpent, ClaimLost
 from diego_py.http.client import HopClient
 from diego_py.models.identifiers import CellId, InstanceGuid, ProcessGuid
-from diego_py.models.work import ClaimRequest
+from diego_py.models.work import ClaimGranted, Claims, InstanceClaim
 from diego_py.service.clock import SystemClock
 
-GRANTED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
-CLAIM = ClaimRequest(instance_guid=InstanceGuid("i"), cell_id=CellId("cell-1"), boot_id="boot")
+RESULTS = b'{"results":[{"granted":{"egress":null}}]}'
+GRANTED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(RESULTS) + RESULTS
+CLAIM = Claims(
+    cell_id=CellId("cell-1"),
+    boot_id="boot",
+    instances=(
+        InstanceClaim(
+            process_guid=ProcessGuid("web"), index=0, instance_guid=InstanceGuid("i"), request_id="r", trace_id="t"
+        ),
+    ),
+)
 BUDGET_MS = 1_000
 
 
@@ -53,7 +62,8 @@ async def client_of(*urls: str) -> AsyncIterator[BBSInternalClient]:
 
 
 async def claim(client: BBSInternalClient) -> None:
-    await client.claim(Call.begin(SystemClock(), BUDGET_MS), ProcessGuid("web"), 0, CLAIM)
+    (granted,) = await client.claim(Call.begin(SystemClock(), BUDGET_MS), CLAIM)
+    assert granted == ClaimGranted()
 
 
 async def test_a_frozen_bbs_leaves_time_for_the_next_one_which_is_asked_first_from_then_on() -> None:

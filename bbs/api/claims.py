@@ -1,0 +1,92 @@
+"""`/v1/claims`: the rows that a cell takes before it starts what it was sent."""
+
+from __future__ import annotations
+
+from aiohttp import web
+from attrs import define, evolve
+
+from bbs.lifecycle import Lifecycle
+from bbs.store.attempts import Claim, Claimed
+from diego_py import chain, wire
+from diego_py.call import Call
+from diego_py.errors import (
+    BudgetSpent,
+    DatabaseConflict,
+    DatabaseUnavailable,
+    DiegoError,
+    RequestFailed,
+    Saturated,
+    ShuttingDown,
+)
+from diego_py.http.server import Route, answer, decode, read_json
+from diego_py.models.work import (
+    ClaimGranted,
+    ClaimRequest,
+    ClaimResult,
+    ClaimResults,
+    Claims,
+    EgressChange,
+    InstanceClaim,
+)
+
+NOT_SAID = (DatabaseUnavailable, DatabaseConflict, Saturated, BudgetSpent, ShuttingDown)
+"""Failures that no other claim would be spared, here: they say nothing about a row."""
+
+
+@define
+class ClaimRoutes:
+    """The handler of claims."""
+
+    lifecycle: Lifecycle
+
+    def routes(self) -> list[Route]:
+        return [
+            Route(
+                "POST",
+                "/v1/claims",
+                "claim_instance",
+                self.claim,
+                RequestFailed,
+                counted=False,
+                takes=Claims,
+                gives=ClaimResults,
+            )
+        ]
+
+    async def claim(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """A cell takes the rows that it was sent; one that waits for another instance by now is refused by itself.
+
+        What Postgres fails is no answer to any of them: another BBS may be asked.
+        """
+        claims = decode(Claims, await read_json(request))
+        outcomes = await self.lifecycle.claim_all(call, [_claim(claims, item) for item in claims.instances])
+        for outcome in outcomes:
+            if isinstance(outcome, DiegoError) and isinstance(outcome.root, NOT_SAID):
+                raise outcome
+        results = [
+            _refused(call, item, outcome) if isinstance(outcome, DiegoError) else _granted(outcome)
+            for item, outcome in zip(claims.instances, outcomes, strict=True)
+        ]
+        return answer(ClaimResults(results=tuple(results)))
+
+
+def _claim(claims: Claims, item: InstanceClaim) -> Claim:
+    request = ClaimRequest(instance_guid=item.instance_guid, cell_id=claims.cell_id, boot_id=claims.boot_id)
+    return Claim(item.process_guid, item.index, request)
+
+
+def _granted(claimed: Claimed) -> ClaimResult:
+    """What the instance may reach may have changed since the work was sent."""
+    desired = claimed.desired
+    if desired is None or desired.revision != claimed.row.revision:
+        return ClaimResult(granted=ClaimGranted())
+    rules, version = desired.definition.egress_rules, desired.modification_tag.index
+    return ClaimResult(granted=ClaimGranted(egress=EgressChange(egress_rules=rules, version=version)))
+
+
+def _refused(call: Call, item: InstanceClaim, error: DiegoError) -> ClaimResult:
+    """The document of one claim, with the ids of its own request."""
+    call = evolve(call, request_id=item.request_id, trace_id=item.trace_id)
+    subject = {"kind": "lrp", "guid": item.process_guid, "index": item.index}
+    document = chain.problem(call.left_with(error, RequestFailed), call, subject)
+    return ClaimResult(failure=wire.parse(document.encode()))
