@@ -185,15 +185,11 @@ def wire(config: BbsConfig, outside: Outside, on_defect: Callable[[], None]) -> 
             store, lifecycle, placement, replacement, idempotency, waiting, config.request_budget_ms
         ).routes(),
         *ActualLRPs(store, placement, pool, waiting, start_budget_ms).routes(),
-        *ClaimRoutes(lifecycle).routes(),
-        *Domains(store).routes(),
         *_task_routes(config, store, of_tasks, idempotency, waiting),
         *Cells(
             store, lifecycle, pool, of_tasks.callbacks, evacuation, waiting, config.presence_ttl_s
         ).routes(),
-        *Failures(store).routes(),
-        *Auctions(placement).routes(),
-        *DecisionRoutes(store).routes(),
+        *_other_routes(store, lifecycle, placement),
         *outside.standard_routes,
     ]
     routes += ApiDescription("diego-py BBS", routes).routes()
@@ -201,6 +197,16 @@ def wire(config: BbsConfig, outside: Outside, on_defect: Callable[[], None]) -> 
     loop = Loop("convergence", convergence.round, log, on_defect)
     diego = _diego_listener(config, outside, placement, of_tasks, tasks)
     return Bbs([tasks, leadership, loop, listener, *([diego] if diego else [])], listener, routes, diego)
+
+
+def _other_routes(store: Store, lifecycle: Lifecycle, placement: Placement) -> list[Route]:
+    return [
+        *ClaimRoutes(lifecycle).routes(),
+        *Domains(store).routes(),
+        *Failures(store).routes(),
+        *Auctions(placement).routes(),
+        *DecisionRoutes(store).routes(),
+    ]
 
 
 @frozen
