@@ -124,10 +124,22 @@ class Process:
         async with AsyncExitStack() as started:
             for part in parts:
                 started.push_async_callback(part.stop)
-                await part.start()
+                await self._start(part)
             self.log.info("ready")
             ready()
             await self.stopping.wait()
             self.log.info("stopping")
         self.log.info("stopped")
         return 1 if self.failed else 0
+
+    async def _start(self, part: Part) -> None:
+        """Whoever reads the log alone learns there why there is no process."""
+        try:
+            await part.start()
+        except DiegoError as failure:
+            root = failure.root
+            self.log.error("cannot_start", part=type(part).__name__, code=root.code, detail=root.message)
+            raise
+        except OSError as refused:
+            self.log.error("cannot_start", part=type(part).__name__, detail=str(refused))
+            raise

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -56,6 +59,35 @@ async def test_containers_are_served_while_their_cell_is_replaced(new_site: NewS
     assert (stopped.status, stopped.json["stopped"]) == (200, 4), stopped.body
     assert site.cluster.leftovers() == []
     assert site.defects() == []
+
+
+async def test_a_second_process_waits_for_the_first(new_site: NewSite) -> None:
+    """Started while the first one serves it touches nothing; when that one dies it has its containers and port."""
+    site = await new_site(cells=1, bbs={**QUICK_BBS, "presence_ttl_s": 30.0})
+    before = await site.desired({**WEB, "instances": 2})
+    (layout,), (_, first) = site.cluster.layouts, site.cluster.children
+    argv = [sys.executable, "-m", "cells", "--config", str(layout.config_path)]
+    second = await asyncio.create_subprocess_exec(*argv, stderr=asyncio.subprocess.PIPE)
+    try:
+        assert second.stderr is not None
+        await until("the second waits", partial(_has_open, second.pid, layout.state_dir / "rep" / "lock"))
+        assert (await site.request("GET", "/v1/containers", url=first.url)).status == 200
+        await site.cluster.kill_cell("cell-1")
+        while (line := await second.stderr.readline()) and b'"ready"' not in line:
+            assert b"defect" not in line, line
+        assert await site.containers("cell-1") == {row["instance_guid"] for row in before}
+        second.terminate()
+        assert await second.wait() == 0
+    finally:
+        if second.returncode is None:
+            second.kill()
+            await second.wait()
+    await site.cluster.start_cell("cell-1")
+    assert {row["instance_guid"] for row in await site.rows()} == {row["instance_guid"] for row in before}
+
+
+async def _has_open(pid: int, path: Path) -> bool:
+    return str(path) in {os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir() if each.is_symlink()}
 
 
 async def test_what_ended_while_the_cell_was_away_is_told(new_site: NewSite) -> None:

@@ -218,13 +218,15 @@ async def test_a_signal_ends_the_process(log: structlog.stdlib.BoundLogger, numb
 
 
 async def test_what_was_started_is_stopped_when_a_later_part_does_not_start(
-    log: structlog.stdlib.BoundLogger,
+    log: structlog.stdlib.BoundLogger, written: StringIO
 ) -> None:
     story: list[str] = []
     parts = [Recorded("a", story), Recorded("b", story, start_error=OSError("address in use")), Recorded("c", story)]
     with pytest.raises(OSError, match="address in use"):
         await Process(log).run(parts)
     assert story == ["start a", "start b", "stop b", "stop a"]
+    told = [(event["event"], event["part"], event["detail"]) for event in events(written)]
+    assert told == [("cannot_start", "Recorded", "address in use")]
 
 
 async def test_a_part_that_does_not_stop_well_keeps_no_other_from_it(log: structlog.stdlib.BoundLogger) -> None:
