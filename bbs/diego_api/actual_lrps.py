@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from attrs import asdict, define
+from attrs import define
 from google.protobuf.message import Message
 
-from bbs.diego_api import codec, words
+from bbs.diego_api import codec
 from bbs.diego_api.descriptors import MESSAGES
 from bbs.diego_api.endpoint import Endpoint
 from bbs.diego_api.errors import invalid
-from bbs.diego_api.nouns import ENUMERATIONS
+from bbs.diego_api.instances import WITHOUT_CELL, Besides, groups, instance
 from bbs.diego_api.requests import guid_of, guids_of, index_of, text_of
 from bbs.placement import Placement
 from bbs.store import actual_lrps
 from bbs.store.transaction import Store, Transaction
 from diego_py.call import Call
 from diego_py.errors import ActualLRPNotFound
-from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, NetInfo, PreferredAddress, Presence
+from diego_py.models.actual_lrp import ActualLRP, ActualLRPState
 from diego_py.service.run import OwnedTasks
 
 PAGE = 500
-WITHOUT_CELL = (ActualLRPState.UNCLAIMED, ActualLRPState.CRASHED)
-_PRESENCES = ENUMERATIONS[Presence]
-_PREFERRED = ENUMERATIONS[PreferredAddress]
 
 
 @define
@@ -142,16 +139,7 @@ class DiegoActualLRPs:
         return MESSAGES["ActualLRPGroupResponse"](actual_lrp_group=groups.actual_lrp_groups[0])
 
     async def _groups(self, call: Call, rows: Sequence[ActualLRP]) -> Message:
-        """An index's ordinary row, or the suspect one that serves instead, beside the one that is evacuating."""
-        tags = await self._tags(call, rows)
-        groups: dict[tuple[str, int], dict[str, ActualLRP]] = {}
-        for row in rows:
-            group = groups.setdefault((row.process_guid, row.index), {})
-            if row.presence is Presence.EVACUATING:
-                group["evacuating"] = row
-            elif "instance" not in group or _shown_rather(row, group["instance"]):
-                group["instance"] = row
-        told = [{name: instance(row, tags) for name, row in group.items()} for group in groups.values()]
+        told = groups(rows, await self._besides(call, rows))
         return MESSAGES["ActualLRPGroupsResponse"](actual_lrp_groups=told)
 
     async def _page(
@@ -168,53 +156,23 @@ class DiegoActualLRPs:
         return await self.store.read(call, "list_actual_lrps", look)
 
     async def _response(self, call: Call, rows: Sequence[ActualLRP]) -> bytes:
-        tags = await self._tags(call, rows)
-        return codec.listed("ActualLRPsResponse", "actual_lrps", (instance(row, tags) for row in rows))
+        besides = await self._besides(call, rows)
+        return codec.listed("ActualLRPsResponse", "actual_lrps", (instance(row, besides) for row in rows))
 
-    async def _tags(self, call: Call, rows: Sequence[ActualLRP]) -> Mapping[str, Sequence[str]]:
-        """The placement tags of those that no cell fitted: the words for that name them."""
-        guids = sorted({row.process_guid for row in rows if row.placement_error is not None})
+    async def _besides(self, call: Call, rows: Sequence[ActualLRP]) -> Besides:
+        """What is told of these instances and is not in their rows."""
+        running = sorted({row.process_guid for row in rows if row.state is ActualLRPState.RUNNING})
+        without_place = sorted({row.process_guid for row in rows if row.placement_error is not None})
 
-        async def look(tx: Transaction) -> dict[str, Sequence[str]]:
-            found = {guid: await tx.desired_lrps.get(guid) for guid in guids}
-            return {guid: desired.definition.placement_tags for guid, desired in found.items() if desired is not None}
+        async def look(tx: Transaction) -> Besides:
+            asked = {guid: await tx.desired_lrps.get(guid) for guid in without_place}
+            return Besides(
+                of_lrps=await tx.labels.of_lrps(running),
+                told=await tx.labels.told(running),
+                placement_tags={guid: lrp.definition.placement_tags for guid, lrp in asked.items() if lrp is not None},
+            )
 
-        return await self.store.read(call, "placement_tags", look) if guids else {}
-
-
-def instance(row: ActualLRP, tags: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """An instance, to make an ActualLRP from. In no state but CLAIMED and RUNNING has it a name, as in Diego."""
-    placed = row.state not in WITHOUT_CELL
-    return {
-        "key": {"process_guid": row.process_guid, "index": row.index, "domain": row.domain},
-        "instance_key": {"instance_guid": row.instance_guid, "cell_id": row.cell_id} if placed else {},
-        "net_info": {} if row.net_info is None else _net_info(row.net_info),
-        "crash_count": row.crash_count,
-        "crash_reason": words.crash_reason(row.crash_reason, row.failure),
-        "state": row.state.value,
-        "placement_error": words.placement_error(row.placement_error, row.failure, tags.get(row.process_guid, ())),
-        "since": codec.nanoseconds(row.since),
-        "modification_tag": {"epoch": row.modification_tag.epoch, "index": row.modification_tag.index},
-        "presence": _PRESENCES[row.presence.value],
-        "routable": row.routable,
-        "availability_zone": row.availability_zone,
-    }
-
-
-def _net_info(net_info: NetInfo) -> dict[str, Any]:
-    return {
-        "address": net_info.address,
-        "ports": [asdict(port) for port in net_info.ports],
-        "instance_address": net_info.instance_address,
-        "preferred_address": _PREFERRED[net_info.preferred_address.value],
-        "instance_ipv6_address": net_info.instance_ipv6_address,
-    }
-
-
-def _shown_rather(row: ActualLRP, other: ActualLRP) -> bool:
-    """Whether `row` speaks for the index: the ordinary one once it runs, until then the suspect one."""
-    ordinary = row if row.presence is Presence.ORDINARY else other
-    return (ordinary is row) == (ordinary.state is ActualLRPState.RUNNING)
+        return await self.store.read(call, "list_labels", look) if running or without_place else Besides()
 
 
 def _lifecycle_response() -> Message:

@@ -13,6 +13,7 @@ _ERROR: Final[Fields] = {"error": (1, "Error")}
 _PROCESS_GUID: Final[Fields] = {"process_guid": (1, "string")}
 _KEYS: Final[Fields] = {"actual_lrp_key": (1, "ActualLRPKey"), "actual_lrp_instance_key": (2, "ActualLRPInstanceKey")}
 _CRASH: Final[Fields] = {**_KEYS, "error_message": (3, "string")}
+_RUNNING: Final[Fields] = {**_KEYS, "actual_lrp_net_info": (3, "ActualLRPNetInfo")}
 _ONE_INSTANCE: Final[Fields] = {
     **_PROCESS_GUID,
     "index": (2, "int32"),
@@ -47,8 +48,9 @@ ACTUAL_LRPS: Final[Mapping[str, Fields]] = {
     "ActualLRPGroupByProcessGuidAndIndexRequest": {**_PROCESS_GUID, "index": (2, "int32")},
     "ClaimActualLRPRequest": _ONE_INSTANCE,
     "StartActualLRPRequest": {
-        **_KEYS,
-        "actual_lrp_net_info": (3, "ActualLRPNetInfo"),
+        **_RUNNING,
+        "internal_routes": (4, "repeated ActualLRPInternalRoute"),
+        "metric_tags": (5, "map string"),
         "routable": (6, "optional bool"),
         "availability_zone": (7, "string"),
     },
@@ -169,6 +171,11 @@ OTHERS: Final[Mapping[str, Fields]] = {
     "CellsResponse": {**_ERROR, "cells": (2, "repeated CellPresence")},
     "EvacuationResponse": {**_ERROR, "keep_container": (2, "bool")},
     "EvacuateInstanceRequest": _KEYS,
+    "EvacuateRunningActualLRPRequest": {
+        **_RUNNING,
+        "internal_routes": (5, "repeated ActualLRPInternalRoute"),
+        "metric_tags": (6, "map string"),
+    },
     "EvacuateCrashedActualLRPRequest": _CRASH,
 }
 

@@ -31,13 +31,13 @@ class DiegoEvacuations:
 
     def endpoints(self) -> list[Endpoint]:
         path, both, gives = "/v1/actual_lrps/evacuate_", "EvacuateInstanceRequest", "EvacuationResponse"
-        crashed = "EvacuateCrashedActualLRPRequest"
+        crashed, running = "EvacuateCrashedActualLRPRequest", "EvacuateRunningActualLRPRequest"
         return [
             Endpoint(f"{path}claimed", "diego_evacuate_claimed", both, gives, self.claimed),
             Endpoint(f"{path}crashed", "diego_evacuate_crashed", crashed, gives, self.crashed),
             Endpoint(f"{path}stopped", "diego_evacuate_stopped", both, gives, self.stopped),
-            Endpoint(f"{path}running", "diego_evacuate_running", both, gives, self.running),
-            Endpoint(f"{path}running.r1", "diego_evacuate_running", both, gives, self.running),
+            Endpoint(f"{path}running", "diego_evacuate_running", running, gives, self.running),
+            Endpoint(f"{path}running.r1", "diego_evacuate_running", running, gives, self.running),
         ]
 
     async def claimed(self, request: Any, call: Call) -> Message:
@@ -68,6 +68,7 @@ class DiegoEvacuations:
     async def running(self, request: Any, call: Call) -> Message:
         """It serves until another one runs elsewhere, which is begun here."""
         told = told_keys(request)
+        await self.rows.keep_labels(call, told, request)
         rows = await self.rows.rows(call, told)
         ordinary = next((row for row in rows if row.presence is Presence.ORDINARY), None)
         evacuating = next((row for row in rows if row.presence is Presence.EVACUATING), None)

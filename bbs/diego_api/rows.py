@@ -16,6 +16,7 @@ from bbs.diego_api.descriptors import MESSAGES
 from bbs.diego_api.endpoint import Endpoint
 from bbs.diego_api.errors import ErrorType, Refusal, invalid
 from bbs.diego_api.requests import guid_of, index_of, text_of
+from bbs.labels import Labels
 from bbs.lifecycle import Lifecycle
 from bbs.outcome import subject
 from bbs.placement import Placement
@@ -28,6 +29,7 @@ from diego_py.errors import ActualLRPNotFound, ClaimRefused, IllegalTransition, 
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, NetInfo, Presence
 from diego_py.models.identifiers import CellId, InstanceGuid, ProcessGuid, is_guid
 from diego_py.models.work import ClaimRequest
+from diego_py.models.workload import MetricTagValue
 
 PLACED = (ActualLRPState.CLAIMED, ActualLRPState.RUNNING)
 
@@ -109,6 +111,7 @@ class DiegoRows:
             await self.lifecycle.start(call, started)
         except (ClaimRefused, IllegalTransition) as refused:
             raise Refusal(ErrorType.ACTUAL_LRP_CANNOT_BE_STARTED, refused.message) from refused
+        await self.keep_labels(call, told, request)
         return done()
 
     async def crash(self, request: Any, call: Call) -> Message:
@@ -149,6 +152,14 @@ class DiegoRows:
             raise Refusal(ErrorType.ACTUAL_LRP_CANNOT_BE_REMOVED, f"{_named(row)} is another instance")
         await self.drop(call, row)
         return done()
+
+    async def keep_labels(self, call: Call, told: Told, request: Any) -> None:
+        """Keep what the rep tells of a running instance besides its state. Nothing if it tells nothing."""
+        routes = [{"hostname": route.hostname} for route in request.internal_routes]
+        tags = {name: MetricTagValue(static=value) for name, value in request.metric_tags.items()}
+        if routes or tags:
+            labels = Labels(internal_routes=routes, metric_tags=tags)
+            await self.store.run(call, "tell_labels", lambda tx: tx.labels.tell(told.instance_guid, labels))
 
     async def crashed(self, call: Call, told: Told, reason: str) -> None:
         """Count the crash, and make the row wait for its next start. A suspect instance just goes."""

@@ -182,7 +182,8 @@ class PostgresActualLRPs:
         UPDATE actual_lrps
         SET state = $4, instance_guid = $5, cell_id = $6, net_info = $7, since = $8, crash_count = $9,
             crash_reason = $10, placement_error = $11, failure_id = $12, attempts = $13, next_attempt_at = $14,
-            routable = $15, availability_zone = $16, tag_index = $17, revision = $18
+            routable = $15, availability_zone = $16, tag_index = $17, revision = $18,
+            labels = CASE WHEN instance_guid = $5 THEN labels END
         WHERE process_guid = $1 AND index = $2 AND presence = $3
     """
 
@@ -195,7 +196,8 @@ class PostgresActualLRPs:
             since = new.since, crash_count = new.crash_count, crash_reason = new.crash_reason,
             placement_error = new.placement_error, failure_id = new.failure_id, attempts = new.attempts,
             next_attempt_at = new.next_attempt_at, routable = new.routable,
-            availability_zone = new.availability_zone, tag_index = new.tag_index, revision = new.revision
+            availability_zone = new.availability_zone, tag_index = new.tag_index, revision = new.revision,
+            labels = CASE WHEN actual_lrps.instance_guid = new.instance_guid THEN labels END
         FROM unnest($1::text[], $2::integer[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[],
                     $8::timestamptz[], $9::integer[], $10::text[], $11::text[], $12::text[], $13::integer[],
                     $14::timestamptz[], $15::boolean[], $16::text[], $17::bigint[], $18::bigint[])

@@ -8,6 +8,8 @@ from datetime import datetime
 import asyncpg
 from attrs import frozen
 
+from bbs.labels import labels_of
+from bbs.store import labels
 from diego_py import wire
 from diego_py.errors import AlreadyExists
 from diego_py.models.desired_lrp import DesiredLRP, DesiredLRPDefinition, SchedulingInfo, UpdateStrategy
@@ -42,8 +44,8 @@ class PostgresDesiredLRPs:
 
     INSERT = """
         INSERT INTO desired_lrps (process_guid, domain, instances, memory_mb, disk_mb, rootfs, placement_tags,
-                                  definition, update_strategy, tag_epoch, tag_index, created_at, updated_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0, clock_timestamp(), clock_timestamp())
+                                  definition, update_strategy, labels, tag_epoch, tag_index, created_at, updated_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 0, clock_timestamp(), clock_timestamp())
         ON CONFLICT (process_guid) DO NOTHING
         RETURNING tag_epoch, tag_index, revision, created_at, updated_at
     """
@@ -130,7 +132,7 @@ class PostgresDesiredLRPs:
     UPDATE = """
         UPDATE desired_lrps
         SET domain = $2, instances = $3, memory_mb = $4, disk_mb = $5, rootfs = $6, placement_tags = $7,
-            definition = $8, update_strategy = $9, tag_index = tag_index + 1, revision = $10,
+            definition = $8, update_strategy = $9, labels = $10, tag_index = tag_index + 1, revision = $11,
             updated_at = clock_timestamp()
         WHERE process_guid = $1
         RETURNING tag_epoch, tag_index, revision, created_at, updated_at
@@ -150,7 +152,7 @@ class PostgresDesiredLRPs:
         return None if row is None else _decoded(row)
 
 
-def _columns(definition: DesiredLRPDefinition) -> tuple[str, int, int, int, str, Sequence[str], bytes, str]:
+def _columns(definition: DesiredLRPDefinition) -> tuple[str, int, int, int, str, Sequence[str], bytes, str, bytes]:
     return (
         definition.domain,
         definition.instances,
@@ -160,6 +162,7 @@ def _columns(definition: DesiredLRPDefinition) -> tuple[str, int, int, int, str,
         definition.placement_tags,
         wire.encode_revealed(definition),
         str(definition.update_strategy),
+        labels.encoded(labels_of(definition)),
     )
 
 

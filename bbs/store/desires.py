@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from attrs import frozen
 
+from bbs.labels import labels_of
 from bbs.store.transaction import Transaction
 from diego_py.errors import ConflictError, DesiredLRPNotFound, PreconditionFailed, StillBeingDeleted
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, Presence
@@ -102,6 +103,7 @@ async def update(
     before = await _locked(tx, process_guid, if_match)
     after = await _updated(tx, change.apply_to(before.definition), before.revision)
     instances = after.definition.instances
+    await _tell_labels(tx, before, after)
     await tx.actual_lrps.ask_stop(process_guid, instances)
     existing = await tx.actual_lrps.list_of(process_guid)
     return Updated(
@@ -127,6 +129,7 @@ async def replace(
     if definition != before.definition:
         newer = not same_containers(before.definition, definition)
         after = await _updated(tx, definition, before.revision + newer)
+        await _tell_labels(tx, before, after)
     await tx.actual_lrps.ask_stop(definition.process_guid, definition.instances)
     existing = await tx.actual_lrps.list_of(definition.process_guid)
     staying = [row for row in existing if row.index < definition.instances]
@@ -156,6 +159,12 @@ async def _updated(tx: Transaction, definition: DesiredLRPDefinition, revision: 
     if after is None:
         raise DesiredLRPNotFound(f"no desired LRP {definition.process_guid}")
     return after
+
+
+async def _tell_labels(tx: Transaction, before: DesiredLRP, after: DesiredLRP) -> None:
+    """Who knows instances by their tags looks again when they are told with other labels."""
+    if labels_of(before.definition) != labels_of(after.definition):
+        await tx.labels.changed(after.definition.process_guid)
 
 
 async def undesire(tx: Transaction, process_guid: str, only: ModificationTag | None = None) -> Removed:

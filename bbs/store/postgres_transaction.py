@@ -15,6 +15,7 @@ from bbs.store.desired_lrps import PostgresDesiredLRPs
 from bbs.store.domains import PostgresDomains
 from bbs.store.failures import PostgresFailures
 from bbs.store.idempotency import PostgresIdempotency
+from bbs.store.labels import PostgresLabels
 from bbs.store.leader import PostgresLeader
 from bbs.store.tasks import PostgresTasks
 
@@ -32,6 +33,7 @@ class PostgresTransaction:
     domains: PostgresDomains = field(init=False)
     failures: PostgresFailures = field(init=False)
     idempotency: PostgresIdempotency = field(init=False)
+    labels: PostgresLabels = field(init=False)
     leader: PostgresLeader = field(init=False)
     tasks: PostgresTasks = field(init=False)
 
@@ -44,6 +46,7 @@ class PostgresTransaction:
         self.domains = PostgresDomains(self.connection)
         self.failures = PostgresFailures(self.connection)
         self.idempotency = PostgresIdempotency(self.connection)
+        self.labels = PostgresLabels(self.connection)
         self.leader = PostgresLeader(self.connection)
         self.tasks = PostgresTasks(self.connection)
 

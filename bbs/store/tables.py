@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
+from bbs.labels import Labels
 from bbs.store import actual_lrps, desired_lrps, failures, tasks
 from bbs.store.actual_lrps import Cursor, Ending, Key, Locked, RemovedRow
 from bbs.store.cells import CellRecord
@@ -95,6 +96,22 @@ class ActualLRPTable(Protocol):
         self, process_guid: str, index: int, instance_guid: str | None, presence: str = "ORDINARY"
     ) -> RemovedRow:
         """The same for an instance that is gone: it counts as abandoned no more. Says what is left of its LRP."""
+
+
+class LabelTable(Protocol):
+    """What is told of instances besides their state."""
+
+    async def of_lrps(self, process_guids: Sequence[str]) -> Mapping[str, Labels]:
+        """What each of these LRPs says of its instances."""
+
+    async def told(self, process_guids: Sequence[str]) -> Mapping[str, Labels]:
+        """What reps told of instances of these LRPs, by instance_guid; it counts instead."""
+
+    async def tell(self, instance_guid: str, labels: Labels) -> None:
+        """Keep what a rep told of an instance for as long as a row names it. The tag of that rises if it is news."""
+
+    async def changed(self, process_guid: str) -> None:
+        """The LRP says something else: raise the tags of its RUNNING instances."""
 
 
 class AbandonedTable(Protocol):

@@ -15,6 +15,7 @@ from bbs.store.tables import (
     DomainTable,
     FailureTable,
     IdempotencyTable,
+    LabelTable,
     LeaderTable,
     TaskTable,
 )
@@ -49,6 +50,9 @@ class Transaction(Protocol):
 
     @property
     def idempotency(self) -> IdempotencyTable: ...
+
+    @property
+    def labels(self) -> LabelTable: ...
 
     @property
     def leader(self) -> LeaderTable: ...

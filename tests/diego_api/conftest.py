@@ -16,9 +16,7 @@ from tests.diego_api.client import DiegoClient
 
 
 @pytest.fixture
-async def installation(
-    image_root: Path, open_directory: Path, database_dsn: str
-) -> AsyncIterator[Installation]:
+async def installation(image_root: Path, open_directory: Path, database_dsn: str) -> AsyncIterator[Installation]:
     """A BBS without cells. In the end nothing of any container is left, and no process met a defect."""
     async with Installation(open_directory, image_root, database_dsn) as made:
         await made.start_bbs(diego=DiegoWireConfig(listen_port=0), convergence_interval_s=0.2)

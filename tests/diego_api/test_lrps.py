@@ -79,6 +79,66 @@ async def test_an_lrp_from_desire_to_removal(installation: Installation, bbs: Di
     assert installation.left() == []
 
 
+async def test_what_a_cloud_controller_desires(installation: Installation, bbs: DiegoClient) -> None:
+    """A request with all that one always sends, to a BBS that was set up for nothing of it; later new routes."""
+    await installation.start_cell(1)
+    await bbs.desire(cloud_controllers())
+    (row,) = await in_state(bbs, RUNNING)
+    guid = row["actual_lrp_instance_key"]["instance_guid"]
+    assert row["metric_tags"] == {"source_id": "app", "instance_id": "0", "process_instance_id": guid}
+    assert row["actual_lrp_internal_routes"] == [{"hostname": "app.apps.internal"}]
+    (desired,) = await bbs.desired_lrps()
+    assert (desired["metrics_guid"], desired["log_guid"]) == ("app", "app")
+    routes = {"routes": {"internal-router": b'[{"hostname": "other.apps.internal"}]'}}
+    update = {"instances": 1, "annotation": "2.0", "routes": routes, "metric_tags": {"app_name": {"static": "shop"}}}
+    await bbs.ask("/v1/desired_lrp/update", {"process_guid": "app-1", "update": update})
+    (after,) = await in_state(bbs, RUNNING)
+    assert after["actual_lrp_instance_key"] == row["actual_lrp_instance_key"]
+    assert after["metric_tags"] == {"app_name": "shop"}
+    assert after["actual_lrp_internal_routes"] == [{"hostname": "other.apps.internal"}]
+    assert after["modification_tag"]["index"] > row["modification_tag"]["index"]
+    assert after["since"] == row["since"]
+    group = {"process_guid": "app-1", "index": 0}
+    answer = await bbs.ask("/v1/actual_lrp_groups/get_by_process_guid_and_index", group)
+    assert answer["actual_lrp_group"]["instance"] == after
+
+
+def cloud_controllers() -> dict[str, Any]:
+    """A DesiredLRP with the fields that a cloud controller fills of each app."""
+    tags = {"source_id": {"static": "app"}, "instance_id": {"dynamic": 1}, "process_instance_id": {"dynamic": 2}}
+    check = run("true", log_source="HEALTH", suppress_log_output=True, resource_limits={"nofile": 1024})
+    return lrp(
+        "app-1",
+        domain="cf-apps",
+        environment_variables=[{"name": "LANG", "value": "en_US.UTF-8"}],
+        start_timeout_ms=60_000,
+        disk_mb=64,
+        cpu_weight=10,
+        ports=[8080, 2222],
+        routes={
+            "routes": {
+                "cf-router": b'[{"hostnames": ["shop.test"], "port": 8080, "route_service_url": null}]',
+                "tcp-router": b"[]",
+                "internal-router": b'[{"hostname": "app.apps.internal"}]',
+                "diego-ssh": b'{"container_port": 2222, "private_key": "canary", "host_fingerprint": "f"}',
+            }
+        },
+        log_source="CELL",
+        log_guid="app",
+        metrics_guid="app",
+        metric_tags=tags,
+        annotation="1700000000.0",
+        egress_rules=[{"protocol": "tcp", "destinations": ["10.0.0.0/8"], "ports": [443], "log": True}],
+        legacy_download_user="root",
+        trusted_system_certificates_path="/etc/cf-system-certificates",
+        network={"properties": {"policy_group_id": "app", "app_id": "app", "space_id": "space"}},
+        action={"codependent_action": {"actions": [run("exec sleep 1000", log_source="APP/PROC/WEB")]}},
+        monitor={"timeout_action": {"action": {"parallel_action": {"actions": [check]}}, "timeout_ms": 600_000}},
+        max_pids=1024,
+        certificate_properties={"organizational_unit": ["organization:o", "space:s", "app:a"]},
+    )
+
+
 async def test_crashes_are_told_in_the_words_of_diego(installation: Installation, bbs: DiegoClient) -> None:
     await installation.start_cell(1)
     await bbs.desire(lrp(script="exit 7"))

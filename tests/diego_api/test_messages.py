@@ -51,9 +51,7 @@ def test_enumerations_have_diegos_numbers() -> None:
         for value in enum.values
     }
     for name, _, value, number in ours:
-        numbers = [
-            {key.upper(): told for key, told in enum.items()} for enum in SCHEMA[name].enums.values()
-        ]
+        numbers = [{key.upper(): told for key, told in enum.items()} for enum in SCHEMA[name].enums.values()]
         assert any(known.get(value) == number for known in numbers), f"{name}: {value} = {number}"
 
 

@@ -153,6 +153,28 @@ async def test_claim_start_crash(rep: Rep) -> None:
     assert (await rep.bbs.refusal("/v1/actual_lrps/claim", claim_of(keys)))[0] == "ActualLRPCannotBeClaimed"
 
 
+async def test_what_a_rep_tells_with_an_instance_is_kept(rep: Rep) -> None:
+    keys = await rep.offered(metric_tags={"source_id": {"static": "of the LRP"}})
+    await rep.start(keys)
+    row = await rep.row()
+    assert (row["metric_tags"], row["actual_lrp_internal_routes"]) == ({"source_id": "of the LRP"}, [])
+    told = {"actual_lrp_internal_routes": [{"hostname": "a.apps.internal"}], "metric_tags": {"source_id": "told"}}
+    for _ in range(2):
+        await rep.start(keys, **told)
+        known = await rep.row()
+        assert told.items() <= known.items()
+        assert known["modification_tag"]["index"] == row["modification_tag"]["index"] + 1, "news is told once"
+    newer = {"actual_lrp_internal_routes": [], "metric_tags": {"source_id": "newer"}}
+    path = "/v1/actual_lrps/evacuate_running.r1"
+    assert await rep.bbs.ask(path, {**keys, "actual_lrp_net_info": NET, **newer}) == {"keep_container": True}
+    assert newer.items() <= (await rep.row(presence=1)).items()
+    replacement = rep.keys(await rep.work.get())
+    await rep.start(replacement)
+    assert (await rep.row())["metric_tags"] == {"source_id": "of the LRP"}
+    await rep.bbs.ask("/v1/actual_lrps/crash", {**replacement, "error_message": "over"})
+    assert (await rep.row())["metric_tags"] == {}
+
+
 async def test_remove_and_fail(rep: Rep) -> None:
     keys = await rep.offered()
     failed = {"actual_lrp_key": keys["actual_lrp_key"], "error_message": "insufficient resources: memory"}
@@ -179,9 +201,7 @@ async def test_an_evacuated_instance_serves_until_another_one_runs(rep: Rep) -> 
     replacement = rep.keys(await rep.work.get())
     assert await rep.bbs.ask(path, told) == {"keep_container": True}
     group = (
-        await rep.bbs.ask(
-            "/v1/actual_lrp_groups/get_by_process_guid_and_index", {"process_guid": "web", "index": 0}
-        )
+        await rep.bbs.ask("/v1/actual_lrp_groups/get_by_process_guid_and_index", {"process_guid": "web", "index": 0})
     )["actual_lrp_group"]
     assert (group["instance"]["state"], group["evacuating"]["state"]) == ("UNCLAIMED", "RUNNING")
     await rep.start(replacement)

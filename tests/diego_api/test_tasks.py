@@ -23,9 +23,7 @@ PENDING, RUNNING, COMPLETED, RESOLVING = 1, 2, 3, 4
 
 
 @pytest.fixture
-async def installation(
-    image_root: Path, open_directory: Path, database_dsn: str
-) -> AsyncIterator[Installation]:
+async def installation(image_root: Path, open_directory: Path, database_dsn: str) -> AsyncIterator[Installation]:
     """Calls back also to this machine."""
     async with Installation(open_directory, image_root, database_dsn) as made:
         await made.start_bbs(diego=DiegoWireConfig(listen_port=0), callback_deny_networks=())

@@ -5,11 +5,19 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
+import msgspec
 import pytest
 
+from bbs.labels import Labels, labels_of
+from bbs.store import labels
 from bbs.store.migrate import MIGRATIONS, SchemaUnusable, migrate, read_migrations
+from diego_py import wire
 from diego_py.embedded.postgres import EmbeddedPostgres
 from diego_py.errors import DatabaseUnavailable
+from diego_py.models.actions import Action, RunAction
+from diego_py.models.desired_lrp import DesiredLRPDefinition
+from diego_py.models.identifiers import Domain, ProcessGuid
+from diego_py.models.workload import MetricTagValue
 
 pytestmark = pytest.mark.store
 
@@ -23,10 +31,10 @@ async def empty_dsn(postgres: EmbeddedPostgres, request: pytest.FixtureRequest) 
     await postgres.drop_database(name)
 
 
-async def ask(dsn: str, statement: str) -> object:
+async def ask(dsn: str, statement: str, *values: object) -> object:
     connection = await asyncpg.connect(dsn)
     try:
-        return await connection.fetchval(statement)
+        return await connection.fetchval(statement, *values)
     finally:
         await connection.close()
 
@@ -89,6 +97,38 @@ async def _fails(work: object) -> Exception | None:
     except DatabaseUnavailable as error:
         return error
     return None
+
+
+async def test_what_was_desired_before_there_were_labels_has_them(empty_dsn: str, tmp_path: Path) -> None:
+    ours = next(path for path in MIGRATIONS.iterdir() if path.name.endswith("_labels.sql"))
+    for path in MIGRATIONS.glob("*.sql"):
+        if path.name < ours.name:
+            (tmp_path / path.name).write_text(path.read_text())
+    await migrate(empty_dsn, tmp_path)
+    tags = {"source_id": MetricTagValue(static="ä")}
+    definition = DesiredLRPDefinition(
+        process_guid=ProcessGuid("web"),
+        domain=Domain("d"),
+        rootfs="preloaded:a",
+        action=Action(run=RunAction(path="/bin/true", user="root")),
+        routes={"internal-router": [{"hostname": "a.internal"}]},
+        metric_tags=tags,
+    )
+    insert = """
+        INSERT INTO desired_lrps (process_guid, definition, domain, instances, memory_mb, disk_mb, rootfs,
+                                  placement_tags, tag_epoch, tag_index, created_at, updated_at)
+        VALUES ($1, $2, 'd', 1, 0, 0, '', '{}', 'e', 0, now(), now()) RETURNING 1
+    """
+    without = msgspec.json.encode({"process_guid": "bare"})
+    await ask(empty_dsn, insert, "web", wire.encode_revealed(definition))
+    await ask(empty_dsn, insert, "bare", without)
+    await migrate(empty_dsn)
+    found = {}
+    for guid in ("web", "bare"):
+        stored = await ask(empty_dsn, "SELECT labels FROM desired_lrps WHERE process_guid = $1", guid)
+        assert isinstance(stored, bytes)
+        found[guid] = labels.decoded(stored)
+    assert found == {"web": labels_of(definition), "bare": Labels()}
 
 
 async def test_a_newer_database_is_refused(database_dsn: str) -> None:

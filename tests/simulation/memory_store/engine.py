@@ -30,6 +30,7 @@ TABLES: Final = (
     "domains",
     "failures",
     "idempotency_keys",
+    "labels",
     "leader",
     "tasks",
 )

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import msgspec
 from attrs import evolve, fields, frozen
 
+from bbs.labels import Labels, labels_of
 from bbs.store.decisions import LastRound
 from bbs.store.domains import DomainFreshness
 from bbs.store.failures import PRUNE_ROWS, Document, FailureRecord, Filter, columns_of
 from bbs.store.idempotency import KEPT_S, IdempotencyKey, KeyRecord, StoredAnswer
-from diego_py.models.actual_lrp import ActualLRP
+from diego_py.models.actual_lrp import ActualLRP, ActualLRPState
 from diego_py.models.identifiers import CellId, Domain, InstanceGuid
 from diego_py.models.task import Task
 from tests.simulation.memory_store.engine import MemoryTransactionCore
@@ -46,6 +48,47 @@ class MemoryDomains:
         for row in list(self.core.rows("domains")):
             if row.expires_at is not None and row.expires_at < self.core.began_at - DAY:
                 await self.core.update("domains", row.domain, lambda row: True, lambda row: None)
+
+
+@frozen
+class MemoryLabels:
+    """What `tables.LabelTable` promises."""
+
+    core: MemoryTransactionCore
+
+    async def of_lrps(self, process_guids: Sequence[str]) -> Mapping[str, Labels]:
+        await self.core.statement(*process_guids)
+        found = {guid: self.core.get("desired_lrps", guid) for guid in process_guids}
+        return {guid: labels_of(desired.definition) for guid, desired in found.items() if desired is not None}
+
+    async def told(self, process_guids: Sequence[str]) -> Mapping[str, Labels]:
+        await self.core.statement(*process_guids)
+        rows = (row.lrp for row in self.core.rows("actual_lrps") if row.lrp.process_guid in process_guids)
+        found = {lrp.instance_guid: self.core.get("labels", lrp.instance_guid) for lrp in rows}
+        return {guid: labels for guid, labels in found.items() if labels is not None}
+
+    async def tell(self, instance_guid: str, labels: Labels) -> None:
+        await self.core.statement(instance_guid)
+        if self.core.get("labels", instance_guid) == labels:
+            return
+        if await self._raise_tags(lambda lrp: lrp.instance_guid == instance_guid):
+            await self.core.take("labels", instance_guid)
+            self.core.write("labels", instance_guid, labels)
+
+    async def changed(self, process_guid: str) -> None:
+        await self.core.statement(process_guid)
+        await self._raise_tags(lambda lrp: lrp.process_guid == process_guid and lrp.state is ActualLRPState.RUNNING)
+
+    async def _raise_tags(self, wanted: Callable[[ActualLRP], bool]) -> bool:
+        rows = [row.lrp for row in self.core.rows("actual_lrps") if wanted(row.lrp)]
+        for lrp in rows:
+            await self.core.update(
+                "actual_lrps",
+                (lrp.process_guid, lrp.index, lrp.presence.value),
+                lambda row: wanted(row.lrp),
+                lambda row: evolve(row, lrp=evolve(row.lrp, modification_tag=row.lrp.modification_tag.next())),
+            )
+        return bool(rows)
 
 
 @frozen

@@ -29,6 +29,7 @@ from tests.simulation.memory_store.small_tables import (
     MemoryDomains,
     MemoryFailures,
     MemoryIdempotency,
+    MemoryLabels,
     MemoryLeader,
 )
 from tests.simulation.memory_store.tasks import MemoryTasks
@@ -69,6 +70,7 @@ class MemoryTransaction:
     domains: MemoryDomains = field(init=False)
     failures: MemoryFailures = field(init=False)
     idempotency: MemoryIdempotency = field(init=False)
+    labels: MemoryLabels = field(init=False)
     leader: MemoryLeader = field(init=False)
     tasks: MemoryTasks = field(init=False)
 
@@ -81,6 +83,7 @@ class MemoryTransaction:
         self.domains = MemoryDomains(self.core)
         self.failures = MemoryFailures(self.core)
         self.idempotency = MemoryIdempotency(self.core)
+        self.labels = MemoryLabels(self.core)
         self.leader = MemoryLeader(self.core)
         self.tasks = MemoryTasks(self.core)
 
