@@ -144,6 +144,7 @@ def told_r2(task: Task) -> dict[str, Any]:
 
 
 def _told(task: Task, definition: dict[str, Any]) -> dict[str, Any]:
+    asked = task.definition.placement_tags
     return {
         "definition": codec.outward(definition),
         "task_guid": task.task_guid,
@@ -155,9 +156,9 @@ def _told(task: Task, definition: dict[str, Any]) -> dict[str, Any]:
         "cell_id": task.cell_id,
         "result": task.result,
         "failed": task.failed,
-        "failure_reason": words.failure_reason(task.failure_reason, task.failure),
+        "failure_reason": words.failure_reason(task.failure_reason, task.failure, asked),
         "rejection_count": task.rejection_count,
-        "rejection_reason": words.failure_reason(task.rejection_reason, task.failure),
+        "rejection_reason": words.failure_reason(task.rejection_reason, task.failure, asked),
     }
 
 

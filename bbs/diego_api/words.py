@@ -64,14 +64,14 @@ def crash_reason(reason: str | None, failure: Mapping[str, Any] | None) -> str:
     return short(_exited(code, reason, evidence))
 
 
-def failure_reason(reason: str | None, failure: Mapping[str, Any] | None) -> str:
-    """Why a task failed."""
+def failure_reason(reason: str | None, failure: Mapping[str, Any] | None, tags: Sequence[str] = ()) -> str:
+    """Why a task failed. `tags`: the placement tags that it asks for."""
     if reason is None:
         return ""
     document = failure or {}
     code = document.get("code")
     if code in (NoCells.code, NoCellFits.code):
-        return placement_error(reason, failure, ())
+        return placement_error(reason, failure, tags)
     chain = [frame.get("code") for frame in document.get("chain") or ()]
     known = next((_TASK_WORDS[link] for link in (code, *chain) if link in _TASK_WORDS), None)
     return known or short(_exited(code, reason, document.get("evidence") or {}))
@@ -103,7 +103,10 @@ def _exited(code: Any, reason: str, evidence: Mapping[str, Any]) -> str:
 
 
 def _no_fit(reason: str, placement: Mapping[str, Any], tags: Sequence[str]) -> str:
-    """The furthest stage that a cell reached: rootfs, tags, resources. Named is what every cell there is short of."""
+    """The furthest stage that a cell reached: rootfs, volume drivers, tags, resources.
+
+    Of resources those are named that every cell there is short of.
+    """
     verdicts = placement.get("verdicts") or {}
     if lacking := verdicts.get("no_fit"):
         short = placement.get("short") or {}
@@ -113,6 +116,8 @@ def _no_fit(reason: str, placement: Mapping[str, Any], tags: Sequence[str]) -> s
         return reason  # Diego asks neither
     if verdicts.get("placement_tags"):
         return f"found no compatible cell with {_tags_told(tags)}"
+    if verdicts.get("volume_drivers"):
+        return "found no compatible cell with required volume drivers"
     if verdicts.get("rootfs"):
         return "found no compatible cell for required rootfs"
     return UNREACHABLE

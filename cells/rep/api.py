@@ -71,7 +71,7 @@ class RepApi:
 
     async def diego_state(self, request: web.Request, call: Call) -> web.StreamResponse:
         """The same as Diego's cells tell it, for tools that know no other."""
-        return answer(diego_state(self.sync.snapshot()))
+        return answer(diego_state(self.sync.snapshot(), self.books.identity, self.books.failed_tasks()))
 
     async def run(self, request: web.Request, call: Call) -> Parts:
         """Instances side by side; each is given when it is RUNNING."""

@@ -50,6 +50,15 @@ class Books:
         self.reservations.adopt(identity.instance_guid, identity.resources)
         return self._enter_task(identity, claim_id)
 
+    def identity(self, guid: InstanceGuid) -> Identity | TaskIdentity | None:
+        """Whose attempt this is; None when nothing of it is here."""
+        found = self.instances.get(guid) or self.tasks.get(guid)
+        return None if found is None else found.identity
+
+    def failed_tasks(self) -> set[InstanceGuid]:
+        """Those that failed, and whose end is still to be told."""
+        return {end.instance_guid for end in self.task_ends.all() if end.failed}
+
     def forget(self, guid: InstanceGuid) -> None:
         """The container is gone: give back what it took. Idempotent."""
         if (task := self.tasks.get(guid)) is not None:

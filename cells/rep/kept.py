@@ -12,6 +12,7 @@ from cells.executor.steps import plan
 from cells.executor.steps.own_process import OwnProcess
 from cells.garden.spec import Container
 from cells.rep import workloads
+from cells.rep.asked import NOTHING, Asked, asked_by
 from cells.rep.environment import network_env
 from cells.rep.instances import Identity
 from diego_py import wire
@@ -35,6 +36,8 @@ class Kept:
     instance_guid: str
     memory_mb: int
     disk_mb: int
+    max_pids: int = 0
+    asked: Asked = NOTHING
     health: HealthPlan
     log_source: str = ""
     action: Action | None = None
@@ -54,6 +57,8 @@ def properties(work: Work, health: HealthPlan) -> dict[str, str]:
         instance_guid=work.instance_guid,
         memory_mb=definition.memory_mb,
         disk_mb=definition.disk_mb,
+        max_pids=definition.max_pids,
+        asked=asked_by(definition),
         health=health,
         log_source=definition.log_source,
         action=plan.without_secrets(definition.action) if single else None,
@@ -87,6 +92,6 @@ def adopted(container: Container, now: datetime) -> tuple[Identity, Workload] | 
     if kept.action is not None:
         ran_s = 0.0 if container.started_at is None else (now - container.started_at).total_seconds()
         workload = attrs.evolve(workload, action=plan.resumed(kept.action, kept.log_source, ran_s))
-    resources = Resources(memory_mb=kept.memory_mb, disk_mb=kept.disk_mb)
-    named = {name: getattr(kept, name) for name in ("process_guid", "index", "domain", "instance_guid")}
+    resources = Resources(memory_mb=kept.memory_mb, disk_mb=kept.disk_mb, max_pids=kept.max_pids)
+    named = {name: getattr(kept, name) for name in ("process_guid", "index", "domain", "instance_guid", "asked")}
     return Identity(**named, resources=resources), workload

@@ -11,6 +11,7 @@ from cells.executor.steps import plan
 from cells.executor.steps.own_process import OwnProcess
 from cells.garden.spec import Container
 from cells.rep import workloads
+from cells.rep.asked import NOTHING, Asked, asked_by
 from cells.rep.environment import network_env
 from cells.rep.tasks import TaskIdentity
 from diego_py import wire
@@ -33,6 +34,8 @@ class KeptTask:
     claim_id: str
     memory_mb: int
     disk_mb: int
+    max_pids: int = 0
+    asked: Asked = NOTHING
     result_file: str = ""
     log_source: str = ""
     action: Action | None = None
@@ -60,6 +63,8 @@ def properties(work: TaskWork, claim_id: str) -> dict[str, str]:
         claim_id=claim_id,
         memory_mb=definition.memory_mb,
         disk_mb=definition.disk_mb,
+        max_pids=definition.max_pids,
+        asked=asked_by(definition),
         result_file=definition.result_file,
         log_source=definition.log_source,
         action=plan.without_secrets(definition.action) if single else None,
@@ -87,6 +92,7 @@ def adopted(container: Container, now: datetime) -> Adopted | None:
         task_guid=kept.task_guid,
         domain=kept.domain,
         instance_guid=kept.instance_guid,
-        resources=Resources(memory_mb=kept.memory_mb, disk_mb=kept.disk_mb),
+        resources=Resources(memory_mb=kept.memory_mb, disk_mb=kept.disk_mb, max_pids=kept.max_pids),
+        asked=kept.asked,
     )
     return Adopted(identity=identity, claim_id=kept.claim_id, workload=workload, result_file=kept.result_file)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cells.executor.plan import Plan
 from cells.garden.spec import ContainerSpec
 from cells.rep import task_kept, workloads
+from cells.rep.asked import asked_by
 from cells.rep.environment import task_env
 from cells.rep.tasks import TaskIdentity
 from cells.rep.translate import egress_of, limits_of
@@ -18,6 +19,7 @@ def identity_of(work: TaskWork) -> TaskIdentity:
         domain=work.domain,
         instance_guid=work.instance_guid,
         resources=work.definition.resources,
+        asked=asked_by(work.definition),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from attrs import define, field, frozen
 
+from cells.rep.asked import NOTHING, Asked
 from diego_py.models.identifiers import Domain, InstanceGuid, TaskGuid
 from diego_py.models.task_work import CellTaskState, TaskReport
 from diego_py.models.transitions import next_state
@@ -59,6 +60,7 @@ class TaskIdentity:
     domain: Domain
     instance_guid: InstanceGuid
     resources: Resources
+    asked: Asked = NOTHING
 
     def subject(self) -> dict[str, object]:
         """As failure documents name it."""

@@ -7,6 +7,7 @@ from typing import TypeVar
 from cells.executor.plan import Plan
 from cells.garden.spec import PIDS_DEFAULT, Container, ContainerSpec, EgressRule, Limits, Network, Usage
 from cells.rep import kept, workloads
+from cells.rep.asked import asked_by
 from cells.rep.environment import container_env
 from cells.rep.instances import Identity
 from diego_py import wire
@@ -50,6 +51,7 @@ def identity_of(work: Work) -> Identity:
         domain=work.domain,
         instance_guid=work.instance_guid,
         resources=work.definition.resources,
+        asked=asked_by(work.definition),
     )
 
 

@@ -199,7 +199,7 @@ async def test_placement_errors_in_the_words_of_diego(installation: Installation
 async def test_what_a_router_reads(installation: Installation, bbs: DiegoClient) -> None:
     """The bulk synchronisation of a route-emitter: the instances, then what is routed of the LRPs that they are of."""
     await installation.start_cell(1)
-    await bbs.desire(lrp(ports=[8080], routes={"routes": ROUTES}))
+    await bbs.desire(lrp(ports=[8080], routes={"routes": ROUTES}, max_pids=50))
     (row,) = await in_state(bbs, RUNNING)
     answer = await bbs.ask("/v1/desired_lrp_routing_infos/list", {"process_guids": ["web"]})
     (info,) = answer["desired_lrps"]
@@ -217,6 +217,7 @@ async def test_what_a_router_reads(installation: Installation, bbs: DiegoClient)
     state = (await installation.request("GET", "/state", url=cells[0]["rep_url"])).json
     (told,) = state["LRPs"]
     assert (told["process_guid"], told["state"], told["MemoryMB"]) == ("web", "RUNNING", 64)
+    assert (told["RootFs"], told["MaxPids"], told["PlacementTags"]) == ("preloaded:busybox", 50, [])
     assert state["RootFSProviders"]["preloaded"]["set"].keys() >= {"busybox"}
 
 

@@ -158,6 +158,16 @@ async def test_requests_without_what_they_need(bbs: DiegoClient) -> None:
         assert await bbs.refusal(path, request) == ("InvalidRequest", f"Invalid field: {field}"), path
 
 
+LISTS = {path for path in ROUTES if path.rpartition("/")[2].partition(".")[0] == "list"}
+
+
+async def test_an_empty_request_is_refused_where_something_must_be_named(bbs: DiegoClient) -> None:
+    for path, (takes, _) in ROUTES.items():
+        if takes is not None and path not in LISTS:
+            kind, message = await bbs.refusal(path, {})
+            assert (kind, message.startswith("Invalid field: ")) == ("InvalidRequest", True), path
+
+
 async def test_bad_definitions_are_told_field_by_field(bbs: DiegoClient) -> None:
     bad = lrp("a b", instances=-1, action={"run_action": {"path": "", "user": "vcap"}})
     kind, message = await bbs.refusal("/v1/desired_lrp/desire.r2", {"desired_lrp": bad})

@@ -20,6 +20,8 @@ def refused(short: dict[str, int] | None = None, **verdicts: int) -> dict[str, A
         ({"code": "auction.no_cells"}, (), "unable to communicate to compatible cells"),
         (refused(draining=2), (), "unable to communicate to compatible cells"),
         (refused(rootfs=2, draining=1), (), "found no compatible cell for required rootfs"),
+        (refused(volume_drivers=1, rootfs=1), ("a",), "found no compatible cell with required volume drivers"),
+        (refused(placement_tags=1, volume_drivers=1), (), "found no compatible cell with no placement tags"),
         (refused(placement_tags=1, rootfs=1), (), "found no compatible cell with no placement tags"),
         (refused(placement_tags=1), ("a",), 'found no compatible cell with placement tag "a"'),
         (
@@ -81,6 +83,8 @@ def test_failures_of_tasks() -> None:
         "auction.no_cells": "unable to communicate to compatible cells",
     }
     assert {code: words.failure_reason("ours", {"code": code}) for code in told} == told
+    told_tags = words.failure_reason("ours", refused(placement_tags=1), ("a",))
+    assert told_tags == 'found no compatible cell with placement tag "a"'
     assert words.failure_reason(None, {"code": "bbs.task_lost"}) == ""
 
 

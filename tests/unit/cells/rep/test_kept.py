@@ -48,10 +48,11 @@ def container(**of_work: Any) -> Container:
 
 
 def test_a_plain_process_comes_back() -> None:
-    found = kept.adopted(container(checks=(CHECK,), memory_mb=64), NOW)
+    asked = {"memory_mb": 64, "max_pids": 9, "placement_tags": ("gpu",)}
+    found = kept.adopted(container(checks=(CHECK,), **asked), NOW)
     assert found is not None
     identity, workload = found
-    assert identity == identity_of(work(memory_mb=64))
+    assert identity == identity_of(work(**asked))
     assert workload.health == plan_of(work(checks=(CHECK,)), 60.0).workload.health
     assert (workload.action, workload.setup, workload.lost) == (OwnProcess(begun=True), None, False)
 
