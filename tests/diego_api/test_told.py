@@ -16,7 +16,7 @@ from bbs.labels import Labels
 from diego_py import wire
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, Presence
 from diego_py.models.task import Task, TaskDefinition, TaskState
-from diego_py.models.workload import MetricTagValue, ModificationTag
+from diego_py.models.workload import MetricTagValue
 from tests import strategies
 from tests.diego_api.protobuf import SCHEMA, decode, encode
 from tests.diego_api.test_codec import through_json
