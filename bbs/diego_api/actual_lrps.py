@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from attrs import define
@@ -13,6 +14,7 @@ from bbs.diego_api.descriptors import MESSAGES
 from bbs.diego_api.endpoint import Endpoint
 from bbs.diego_api.errors import invalid
 from bbs.diego_api.instances import WITHOUT_CELL, Besides, groups, instance
+from bbs.diego_api.pages import PAGE, pages
 from bbs.diego_api.requests import guid_of, guids_of, index_of, text_of
 from bbs.placement import Placement
 from bbs.store import actual_lrps
@@ -21,8 +23,6 @@ from diego_py.call import Call
 from diego_py.errors import ActualLRPNotFound
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState
 from diego_py.service.run import OwnedTasks
-
-PAGE = 500
 
 
 @define
@@ -84,15 +84,11 @@ class DiegoActualLRPs:
             cell_id=text_of(request.cell_id, "cell_id") or None,
         )
         index = index_of(request.index) if request.HasField("index") else None
-        parts: list[bytes] = []
-        after: actual_lrps.Cursor | None = None
-        while True:
-            page = await self._page(call, wanted, after)
-            rows = [row for row in page if index is None or row.index == index]
-            parts.append(await self._response(call, rows))
-            if len(page) < PAGE:
-                return b"".join(parts)
-            after = (page[-1].process_guid, page[-1].index, page[-1].presence.value)
+        parts = [
+            await self._response(call, [row for row in page if index is None or row.index == index])
+            async for page in pages(partial(self._page, call, wanted), _place_of)
+        ]
+        return b"".join(parts)
 
     async def list_by_process_guids(self, request: Any, call: Call) -> bytes:
         """Rows of these LRPs, which must be named."""
@@ -101,7 +97,7 @@ class DiegoActualLRPs:
             raise invalid("process_guids")
         return await self._response(call, await self._rows_of(call, sorted(set(guids))))
 
-    async def retire(self, request: Any, call: Call) -> Message:
+    async def retire(self, request: Any, call: Call) -> None:
         """Begin to stop an instance; as long as it is desired, a new one is made."""
         if not request.HasField("actual_lrp_key"):
             raise invalid("actual_lrp_key")
@@ -113,19 +109,13 @@ class DiegoActualLRPs:
             await self.placement.stop(call, row)
         else:
             self.tasks.begin(self.placement.stop(call, row), f"retire {guid}/{index}")
-        return _lifecycle_response()
 
     async def list_groups(self, request: Any, call: Call) -> Message:
         wanted = actual_lrps.Filter(
             domain=text_of(request.domain, "domain") or None, cell_id=text_of(request.cell_id, "cell_id") or None
         )
-        rows: list[ActualLRP] = []
-        while True:
-            after = (rows[-1].process_guid, rows[-1].index, rows[-1].presence.value) if rows else None
-            page = await self._page(call, wanted, after)
-            rows += page
-            if len(page) < PAGE:
-                return await self._groups(call, rows)
+        rows = [row async for page in pages(partial(self._page, call, wanted), _place_of) for row in page]
+        return await self._groups(call, rows)
 
     async def list_groups_by_guid(self, request: Any, call: Call) -> Message:
         return await self._groups(call, await self._rows_of(call, [guid_of(request)]))
@@ -175,6 +165,5 @@ class DiegoActualLRPs:
         return await self.store.read(call, "list_labels", look) if running or without_place else Besides()
 
 
-def _lifecycle_response() -> Message:
-    message: Message = MESSAGES["ActualLRPLifecycleResponse"]()
-    return message
+def _place_of(row: ActualLRP) -> actual_lrps.Cursor:
+    return (row.process_guid, row.index, row.presence.value)

@@ -10,10 +10,10 @@ from attrs import frozen
 from bbs.api.desired_lrps import DEFAULT_START_TIMEOUT_MS
 from bbs.diego_api.actual_lrps import DiegoActualLRPs
 from bbs.diego_api.desired_lrps import DiegoDesiredLRPs
-from bbs.diego_api.evacuations import DiegoEvacuations
-from bbs.diego_api.others import DiegoOthers
-from bbs.diego_api.rows import DiegoRows
-from bbs.diego_api.task_rows import DiegoTaskRows
+from bbs.diego_api.domains_and_cells import DiegoDomainsAndCells
+from bbs.diego_api.evacuations import RepEvacuations
+from bbs.diego_api.rep_instances import RepInstances
+from bbs.diego_api.rep_tasks import RepTasks
 from bbs.diego_api.tasks import DiegoTasks
 from bbs.placement import Placement
 from bbs.store.transaction import Store
@@ -58,14 +58,14 @@ def routes(parts: DiegoParts) -> list[Route]:
         request_budget_ms=parts.request_budget_ms,
         ignored_fields=parts.ignored_fields,
     )
-    rows = DiegoRows(parts.store, parts.placement.lifecycle, parts.placement)
-    evacuations = DiegoEvacuations(rows, parts.tasks, parts.request_budget_ms + DEFAULT_START_TIMEOUT_MS)
-    task_rows = DiegoTaskRows(
+    rep_instances = RepInstances(parts.store, parts.placement.lifecycle, parts.placement)
+    evacuations = RepEvacuations(rep_instances, parts.tasks, parts.request_budget_ms + DEFAULT_START_TIMEOUT_MS)
+    rep_tasks = RepTasks(
         store=parts.store,
         lifecycle=parts.task_placement.lifecycle,
         placement=parts.task_placement,
         callbacks=parts.callbacks,
         new_guid=parts.new_guid,
     )
-    handlers = (DiegoOthers(parts.store), desired, actual, tasks, rows, evacuations, task_rows)
+    handlers = (DiegoDomainsAndCells(parts.store), desired, actual, tasks, rep_instances, evacuations, rep_tasks)
     return [endpoint.route(parts.log) for handler in handlers for endpoint in handler.endpoints()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,8 @@ from bbs.api.desired_lrps import accepted as native_accepted
 from bbs.diego_api import codec, versions
 from bbs.diego_api.descriptors import MESSAGES
 from bbs.diego_api.endpoint import Endpoint
-from bbs.diego_api.errors import ErrorType, Refusal
+from bbs.diego_api.errors import invalid
+from bbs.diego_api.pages import PAGE, pages
 from bbs.diego_api.requests import accepted_fields, guid_of, guids_of, text_of
 from bbs.lifecycle import Lifecycle
 from bbs.placement import Placement
@@ -31,8 +32,6 @@ from diego_py.secret import Secret
 from diego_py.service.run import OwnedTasks
 from diego_py.wire import convert
 
-PAGE = 500
-"""Rows read at once; between two pages other requests get their turn."""
 View = Callable[[StoredLRP], dict[str, Any]]
 """What of a desired LRP is told, to make a message from."""
 
@@ -101,19 +100,18 @@ class DiegoDesiredLRPs:
         found = scheduling_info(await self._one(call, guid_of(request)))
         return MESSAGES["DesiredLRPSchedulingInfoByProcessGuidResponse"](desired_lrp_scheduling_info=found)
 
-    async def desire(self, request: Any, call: Call) -> Message:
+    async def desire(self, request: Any, call: Call) -> None:
         """Store the LRP and begin to start its instances; what comes of that is told by the instances."""
         if not request.HasField("desired_lrp"):
-            raise Refusal(ErrorType.INVALID_REQUEST, "Invalid field: desired_lrp")
+            raise invalid("desired_lrp")
         definition = accepted_fields(codec.model(DesiredLRPDefinition, request.desired_lrp), self.ignored_fields)
         definition = native_accepted(definition)
         call = self._budgeted(call, definition.start_timeout_ms)
         stored = await self.lifecycle.desire(call, definition)
         placing = self.placement.desire(call, stored.desired, stored.actuals, roll_back=False)
         self._go_on(placing, f"desire {definition.process_guid}")
-        return MESSAGES["DesiredLRPLifecycleResponse"]()
 
-    async def update(self, request: Any, call: Call) -> Message:
+    async def update(self, request: Any, call: Call) -> None:
         """Store the change and begin to make it true."""
         guid = guid_of(request)
         change = valid(_change(request.update))
@@ -121,14 +119,12 @@ class DiegoDesiredLRPs:
         updated = await self.lifecycle.update(call, guid, change)
         call = self._budgeted(call, updated.desired.definition.start_timeout_ms)
         self._go_on(self.placement.update(call, updated, reopen=False), f"update {guid}")
-        return MESSAGES["DesiredLRPLifecycleResponse"]()
 
-    async def remove(self, request: Any, call: Call) -> Message:
+    async def remove(self, request: Any, call: Call) -> None:
         """Forget the LRP and begin to stop its instances."""
         guid = guid_of(request)
         await self.lifecycle.undesire(call, guid)
         self._go_on(self._finish_removal(call, guid), f"remove {guid}")
-        return MESSAGES["DesiredLRPLifecycleResponse"]()
 
     async def _finish_removal(self, call: Call, guid: ProcessGuid) -> None:
         try:
@@ -150,20 +146,11 @@ class DiegoDesiredLRPs:
             process_guids=guids_of(request.process_guids) or None,
             prefixes=guids_of(request.app_guids) or None,
         )
-        parts: list[bytes] = []
-        async for page in self._pages(call, wanted):
-            parts.append(codec.listed(name, key, map(view, page)))
+        parts = [
+            codec.listed(name, key, map(view, page))
+            async for page in pages(partial(self._page, call, wanted), lambda stored: stored.process_guid)
+        ]
         return b"".join(parts)
-
-    async def _pages(self, call: Call, wanted: Filter) -> AsyncIterator[Sequence[StoredLRP]]:
-        after: str | None = None
-        while True:
-            page = await self._page(call, wanted, after)
-            if page:
-                yield page
-            if len(page) < PAGE:
-                return
-            after = page[-1].process_guid
 
     async def _page(self, call: Call, wanted: Filter, after: str | None) -> Sequence[StoredLRP]:
         return await self.store.read(

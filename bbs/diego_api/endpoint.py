@@ -18,8 +18,11 @@ from diego_py.errors import DiegoError, RequestFailed
 from diego_py.http.server import Route
 
 PROTOBUF = "application/x-protobuf"
-Handler = Callable[[Any, Call], Awaitable[Message | bytes]]
-"""Takes the request's message and gives the response's, or what that is encoded. Raises DiegoError or Refusal."""
+Handler = Callable[[Any, Call], Awaitable[Message | bytes | None]]
+"""Takes the request's message and gives the response's, or what that is encoded; None: an empty one, which is success.
+
+Raises DiegoError or Refusal.
+"""
 
 
 @frozen
@@ -36,22 +39,23 @@ class Endpoint:
     def route(self, log: structlog.stdlib.BoundLogger) -> Route:
         """The endpoint as a route of a listener."""
 
-        answer_fields = MESSAGES[self.gives].DESCRIPTOR.fields_by_name
+        response = MESSAGES[self.gives]
+        told_in_body = "error" in response.DESCRIPTOR.fields_by_name
 
         async def serve(request: web.Request, call: Call) -> web.StreamResponse:
             try:
                 message = None if self.takes is None else codec.parse(self.takes, await request.read())
                 answer = await self.handler(message, call)
-                return _answer(answer)
+                return _answer(response() if answer is None else answer)
             except Refusal as refused:
                 refusal = refused
             except DiegoError as error:
-                if isinstance(error.root, NOT_READY) or "error" not in answer_fields:
+                if isinstance(error.root, NOT_READY) or not told_in_body:
                     return web.Response(status=503)
                 refusal = refusal_of(error)
             log.info("diego_refused", op=self.op, type=refusal.type.name, message=refusal.message[:500])
             told = {"type": refusal.type.value, "message": refusal.message}
-            return _answer(MESSAGES[self.gives](error=told))
+            return _answer(response(error=told))
 
         return Route("POST", self.path, self.op, serve, RequestFailed)
 

@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 
 from bbs.diego_api.descriptors import MESSAGES
 from bbs.diego_api.endpoint import Endpoint
-from bbs.diego_api.rows import PLACED, DiegoRows, Told, told_keys
+from bbs.diego_api.rep_instances import PLACED, RepInstances, Told, told_keys
 from bbs.outcome import tell
 from diego_py.call import Call
 from diego_py.errors import DesiredLRPNotFound, EvacuationFailed, IllegalTransition
@@ -22,10 +22,10 @@ OVER = (ActualLRPState.RUNNING, ActualLRPState.CRASHED)
 
 
 @define
-class DiegoEvacuations:
+class RepEvacuations:
     """Handlers of evacuation."""
 
-    rows: DiegoRows
+    instances: RepInstances
     owned: OwnedTasks
     start_budget_ms: float
 
@@ -46,14 +46,14 @@ class DiegoEvacuations:
         if not await self._dropped(call, told):
             row = await self._ordinary(call, told)
             if row is not None and told.is_of(row) and row.state is ActualLRPState.CLAIMED:
-                await self.rows.lifecycle.fail(call, row, self.rows.problem(call, row, EVACUATED), gone=True)
+                await self.instances.lifecycle.fail(call, row, self.instances.problem(call, row, EVACUATED), gone=True)
         return _keep(False)
 
     async def crashed(self, request: Any, call: Call) -> Message:
         """It ended by its own fault meanwhile."""
         told = told_keys(request)
         if not await self._dropped(call, told):
-            await self.rows.crashed(call, told, request.error_message)
+            await self.instances.crashed(call, told, request.error_message)
         return _keep(False)
 
     async def stopped(self, request: Any, call: Call) -> Message:
@@ -62,28 +62,28 @@ class DiegoEvacuations:
         if not await self._dropped(call, told):
             row = await self._ordinary(call, told)
             if row is not None and told.is_of(row):
-                await self.rows.drop(call, row)
+                await self.instances.drop(call, row)
         return _keep(False)
 
     async def running(self, request: Any, call: Call) -> Message:
         """It serves until another one runs elsewhere, which is begun here."""
         told = told_keys(request)
-        await self.rows.keep_labels(call, told, request)
-        rows = await self.rows.rows(call, told)
+        await self.instances.keep_labels(call, told, request)
+        rows = await self.instances.rows(call, told)
         ordinary = next((row for row in rows if row.presence is Presence.ORDINARY), None)
         evacuating = next((row for row in rows if row.presence is Presence.EVACUATING), None)
         if ordinary is not None and told.is_of(ordinary) and ordinary.state in PLACED:
             return _keep(await self._replaced(call, ordinary))
         ours = evacuating is not None and told.is_of(evacuating)
         if ours and (ordinary is None or ordinary.state in OVER):
-            await self.rows.drop(call, evacuating)
+            await self.instances.drop(call, evacuating)
             return _keep(False)
         return _keep(ours)
 
     async def _replaced(self, call: Call, row: ActualLRP) -> bool:
         """Begin with the other one. Whether this one shall stay for now."""
         guid = row.process_guid
-        desired = await self.rows.store.read(call, "get_desired_lrp", lambda tx: tx.desired_lrps.get(guid))
+        desired = await self.instances.store.read(call, "get_desired_lrp", lambda tx: tx.desired_lrps.get(guid))
         if desired is None:
             raise DesiredLRPNotFound(f"no desired LRP {guid}")
         if desired.definition.update_strategy is UpdateStrategy.RECREATE:
@@ -91,7 +91,7 @@ class DiegoEvacuations:
         if row.state is not ActualLRPState.RUNNING:
             return True
         try:
-            pair = await self.rows.placement.succession.displace(call, row, desired.revision)
+            pair = await self.instances.placement.succession.displace(call, row, desired.revision)
         except IllegalTransition:
             return True  # it changed since it was read: the rep asks again
         self.owned.begin(self._place(call, desired, pair.new), f"replace {guid}/{row.index}")
@@ -100,16 +100,16 @@ class DiegoEvacuations:
     async def _recreated(self, call: Call, row: ActualLRP, desired: DesiredLRP) -> bool:
         """Never two of one index, and of all indices at most one that does not run."""
         guid = row.process_guid
-        others = await self.rows.store.read(call, "list_instances", lambda tx: tx.actual_lrps.list_of(guid))
+        others = await self.instances.store.read(call, "list_instances", lambda tx: tx.actual_lrps.list_of(guid))
         running = [one for one in others if one.state is ActualLRPState.RUNNING]
         if len(running) < desired.definition.instances:
             return True
-        restarted = await self.rows.lifecycle.restart(call, guid, row.index, desired.revision)
+        restarted = await self.instances.lifecycle.restart(call, guid, row.index, desired.revision)
         self.owned.begin(self._place(call, desired, restarted.after), f"recreate {guid}/{row.index}")
         return False
 
     async def _place(self, call: Call, desired: DesiredLRP, row: ActualLRP) -> None:
-        placement = self.rows.placement
+        placement = self.instances.placement
         call = call.with_budget(self.start_budget_ms + desired.definition.start_timeout_ms)
         outcome = await placement.place_one(call, desired, row, None)
         if outcome.error is not None:
@@ -119,14 +119,14 @@ class DiegoEvacuations:
     async def _dropped(self, call: Call, told: Told) -> bool:
         """Forget the row of this instance that is beside the ordinary one. False if there is none."""
         for presence in (Presence.EVACUATING, Presence.SUSPECT):
-            row = await self.rows.beside(call, told, presence)
+            row = await self.instances.beside(call, told, presence)
             if row is not None:
-                await self.rows.drop(call, row)
+                await self.instances.drop(call, row)
                 return True
         return False
 
     async def _ordinary(self, call: Call, told: Told) -> ActualLRP | None:
-        rows = await self.rows.rows(call, told)
+        rows = await self.instances.rows(call, told)
         return next((row for row in rows if row.presence is Presence.ORDINARY), None)
 
 

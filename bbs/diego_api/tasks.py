@@ -17,6 +17,7 @@ from bbs.diego_api.descriptors import MESSAGES
 from bbs.diego_api.endpoint import Endpoint
 from bbs.diego_api.errors import ErrorType, Refusal
 from bbs.diego_api.nouns import ENUMERATIONS
+from bbs.diego_api.pages import PAGE, pages
 from bbs.diego_api.requests import accepted_fields, task_guid_of, text_of
 from bbs.store import tasks
 from bbs.store.transaction import Store
@@ -30,7 +31,6 @@ from diego_py.models.identifiers import TaskGuid
 from diego_py.models.task import Task, TaskRequest, TaskState
 from diego_py.service.run import OwnedTasks
 
-PAGE = 500
 View = Callable[[Task], dict[str, Any]]
 """How a task is told, to make a Task from."""
 _STATES = ENUMERATIONS[TaskState]
@@ -68,28 +68,24 @@ class DiegoTasks:
         wanted = tasks.Filter(
             domain=text_of(request.domain, "domain") or None, cell_id=text_of(request.cell_id, "cell_id") or None
         )
-        parts: list[bytes] = []
-        after: str | None = None
-        while True:
-            page = await self._page(call, wanted, after)
-            parts.append(codec.listed("TasksResponse", "tasks", map(view, page)))
-            if len(page) < PAGE:
-                return b"".join(parts)
-            after = page[-1].task_guid
+        parts = [
+            codec.listed("TasksResponse", "tasks", map(view, page))
+            async for page in pages(partial(self._page, call, wanted), lambda task: task.task_guid)
+        ]
+        return b"".join(parts)
 
     async def get(self, request: Any, call: Call, view: View) -> Message:
         return MESSAGES["TaskResponse"](task=view(await self.lifecycle.get(call, task_guid_of(request))))
 
-    async def desire(self, request: Any, call: Call) -> Message:
+    async def desire(self, request: Any, call: Call) -> None:
         """Store the task and begin to start it; what comes of that is told by the task."""
         wanted = codec.model(TaskRequest, request)
         wanted = accepted(attrs.evolve(wanted, definition=accepted_fields(wanted.definition, self.ignored_fields)))
         call = call.with_budget(self.request_budget_ms + DEFAULT_START_TIMEOUT_MS)
         task = await self.lifecycle.create(call, wanted)
         self.owned.begin(self.placement.start(call, task, roll_back=False), f"run task {task.task_guid}")
-        return _done()
 
-    async def cancel(self, request: Any, call: Call) -> Message:
+    async def cancel(self, request: Any, call: Call) -> None:
         """Complete the task as cancelled and begin to stop its process."""
         guid = task_guid_of(request)
         try:
@@ -98,25 +94,22 @@ class DiegoTasks:
             await self._refuse(call, guid, "Completed")
         self.callbacks.completed(task)
         self.owned.begin(self.placement.stop_cancelled(call, task), f"cancel task {guid}")
-        return _done()
 
-    async def resolve(self, request: Any, call: Call) -> Message:
+    async def resolve(self, request: Any, call: Call) -> None:
         """Take the result of a completed task, alone."""
         guid = task_guid_of(request)
         try:
             await self.lifecycle.resolve(call, guid)
         except (IllegalTransition, TaskNotCompleted):
             await self._refuse(call, guid, "Resolving")
-        return _done()
 
-    async def delete(self, request: Any, call: Call) -> Message:
+    async def delete(self, request: Any, call: Call) -> None:
         """Forget a task whose result was taken. One that nobody took is not forgotten by this wire."""
         guid = task_guid_of(request)
         if (await self.lifecycle.get(call, guid)).state is not TaskState.RESOLVING:
             await self._refuse(call, guid, "Resolving")
         await self.lifecycle.delete(call, guid)
         self.callbacks.completions.gone(guid)
-        return _done()
 
     async def _refuse(self, call: Call, guid: TaskGuid, to: str) -> NoReturn:
         """Refuse a move that the task's state does not allow."""
@@ -160,8 +153,3 @@ def _told(task: Task, definition: dict[str, Any]) -> dict[str, Any]:
         "rejection_count": task.rejection_count,
         "rejection_reason": words.failure_reason(task.rejection_reason, task.failure, asked),
     }
-
-
-def _done() -> Message:
-    message: Message = MESSAGES["TaskLifecycleResponse"]()
-    return message

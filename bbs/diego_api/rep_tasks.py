@@ -40,7 +40,7 @@ class Held:
 
 
 @define
-class DiegoTaskRows:
+class RepTasks:
     """Handlers of what happens to tasks."""
 
     store: Store
@@ -84,21 +84,19 @@ class DiegoTaskRows:
             raise Refusal(ErrorType.INVALID_STATE_TRANSITION, refused.message) from refused
         return MESSAGES["StartTaskResponse"](should_start=True)
 
-    async def reject(self, request: Any, call: Call) -> Message:
+    async def reject(self, request: Any, call: Call) -> None:
         """No process of it began: it is tried again, or fails for good after the third time."""
         if not request.rejection_reason:
             raise invalid("rejection_reason")
         await self._settle(call, request, request.rejection_reason, hopeless=False)
-        return _done()
 
-    async def fail(self, request: Any, call: Call) -> Message:
+    async def fail(self, request: Any, call: Call) -> None:
         """It is not tried again."""
         if not request.failure_reason:
             raise invalid("failure_reason")
         await self._settle(call, request, request.failure_reason, hopeless=True)
-        return _done()
 
-    async def complete(self, request: Any, call: Call) -> Message:
+    async def complete(self, request: Any, call: Call) -> None:
         """Its process ended on the cell."""
         held, cell_id = await self._held(call, request), _cell_id_of(request)
         task = held.task
@@ -123,7 +121,6 @@ class DiegoTaskRows:
         ended = await self.lifecycle.end(call, end)
         if ended is not None and is_over(ended.state):
             self.callbacks.completed(ended)
-        return _done()
 
     async def _settle(self, call: Call, request: Any, reason: str, *, hopeless: bool) -> None:
         held = await self._held(call, request)
@@ -162,8 +159,3 @@ def _cell_id_of(request: Any) -> CellId:
     if not request.cell_id or "\0" in request.cell_id:
         raise invalid("cell_id")
     return CellId(request.cell_id)
-
-
-def _done() -> Message:
-    message: Message = MESSAGES["TaskLifecycleResponse"]()
-    return message

@@ -19,8 +19,8 @@ from diego_py.models.identifiers import Domain
 
 
 @define
-class DiegoOthers:
-    """Handlers of what is small."""
+class DiegoDomainsAndCells:
+    """Handlers of ping, domains and cells."""
 
     store: Store
 
@@ -43,13 +43,12 @@ class DiegoOthers:
         fresh = await self.store.read(call, "list_domains", lambda tx: tx.domains.list_fresh())
         return MESSAGES["DomainsResponse"](domains=[item.domain for item in fresh])
 
-    async def upsert_domain(self, request: Any, call: Call) -> Message:
+    async def upsert_domain(self, request: Any, call: Call) -> None:
         """Fresh for so many seconds; 0 is for ever."""
         domain, ttl_s = text_of(request.domain, "domain"), request.ttl % 2**32
         if not 0 < len(domain.encode()) <= DOMAIN_BYTES_MAX:
             raise invalid("domain")
         await self.store.run(call, "upsert_domain", lambda tx: tx.domains.upsert(Domain(domain), ttl_s or None))
-        return MESSAGES["UpsertDomainResponse"]()
 
     async def list_cells(self, request: Any, call: Call) -> Message:
         """The live ones."""

@@ -7,12 +7,10 @@ from datetime import timedelta
 from typing import Any
 
 from attrs import define, frozen
-from google.protobuf.message import Message
 
 from bbs.api.desired_lrps import valid
 from bbs.convergence.backoff import after_failure_s
 from bbs.diego_api import codec
-from bbs.diego_api.descriptors import MESSAGES
 from bbs.diego_api.endpoint import Endpoint
 from bbs.diego_api.errors import ErrorType, Refusal, invalid
 from bbs.diego_api.requests import guid_of, index_of, text_of
@@ -49,7 +47,7 @@ class Told:
 
 
 @define
-class DiegoRows:
+class RepInstances:
     """Handlers of what happens to instances."""
 
     store: Store
@@ -75,7 +73,7 @@ class DiegoRows:
             ),
         ]
 
-    async def claim(self, request: Any, call: Call) -> Message:
+    async def claim(self, request: Any, call: Call) -> None:
         """A cell takes the row that it was offered; again, if it has it already."""
         if not request.HasField("actual_lrp_instance_key"):
             raise invalid("actual_lrp_instance_key")
@@ -83,7 +81,7 @@ class DiegoRows:
         row = await self._row(call, told)
         suspect = await self.beside(call, told, Presence.SUSPECT)
         if suspect is not None:
-            return done()
+            return
         record = await self.store.read(call, "get_cell", lambda tx: tx.cells.get(told.cell_id))
         if record is None or row.state is ActualLRPState.CRASHED:
             raise Refusal(ErrorType.ACTUAL_LRP_CANNOT_BE_CLAIMED, f"{_named(row)} cannot be claimed by {told.cell_id}")
@@ -92,15 +90,14 @@ class DiegoRows:
             await self.lifecycle.claim(call, told.process_guid, told.index, claim)
         except ClaimRefused as refused:
             raise Refusal(ErrorType.ACTUAL_LRP_CANNOT_BE_CLAIMED, refused.message) from refused
-        return done()
 
-    async def start(self, request: Any, call: Call) -> Message:
+    async def start(self, request: Any, call: Call) -> None:
         """The instance runs there; also the heartbeat of one that does."""
         told = told_keys(request)
         if not request.HasField("actual_lrp_net_info"):
             raise invalid("actual_lrp_net_info")
         if await self.beside(call, told, Presence.SUSPECT) is not None:
-            return done()
+            return
         net_info = valid(codec.model(NetInfo, request.actual_lrp_net_info))
         routable = request.routable if request.HasField("routable") else True
         zone = text_of(request.availability_zone, "availability_zone")
@@ -112,14 +109,12 @@ class DiegoRows:
         except (ClaimRefused, IllegalTransition) as refused:
             raise Refusal(ErrorType.ACTUAL_LRP_CANNOT_BE_STARTED, refused.message) from refused
         await self.keep_labels(call, told, request)
-        return done()
 
-    async def crash(self, request: Any, call: Call) -> Message:
+    async def crash(self, request: Any, call: Call) -> None:
         """The app ended there by its own fault."""
         await self.crashed(call, told_keys(request), request.error_message)
-        return done()
 
-    async def fail(self, request: Any, call: Call) -> Message:
+    async def fail(self, request: Any, call: Call) -> None:
         """Nobody could take the instance."""
         if not request.HasField("actual_lrp_key"):
             raise invalid("actual_lrp_key")
@@ -132,18 +127,16 @@ class DiegoRows:
         wait_s = after_failure_s(row.attempts + 1, ToldByRep.fault, self.placement.jitter())
         problem = self.problem(call, row, request.error_message)
         await self.lifecycle.fail(call, row, problem, call.clock.now() + timedelta(seconds=wait_s))
-        return done()
 
-    async def remove(self, request: Any, call: Call) -> Message:
+    async def remove(self, request: Any, call: Call) -> None:
         """The container of the instance is gone."""
         told = _told(request, request.actual_lrp_instance_key)
         row = await self._row(call, told)
         if row.instance_guid != told.instance_guid or row.cell_id != (told.cell_id or None):
             raise Refusal(ErrorType.ACTUAL_LRP_CANNOT_BE_REMOVED, f"{_named(row)} is another instance")
         await self.lifecycle.remove(call, told.process_guid, told.index, row.instance_guid)
-        return done()
 
-    async def remove_evacuating(self, request: Any, call: Call) -> Message:
+    async def remove_evacuating(self, request: Any, call: Call) -> None:
         """The container of an instance that was evacuated is gone. Nothing if its row is, too."""
         told = told_keys(request)
         rows = await self.rows(call, told)
@@ -151,7 +144,6 @@ class DiegoRows:
         if row is not None and not told.is_of(row):
             raise Refusal(ErrorType.ACTUAL_LRP_CANNOT_BE_REMOVED, f"{_named(row)} is another instance")
         await self.drop(call, row)
-        return done()
 
     async def keep_labels(self, call: Call, told: Told, request: Any) -> None:
         """Keep what the rep tells of a running instance besides its state. Nothing if it tells nothing."""
@@ -213,12 +205,6 @@ def told_keys(request: Any) -> Told:
     if not request.HasField("actual_lrp_instance_key"):
         raise invalid("actual_lrp_instance_key")
     return _told(request.actual_lrp_key, request.actual_lrp_instance_key)
-
-
-def done() -> Message:
-    """Success."""
-    message: Message = MESSAGES["ActualLRPLifecycleResponse"]()
-    return message
 
 
 def _told(key: Any, instance_key: Any) -> Told:
