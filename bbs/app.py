@@ -39,6 +39,7 @@ from bbs.removal import Removal
 from bbs.replacement import Replacement
 from bbs.store.connections import DatabaseSettings
 from bbs.store.database import Database
+from bbs.store.lists import Lists
 from bbs.store.transaction import Store
 from bbs.succession import Succession
 from bbs.task_callbacks import CALLBACKS_MAX, CallbackCalls, TaskCallbacks
@@ -78,6 +79,7 @@ class Outside:
     """What a BBS reaches for beyond itself. A simulation puts something of its own in place of each."""
 
     store: Store
+    lists: Lists
     http: HopClient
     callbacks: CallbackCalls
     clock: Clock
@@ -125,6 +127,7 @@ def build(config: BbsConfig, clock: Clock, log: structlog.stdlib.BoundLogger, pr
 
     outside = Outside(
         store=database,
+        lists=Lists(database),
         http=http,
         callbacks=callbacks,
         clock=clock,
@@ -142,7 +145,7 @@ def build(config: BbsConfig, clock: Clock, log: structlog.stdlib.BoundLogger, pr
 
 def wire(config: BbsConfig, outside: Outside, on_defect: Callable[[], None]) -> Bbs:
     """A BBS in the world it is given. Its parts do not include that world's."""
-    store, clock, log = outside.store, outside.clock, outside.log
+    store, lists, clock, log = outside.store, outside.lists, outside.clock, outside.log
     owner = f"{config.id}:{outside.new_guid()}"
     tasks = OwnedTasks(log, grace_s=config.stop_grace_s)
     lifecycle = Lifecycle(store, clock, outside.new_guid, config.presence_ttl_s, config.crash_policy)
@@ -182,14 +185,14 @@ def wire(config: BbsConfig, outside: Outside, on_defect: Callable[[], None]) -> 
     start_budget_ms = config.request_budget_ms + DEFAULT_START_TIMEOUT_MS
     routes: list[Route] = [
         *DesiredLRPs(
-            store, lifecycle, placement, replacement, idempotency, waiting, config.request_budget_ms
+            store, lists, lifecycle, placement, replacement, idempotency, waiting, config.request_budget_ms
         ).routes(),
-        *ActualLRPs(store, placement, pool, waiting, start_budget_ms).routes(),
-        *_task_routes(config, store, of_tasks, idempotency, waiting),
+        *ActualLRPs(store, lists, placement, pool, waiting, start_budget_ms).routes(),
+        *_task_routes(config, outside, of_tasks, idempotency, waiting),
         *Cells(
             store, lifecycle, pool, of_tasks.callbacks, evacuation, waiting, config.presence_ttl_s
         ).routes(),
-        *_other_routes(store, lifecycle, placement),
+        *_other_routes(outside, lifecycle, placement),
         *outside.standard_routes,
     ]
     routes += ApiDescription("diego-py BBS", routes).routes()
@@ -199,11 +202,12 @@ def wire(config: BbsConfig, outside: Outside, on_defect: Callable[[], None]) -> 
     return Bbs([tasks, leadership, loop, listener, *([diego] if diego else [])], listener, routes, diego)
 
 
-def _other_routes(store: Store, lifecycle: Lifecycle, placement: Placement) -> list[Route]:
+def _other_routes(outside: Outside, lifecycle: Lifecycle, placement: Placement) -> list[Route]:
+    store = outside.store
     return [
         *ClaimRoutes(lifecycle).routes(),
         *Domains(store).routes(),
-        *Failures(store).routes(),
+        *Failures(store, outside.lists).routes(),
         *Auctions(placement).routes(),
         *DecisionRoutes(store).routes(),
     ]
@@ -247,10 +251,11 @@ def _task_parts(config: BbsConfig, outside: Outside, pool: CellPool, tasks: Owne
 
 
 def _task_routes(
-    config: BbsConfig, store: Store, parts: TaskParts, idempotency: Idempotency, waiting: Waiting
+    config: BbsConfig, outside: Outside, parts: TaskParts, idempotency: Idempotency, waiting: Waiting
 ) -> list[Route]:
     return Tasks(
-        store=store,
+        store=outside.store,
+        lists=outside.lists,
         lifecycle=parts.lifecycle,
         placement=parts.placement,
         completions=parts.completions,

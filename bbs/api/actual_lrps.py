@@ -5,12 +5,14 @@ from __future__ import annotations
 from aiohttp import web
 from attrs import define, frozen
 
+from bbs.api.listed import listed
 from bbs.api.log_stream import LOG_QUERY, log_query, stream_log
-from bbs.api.paging import PAGING, page_answer, page_request
+from bbs.api.paging import PAGING
 from bbs.api.waiting import Waiting
 from bbs.cell_pool import CellPool
 from bbs.placement import Placement
-from bbs.store import actual_lrps
+from bbs.store.listing import ACTUAL_LRPS
+from bbs.store.lists import Lists
 from bbs.store.transaction import Store
 from diego_py.call import Call
 from diego_py.errors import (
@@ -23,12 +25,12 @@ from diego_py.errors import (
     StopFailed,
 )
 from diego_py.http import headers
+from diego_py.http.conditional import tagged
 from diego_py.http.server import Route, answer, found
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState
 from diego_py.models.identifiers import CellId, InstanceGuid, ProcessGuid
 
 INDEX_MAX = 2**31 - 1
-FILTERS = ("process_guid", "domain", "cell_id", "state")
 
 
 @frozen(kw_only=True)
@@ -53,6 +55,7 @@ class ActualLRPs:
     """Handlers of instances."""
 
     store: Store
+    lists: Lists
     placement: Placement
     pool: CellPool
     waiting: Waiting
@@ -68,7 +71,7 @@ class ActualLRPs:
                 self.list,
                 RequestFailed,
                 gives=ActualLRPPage,
-                query=(*FILTERS, *PAGING),
+                query=(*ACTUAL_LRPS.filters, *PAGING),
             ),
             Route("GET", path, "get_actual_lrp", self.get, RequestFailed, gives=ActualLRP),
             Route("POST", path + "/restart", "restart_instance", self.restart, RestartFailed, gives=ActualLRP),
@@ -86,25 +89,14 @@ class ActualLRPs:
 
     async def list(self, request: web.Request, call: Call) -> web.StreamResponse:
         """Instances in order of process_guid and index; filters are ANDed."""
-        page = page_request(request, FILTERS, (str, int, str))
-        query = request.query
-        state = query.get("state")
+        state = request.query.get("state")
         if state is not None and state not in ActualLRPState.__members__:
             raise InvalidHeader(f"state takes one of {', '.join(ActualLRPState)}")
-        wanted = actual_lrps.Filter(
-            process_guid=query.get("process_guid"),
-            domain=query.get("domain"),
-            cell_id=query.get("cell_id"),
-            state=state,
-        )
-        items = await self.store.read(
-            call, "list_actual_lrps", lambda tx: tx.actual_lrps.list_page(wanted, page.after, page.limit)
-        )
-        return page_answer(request, items, page, lambda row: (row.process_guid, row.index, str(row.presence)))
+        return await listed(request, call, self.lists, ACTUAL_LRPS, (str, int, str))
 
     async def get(self, request: web.Request, call: Call) -> web.StreamResponse:
         """One instance, with the whole document of its last failure."""
-        return answer(await self._row(request, call))
+        return tagged(request, answer(await self._row(request, call)))
 
     async def restart(self, request: web.Request, call: Call) -> web.StreamResponse:
         """Stop the instance and start it again; answers when the new one runs."""

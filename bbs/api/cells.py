@@ -18,6 +18,7 @@ from bbs.task_callbacks import TaskCallbacks
 from diego_py.call import Call
 from diego_py.errors import CellNotFound, ConflictError, EvacuationFailed, InvalidSpec, RequestFailed
 from diego_py.http import headers
+from diego_py.http.conditional import tagged
 from diego_py.http.server import Route, answer, decode, found, read_json
 from diego_py.models.cell import CellCapacity, RootfsProvider
 from diego_py.models.identifiers import CellId, InstanceGuid
@@ -131,7 +132,7 @@ class Cells:
         """One cell."""
         cell_id = CellId(request.match_info["cell_id"])
         record = await self.store.read(call, "get_cell", lambda tx: tx.cells.get(cell_id))
-        return answer(CellStatus.of(found(record, CellNotFound(f"no cell {cell_id[:200]}"))))
+        return tagged(request, answer(CellStatus.of(found(record, CellNotFound(f"no cell {cell_id[:200]}")))))
 
     async def forget(self, request: web.Request, call: Call) -> web.StreamResponse:
         """Forget a cell whose presence ran out. A live one is refused: it would be back with its next report."""

@@ -9,13 +9,16 @@ from aiohttp import web
 from attrs import asdict, define, frozen
 
 from bbs.api.idempotency import Idempotency
-from bbs.api.paging import PAGING, page_answer, page_request, whole_number
+from bbs.api.listed import listed
+from bbs.api.paging import PAGING, whole_number
 from bbs.api.waiting import Waiting
 from bbs.lifecycle import Desired, Lifecycle, etag
 from bbs.placement import Placed, Placement
 from bbs.replacement import IN_FLIGHT_DEFAULT, IN_FLIGHT_MAX, Pace, Replacement, Strategy
 from bbs.store import desires
 from bbs.store.idempotency import IdempotencyKey
+from bbs.store.listing import DESIRED_LRPS
+from bbs.store.lists import Lists
 from bbs.store.transaction import Store
 from diego_py.call import Call
 from diego_py.errors import (
@@ -30,11 +33,12 @@ from diego_py.errors import (
     UpdateFailed,
 )
 from diego_py.http import headers
+from diego_py.http.conditional import tagged
 from diego_py.http.server import Route, answer, decode, found, invalid_fields, read_json
 from diego_py.models.actual_lrp import ActualLRP
 from diego_py.models.desired_lrp import INSTANCES_MAX, DesiredLRP, DesiredLRPDefinition, DesiredLRPUpdate
 from diego_py.models.fields import INVALID, FieldError
-from diego_py.models.identifiers import Domain, ProcessGuid
+from diego_py.models.identifiers import ProcessGuid
 from diego_py.models.supported import unsupported, unsupported_change
 from diego_py.models.validation import validate
 
@@ -73,6 +77,7 @@ class DesiredLRPs:
     """Handlers of desired LRPs."""
 
     store: Store
+    lists: Lists
     lifecycle: Lifecycle
     placement: Placement
     replacement: Replacement
@@ -100,7 +105,7 @@ class DesiredLRPs:
                 self.list,
                 RequestFailed,
                 gives=DesiredLRPPage,
-                query=("domain", *PAGING),
+                query=(*DESIRED_LRPS.filters, *PAGING),
             ),
             Route("GET", path, "get_desired_lrp", self.get, RequestFailed, gives=DesiredLRP),
             Route(
@@ -195,22 +200,14 @@ class DesiredLRPs:
 
     async def list(self, request: web.Request, call: Call) -> web.StreamResponse:
         """Desired LRPs in order of process_guid, optionally of one domain."""
-        page = page_request(request, ("domain",), (str,))
-        domain = request.query.get("domain")
-        after = ProcessGuid(page.after[0]) if page.after else None
-        items = await self.store.read(
-            call,
-            "list_desired_lrps",
-            lambda tx: tx.desired_lrps.list_page(Domain(domain) if domain else None, after, page.limit),
-        )
-        return page_answer(request, items, page, lambda desired: (desired.definition.process_guid,))
+        return await listed(request, call, self.lists, DESIRED_LRPS, (str,))
 
     async def get(self, request: web.Request, call: Call) -> web.StreamResponse:
         """One desired LRP with its ETag."""
         guid = ProcessGuid(request.match_info["process_guid"])
         desired = await self.store.read(call, "get_desired_lrp", lambda tx: tx.desired_lrps.get(guid))
         desired = found(desired, DesiredLRPNotFound(f"no desired LRP {guid[:200]}"))
-        return answer(desired, extra={"ETag": etag(desired.modification_tag)})
+        return tagged(request, answer(desired, extra={"ETag": etag(desired)}))
 
     async def update(self, request: web.Request, call: Call) -> web.StreamResponse:
         """Change what needs no new containers; answers when the instances are as many as asked, and all changed."""
@@ -308,5 +305,5 @@ def _rounds(definition: DesiredLRPDefinition, pace: Pace) -> int:
 
 def told(placed: Placed, status: int, location: str | None) -> web.Response:
     """An LRP and its instances as an answer."""
-    extra = {"ETag": etag(placed.desired.modification_tag)} | ({"Location": location} if location else {})
+    extra = {"ETag": etag(placed.desired)} | ({"Location": location} if location else {})
     return answer(PlacedLRP(desired_lrp=placed.desired, actual_lrps=placed.actuals), status, extra)

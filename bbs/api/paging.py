@@ -14,14 +14,15 @@ from attrs import frozen
 
 from diego_py import wire
 from diego_py.errors import InvalidHeader
-from diego_py.http.server import answer
+from diego_py.http.conditional import tagged
+from diego_py.http.line_stream import NDJSON
+from diego_py.http.server import JSON
 
 T = TypeVar("T")
 
 PAGE_ITEMS = 500
 PAGE_ITEMS_MAX = 5_000
 CURSOR_BYTES_MAX = 1_000
-NDJSON = "application/x-ndjson"
 PAGING = ("limit", "cursor")
 """Query parameters of every list."""
 STORABLE: dict[type, Any] = {
@@ -74,19 +75,33 @@ def whole_number(request: web.Request, name: str, default: int, low: int, high: 
 def page_answer(
     request: web.Request, items: Sequence[T], page: PageRequest, key_of: Callable[[T], tuple[Any, ...]]
 ) -> web.Response:
-    """The page as JSON with `next_cursor` and a Link, or as NDJSON when the caller accepts that."""
-    cursor = _cursor(key_of(items[-1])) if len(items) == page.limit else None
-    headers = {}
-    if cursor is not None:
-        following = request.rel_url.update_query(cursor=cursor)
-        headers["Link"] = f'<{following}>; rel="next"'
-    if request.headers.get("Accept") == NDJSON:
-        body = b"".join(wire.encode(item) + b"\n" for item in items)
-        return web.Response(body=body, content_type=NDJSON, headers=headers)
-    return answer({"items": list(items), "next_cursor": cursor}, extra=headers)
+    """The page as JSON with `next_cursor` and a Link, or as NDJSON when the caller accepts that. 304 if he has it."""
+    cursor = cursor_of(key_of(items[-1])) if len(items) == page.limit else None
+    lines, encoded = wants_lines(request), [wire.encode(item) for item in items]
+    body = b"".join(item + b"\n" for item in encoded) if lines else page_body(encoded, cursor)
+    told = web.Response(body=body, content_type=NDJSON if lines else JSON, headers=link_to(request, cursor))
+    return tagged(request, told)
 
 
-def _cursor(key: tuple[Any, ...]) -> str:
+def wants_lines(request: web.Request) -> bool:
+    """Whether the caller takes NDJSON."""
+    return request.headers.get("Accept") == NDJSON
+
+
+def page_body(items: Sequence[bytes], cursor: str | None) -> bytes:
+    """A page of items that are JSON already."""
+    return b'{"items":[' + b",".join(items) + b'],"next_cursor":' + msgspec.json.encode(cursor) + b"}"
+
+
+def link_to(request: web.Request, cursor: str | None) -> dict[str, str]:
+    """The header that leads to the next page; none after the last one."""
+    if cursor is None:
+        return {}
+    return {"Link": f'<{request.rel_url.update_query(cursor=cursor)}>; rel="next"'}
+
+
+def cursor_of(key: tuple[Any, ...]) -> str:
+    """Where a list goes on behind the item with this key, as the next request brings it back."""
     return base64.urlsafe_b64encode(msgspec.json.encode(key)).decode().rstrip("=")
 
 

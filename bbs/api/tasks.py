@@ -10,12 +10,14 @@ from attrs import define, evolve, frozen
 
 from bbs.api.desired_lrps import DEFAULT_START_TIMEOUT_MS, executed, on_failure
 from bbs.api.idempotency import Idempotency
+from bbs.api.listed import listed
 from bbs.api.log_stream import LOG_QUERY, log_query, stream_log
-from bbs.api.paging import PAGING, page_answer, page_request
+from bbs.api.paging import PAGING
 from bbs.api.waiting import Waiting
 from bbs.cell_pool import CellPool
-from bbs.store import tasks
 from bbs.store.idempotency import IdempotencyKey
+from bbs.store.listing import TASKS
+from bbs.store.lists import Lists
 from bbs.store.task_moves import is_over
 from bbs.store.transaction import Store
 from bbs.task_callbacks import TaskCallbacks
@@ -27,6 +29,7 @@ from diego_py import wire
 from diego_py.call import Call
 from diego_py.errors import CancelFailed, ContainerNotFound, InvalidHeader, InvalidSpec, RequestFailed, TaskFailed
 from diego_py.http import headers
+from diego_py.http.conditional import tagged
 from diego_py.http.server import HOP_SERVER, Route, answer, decode, invalid_fields, read_json
 from diego_py.models.identifiers import TaskGuid
 from diego_py.models.supported import unsupported
@@ -34,7 +37,6 @@ from diego_py.models.task import Task, TaskRequest, TaskState
 from diego_py.models.task_work import TaskClaim, TaskEnd, TaskEndAcknowledged
 from diego_py.models.validation import validate
 
-FILTERS = ("domain", "cell_id", "state")
 UNTIL_COMPLETED_BUDGET_MS = headers.BUDGET_MS_MAX - 1
 """How long a request waits for the end of its task when its caller names no budget."""
 
@@ -52,6 +54,7 @@ class Tasks:
     """Handlers of tasks."""
 
     store: Store
+    lists: Lists
     lifecycle: TaskLifecycle
     placement: TaskPlacement
     completions: Completions
@@ -75,7 +78,13 @@ class Tasks:
                 query=("on_failure", "until"),
             ),
             Route(
-                "GET", "/v1/tasks", "list_tasks", self.list, RequestFailed, gives=TaskPage, query=(*FILTERS, *PAGING)
+                "GET",
+                "/v1/tasks",
+                "list_tasks",
+                self.list,
+                RequestFailed,
+                gives=TaskPage,
+                query=(*TASKS.filters, *PAGING),
             ),
             Route("GET", path, "get_task", self.get, RequestFailed, gives=Task, query=("until",)),
             Route("POST", path + "/cancel", "cancel_task", self.cancel, CancelFailed, gives=Task),
@@ -135,21 +144,16 @@ class Tasks:
 
     async def list(self, request: web.Request, call: Call) -> web.StreamResponse:
         """Tasks in order of task_guid; filters are ANDed."""
-        page = page_request(request, FILTERS, (str,))
-        query = request.query
-        state = query.get("state")
+        state = request.query.get("state")
         if state is not None and state not in TaskState.__members__:
             raise InvalidHeader(f"state takes one of {', '.join(TaskState)}")
-        wanted = tasks.Filter(domain=query.get("domain"), cell_id=query.get("cell_id"), state=state)
-        after = page.after[0] if page.after else None
-        items = await self.store.read(call, "list_tasks", lambda tx: tx.tasks.list_page(wanted, after, page.limit))
-        return page_answer(request, items, page, lambda task: (task.task_guid,))
+        return await listed(request, call, self.lists, TASKS, (str,))
 
     async def get(self, request: web.Request, call: Call) -> web.StreamResponse:
         """One task, with the whole document of its failure. With `until=completed`, when it has completed, or as it is
         when `Prefer: wait` or the budget is over."""
         if not _until_completed(request):
-            return answer(await self.lifecycle.get(call, _guid(request)))
+            return tagged(request, answer(await self.lifecycle.get(call, _guid(request))))
         preferences = headers.preferences_from(request.headers)
         limit_ms = None if preferences.wait_s is None else preferences.wait_s * 1000
         if headers.BUDGET_MS not in request.headers:

@@ -107,6 +107,12 @@ class Database:
         async with self._transaction(call, op, _SNAPSHOT, reserved=False) as tx:
             return await work(tx)
 
+    def lasting_snapshot(
+        self, call: Call, op: str, limit_s: float
+    ) -> AbstractAsyncContextManager[PostgresTransaction]:
+        """One and the same state of the database to read from in the block, which may take so many seconds."""
+        return self._transaction(call, op, _SNAPSHOT, reserved=False, limit_s=limit_s)
+
     def transaction(
         self, call: Call | None, op: str = "transaction", *, reserved: bool = False
     ) -> AbstractAsyncContextManager[PostgresTransaction]:
@@ -115,12 +121,18 @@ class Database:
 
     @asynccontextmanager
     async def _transaction(
-        self, call: Call | None, op: str, begin: str | None, *, reserved: bool
+        self,
+        call: Call | None,
+        op: str,
+        begin: str | None,
+        *,
+        reserved: bool,
+        limit_s: float | None = None,
     ) -> AsyncIterator[PostgresTransaction]:
         refusal: DiegoError | None = None
         commit = _Commit()
         with _hop(call, op):
-            async with self._border(call, op, commit), self._connection(reserved) as connection:
+            async with self._border(call, op, commit, limit_s), self._connection(reserved) as connection:
                 if begin:
                     await connection.execute(begin)
                 commit.sent = begin is _SINGLE
@@ -142,10 +154,12 @@ class Database:
             raise refusal
 
     @asynccontextmanager
-    async def _border(self, call: Call | None, op: str, commit: _Commit) -> AsyncIterator[None]:
+    async def _border(
+        self, call: Call | None, op: str, commit: _Commit, limit_s: float | None
+    ) -> AsyncIterator[None]:
         """Time limits, and the driver's errors as ours. What is lost once COMMIT was sent has an unknown outcome."""
         try:
-            async with _budget(call, op), asyncio.timeout(self.settings.transaction_timeout_s):
+            async with _budget(call, op), asyncio.timeout(limit_s or self.settings.transaction_timeout_s):
                 await self._ensure_schema()
                 yield
         except BudgetSpent as spent:

@@ -68,9 +68,13 @@ class Removed:
     deleted."""
 
 
-def etag(tag: ModificationTag) -> str:
-    """The ETag of a desired LRP, quoted, as If-Match brings it back."""
-    return f'"{tag.epoch}.{tag.index}"'
+def etag(desired: DesiredLRP) -> str:
+    """The ETag of a desired LRP, quoted, as If-Match brings it back.
+
+    With the moment of the change: after the database was restored, a tag comes again with another content.
+    """
+    tag, changed = desired.modification_tag, desired.updated_at
+    return f'"{tag.epoch}.{tag.index}.{round(changed.timestamp() * 1e6):x}"'
 
 
 async def desire(tx: Transaction, definition: DesiredLRPDefinition, new_guid: Callable[[], str]) -> Desired:
@@ -149,8 +153,8 @@ async def _locked(tx: Transaction, process_guid: str, if_match: str | None) -> D
     desired = await tx.desired_lrps.get(process_guid, for_update=True)
     if desired is None:
         raise DesiredLRPNotFound(f"no desired LRP {process_guid}")
-    if if_match is not None and not _matches(if_match, desired.modification_tag):
-        raise PreconditionFailed(f"desired LRP {process_guid} is now {etag(desired.modification_tag)}")
+    if if_match is not None and not _matches(if_match, desired):
+        raise PreconditionFailed(f"desired LRP {process_guid} is now {etag(desired)}")
     return desired
 
 
@@ -175,7 +179,7 @@ async def undesire(tx: Transaction, process_guid: str, only: ModificationTag | N
     if only is not None:
         present = await tx.desired_lrps.get(process_guid, for_update=True)
         if present is not None and present.modification_tag != only:
-            raise PreconditionFailed(f"desired LRP {process_guid} is now {etag(present.modification_tag)}")
+            raise PreconditionFailed(f"desired LRP {process_guid} is now {etag(present)}")
     desired = await tx.desired_lrps.delete(process_guid)
     if desired is None:
         raise DesiredLRPNotFound(f"no desired LRP {process_guid}")
@@ -232,6 +236,6 @@ def _missing(instances: int, existing: Iterable[ActualLRP]) -> list[int]:
     return [index for index in range(instances) if index not in present]
 
 
-def _matches(if_match: str, tag: ModificationTag) -> bool:
+def _matches(if_match: str, desired: DesiredLRP) -> bool:
     """Whether an If-Match header names this revision, alone, in a list, or as `*`."""
-    return if_match.strip() == "*" or etag(tag) in [entry.strip() for entry in if_match.split(",")]
+    return if_match.strip() == "*" or etag(desired) in [entry.strip() for entry in if_match.split(",")]

@@ -33,6 +33,7 @@ from diego_py.errors import (
 )
 from diego_py.http import headers, parts
 from diego_py.http.admission import KEPT_UP_WITH, Admission, Gate
+from diego_py.http.line_stream import ended_with
 from diego_py.http.metrics import ServerMetrics
 from diego_py.http.parts import Part, Parts
 from diego_py.http.turned_away import Refusals
@@ -184,11 +185,16 @@ class HopServer:
             response = document(failure, call)
             self._log_defect(error)
             if request.writer.output_size > 0 and request.transport is not None:
-                request.transport.abort()  # the head said 200: only a broken body can tell the reader now
+                # The head said 200: only a last line can tell the reader now, or a broken body.
+                ended = await ended_with(request, failure)
+                if ended is None and request.transport is not None:
+                    request.transport.abort()
+                response = ended or response
         ended_s = self.clock.monotonic()
         # Whoever waits for the answer need not wait for what we write down of it.
+        status = response.status if failure is None else failure.status
         asyncio.get_running_loop().call_soon(
-            self._record, route.op, request, call, response.status, failure, ended_s - began_s
+            self._record, route.op, request, call, status, failure, ended_s - began_s
         )
         return response
 

@@ -14,6 +14,8 @@ from bbs import app as bbs_app
 from bbs.callback_client import Delivery
 from bbs.config import BbsConfig
 from bbs.store.connections import DatabaseSettings
+from bbs.store.database import Database
+from bbs.store.lists import Lists
 from cells import app as cells_app
 from cells.config import CellConfig
 from cells.executor.checks.prober import Prober
@@ -155,6 +157,7 @@ class BbsHost(Host):
         server = bbs_app.hop_server(config, clock, log, NoMetrics())  # type: ignore[arg-type]
         outside = bbs_app.Outside(
             store=store,
+            lists=Lists(Database("", clock)),  # nobody in the simulation asks for a list
             http=SimulatedHopClient(world.network, self.url),
             callbacks=Callbacks(world),
             clock=clock,

@@ -70,11 +70,11 @@ async def test_update_scales_up_and_names_the_surplus(scene: Scene) -> None:
 async def test_update_looks_at_if_match(scene: Scene) -> None:
     desired = (await scene.lifecycle.desire(scene.call, definition())).desired
     change = DesiredLRPUpdate(annotation="new")
-    updated = await scene.lifecycle.update(scene.call, "app", change, etag(desired.modification_tag))
-    for stale in (etag(desired.modification_tag), '"other.1"', 'W/"x"'):
+    updated = await scene.lifecycle.update(scene.call, "app", change, etag(desired))
+    for stale in (etag(desired), '"other.1"', 'W/"x"'):
         with pytest.raises(PreconditionFailed):
             await scene.lifecycle.update(scene.call, "app", change, stale)
-    listed = f'"a.1", {etag(updated.desired.modification_tag)}'
+    listed = f'"a.1", {etag(updated.desired)}'
     await scene.lifecycle.update(scene.call, "app", change, listed)
     await scene.lifecycle.update(scene.call, "app", change, "*")
     with pytest.raises(DesiredLRPNotFound):
