@@ -26,8 +26,8 @@ class LineStream:
     """The answer to one request, whose head has been sent."""
 
     response: web.StreamResponse
-    _writing: asyncio.Future[None] | None = field(default=None, init=False)
-    """The last write. It is never cancelled, for aiohttp writes nothing more on a connection after that."""
+    _writing: asyncio.Task[None] | None = field(default=None, init=False)
+    """The last write: a task of its own, which is never cancelled, for aiohttp writes nothing more after that."""
 
     @classmethod
     async def begin(cls, request: web.Request, call: Call, extra: Mapping[str, str]) -> LineStream:
@@ -39,7 +39,7 @@ class LineStream:
 
     async def write(self, lines: bytes, evidence: dict[str, Any]) -> None:
         """Send some, and wait until nearly all is taken. Raises SlowReader with `evidence`, ConnectionLost."""
-        self._writing = asyncio.ensure_future(self.response.write(lines))
+        self._writing = asyncio.get_running_loop().create_task(self.response.write(lines))
         try:
             async with asyncio.timeout(STALL_S):
                 await asyncio.shield(self._writing)
