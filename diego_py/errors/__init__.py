@@ -48,7 +48,6 @@ from diego_py.errors.caller import (
     NotFound,
     PreconditionFailed,
     RouteNotFound,
-    SlowReader,
     StillBeingDeleted,
     UnsupportedField,
     UnsupportedMediaType,
@@ -64,6 +63,7 @@ from diego_py.errors.cascade import (
     NotLeader,
     Saturated,
     ShuttingDown,
+    SlowReader,
 )
 from diego_py.errors.files import (
     ArchiveRefused,

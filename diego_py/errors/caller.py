@@ -223,19 +223,3 @@ class PreconditionFailed(CallerError):
     title = "The object changed since it was read"
     status = 412
     next: ClassVar[tuple[Next, ...]] = (Next("Read the object again, then repeat the change with its new ETag"),)
-
-
-class SlowReader(CallerError):
-    """Whoever asked for a whole list did not read it quickly enough: it is read from one snapshot, which cannot wait.
-
-    `evidence` has how many rows came before, and the cursor behind them.
-    """
-
-    code = "slow_reader"
-    title = "The list was not read quickly enough"
-    status = 408
-    retryable = True
-    next: ClassVar[tuple[Next, ...]] = (
-        Next("Ask again with the cursor that the evidence names, and read without pauses"),
-        Next("Or read page by page: with limit, nothing is kept open in between"),
-    )

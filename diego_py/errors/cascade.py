@@ -27,6 +27,24 @@ class BudgetSpent(DiegoError):
     )
 
 
+class SlowReader(DiegoError):
+    """Whoever asked for a whole list did not read it quickly enough: it is read from one snapshot, which cannot wait.
+
+    `evidence` has how many rows came before, and the cursor behind them.
+    """
+
+    code = "slow_reader"
+    title = "The list was not read quickly enough"
+    status = 504
+    fault = Fault.CALLER
+    retryable = True
+    elsewhere = False
+    next = (
+        Next("Ask again with the cursor that the evidence names, and read without pauses"),
+        Next("Or read page by page: with limit, nothing is kept open in between"),
+    )
+
+
 class HopUnreachable(DiegoError):
     """The next hop refused the connection or cannot be found; it did not get the request."""
 
