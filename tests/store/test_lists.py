@@ -14,6 +14,8 @@ from attrs import evolve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bbs.labels import labels_of
+from bbs.store import labels
 from bbs.store.connections import DatabaseSettings
 from bbs.store.database import Database
 from bbs.store.failures import Filter as FailureFilter
@@ -91,6 +93,7 @@ def desired_columns(lrp: DesiredLRP) -> dict[str, Any]:
     same = ("process_guid", "domain", "instances", "memory_mb", "disk_mb", "rootfs", "placement_tags")
     return {name: getattr(whole, name) for name in same} | {
         "definition": wire.encode_revealed(whole),
+        "labels": labels.encoded(labels_of(whole)),
         "tag_epoch": lrp.modification_tag.epoch,
         "tag_index": lrp.modification_tag.index,
         "created_at": lrp.created_at,
