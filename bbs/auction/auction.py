@@ -11,11 +11,12 @@ from collections.abc import Iterable, Sequence
 from math import inf
 
 import numpy as np
-from attrs import define, field
+from attrs import define, evolve, field
 
 from bbs.auction.cell_view import Assignment, Demand, Room
-from bbs.auction.fleet import Fleet
-from bbs.auction.ranking import Place, Ranking
+from bbs.auction.fleet import Fleet, Spread
+from bbs.auction.ranking import Place, Ranking, Size
+from diego_py.models.fields import INT32_MAX
 from diego_py.models.identifiers import ProcessGuid
 
 ALIKE_MIN = 12
@@ -23,7 +24,10 @@ ALIKE_MIN = 12
 ELSEWHERE_MAX = 8
 """A process with more instances than this has an order of its own or none: passing over its cells takes longer."""
 
-Needs = tuple[Room, str, frozenset[str], bool, frozenset[str], bool]
+PASSED_OVER_MAX = 16
+"""Demands of one size that pass over more cells than this, which smaller ones fit, have an order of their own from then
+on."""
+NO_LESS = Room(INT32_MAX, INT32_MAX, INT32_MAX)
 
 
 def choose(fleet: Fleet, demand: Demand, tried: Iterable[str] = ()) -> Assignment:
@@ -44,49 +48,89 @@ def assign(fleet: Fleet, demands: Sequence[Demand]) -> list[Assignment]:
 
 
 @define(eq=False)
+class _Kind:
+    """Demands that are alike but for their process and how much they need. They share an order of cells."""
+
+    count: int = 0
+    least: Room = NO_LESS
+    """Of each resource the least that one of them needs."""
+    ranking: Ranking | None = None
+
+
+@define(eq=False)
+class _Sort:
+    """Demands of one kind that need as much."""
+
+    kind: _Kind
+    count: int = 0
+    of_process: Counter[ProcessGuid] = field(factory=Counter)
+    size: Size | None = None
+    """What they need, in terms of the kind's order."""
+    apart: bool = False
+    """They do not share it."""
+    ranking: Ranking | None = None
+    rankings: dict[ProcessGuid, Ranking] = field(factory=dict)
+
+
+@define(eq=False)
 class _Batch:
     """The demands of one auction, and an order of cells for those of which there are many alike."""
 
     fleet: Fleet
     demands: Sequence[Demand]
-    _sorts: list[int] = field(init=False)
-    """By demand: a number that those share which are alike but for their process."""
-    _alike: list[int] = field(init=False)
-    """By that number: how many there are."""
-    _of_process: Counter[tuple[int, ProcessGuid]] = field(init=False)
-    _rankings: dict[int | tuple[int, ProcessGuid], Ranking] = field(factory=dict, init=False)
+    _sorts: list[_Sort] = field(init=False)
+    """By demand."""
 
     def __attrs_post_init__(self) -> None:
-        numbers: dict[Needs, int] = {}
-        self._sorts = [
-            numbers.setdefault(
-                (d.need, d.rootfs, d.placement_tags, d.privileged, d.volume_drivers, d.task), len(numbers)
-            )
-            for d in self.demands
-        ]
-        self._alike = [0] * len(numbers)
-        for sort in self._sorts:
-            self._alike[sort] += 1
-        guids = [demand.process_guid for demand in self.demands]
-        self._of_process = Counter(zip(self._sorts, guids, strict=True))
+        kinds: dict[object, _Kind] = {}
+        sorts: dict[object, _Sort] = {}
+        self._sorts = []
+        for each in self.demands:
+            like = (each.rootfs, each.placement_tags, each.privileged, each.volume_drivers, each.task)
+            sort = sorts.get((like, each.need))
+            if sort is None:
+                kind = kinds.setdefault((like, each.need.disk_mb > 0), _Kind())
+                kind.least = kind.least.least(each.need)
+                sort = sorts[like, each.need] = _Sort(kind)
+            sort.count += 1
+            sort.kind.count += 1
+            sort.of_process[each.process_guid] += 1
+            self._sorts.append(sort)
 
     def best(self, number: int, demand: Demand) -> Place | None:
         sort = self._sorts[number]
-        if self._alike[sort] < ALIKE_MIN:
+        if sort.kind.count < ALIKE_MIN:
             return _look_at_all(self.fleet, demand, ())
         spread = self.fleet.spread(demand)
-        of_process = (sort, demand.process_guid)
-        if not demand.task and self._of_process[of_process] >= ALIKE_MIN:
-            ranking = self._rankings.get(of_process) or self._ranked(of_process, demand)
-            return ranking.best(spread.by_zone, spread.by_slot)
+        if not demand.task and sort.of_process[demand.process_guid] >= ALIKE_MIN:
+            own = sort.rankings.get(demand.process_guid)
+            if own is None:
+                own = sort.rankings[demand.process_guid] = Ranking(self.fleet, demand, own=True)
+            return own.best(own.least, spread.by_zone, spread.by_slot)
         if len(spread.by_slot) > ELSEWHERE_MAX:
             return _look_at_all(self.fleet, demand, ())
-        ranking = self._rankings.get(sort) or self._ranked(sort, demand)
-        return ranking.best(spread.by_zone, spread.by_slot)
+        if not sort.apart:
+            return self._best_of_kind(sort, demand, spread)
+        if sort.count < ALIKE_MIN:
+            return _look_at_all(self.fleet, demand, ())
+        ranking = sort.ranking
+        if ranking is None:
+            ranking = sort.ranking = Ranking(self.fleet, demand, own=False)
+        return ranking.best(ranking.least, spread.by_zone, spread.by_slot)
 
-    def _ranked(self, key: int | tuple[int, ProcessGuid], demand: Demand) -> Ranking:
-        ranking = self._rankings[key] = Ranking(self.fleet, demand, own=isinstance(key, tuple))
-        return ranking
+    def _best_of_kind(self, sort: _Sort, demand: Demand, spread: Spread) -> Place | None:
+        ranking = sort.kind.ranking
+        if ranking is None:
+            least = evolve(demand, need=sort.kind.least)
+            ranking = sort.kind.ranking = Ranking(self.fleet, least, own=False)
+        if sort.size is None:
+            sort.size = ranking.sized(demand.need)
+        if sort.size is None:
+            sort.apart = True
+            return _look_at_all(self.fleet, demand, ())
+        place = ranking.best(sort.size, spread.by_zone, spread.by_slot)
+        sort.apart = ranking.passed_over > PASSED_OVER_MAX
+        return place
 
 
 def _look_at_all(fleet: Fleet, demand: Demand, tried: Iterable[str]) -> Place | None:

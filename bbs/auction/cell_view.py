@@ -28,6 +28,14 @@ class Room:
             self.memory_mb - other.memory_mb, self.disk_mb - other.disk_mb, self.containers - other.containers
         )
 
+    def least(self, other: Room) -> Room:
+        """The lesser one of each."""
+        return Room(
+            min(self.memory_mb, other.memory_mb),
+            min(self.disk_mb, other.disk_mb),
+            min(self.containers, other.containers),
+        )
+
     def lacks(self, need: Room) -> dict[str, dict[str, int]]:
         """What is short of `need`, with the amount needed and the amount there."""
         short = {}

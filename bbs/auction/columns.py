@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
-from attrs import define, field
+from attrs import define, field, fields
 from numpy.typing import NDArray
 
 Number = TypeVar("Number", int, float)
@@ -43,6 +43,12 @@ def fractions() -> Column[float]:
     return Column(np.float64)
 
 
+Resource: TypeAlias = "tuple[memoryview[int], memoryview[int], memoryview[float]]"
+Books: TypeAlias = "tuple[Resource, Resource, Resource, memoryview[int]]"
+"""Of each resource what is available, the capacity and the weight; then how many are starting. At hand for every
+placement."""
+
+
 @define(eq=False)
 class Columns:
     """What is known of each cell, by its slot."""
@@ -68,9 +74,23 @@ class Columns:
     packing: Column[float] = field(factory=fractions)
     """The cell's place in its zone times the weight of bin-packing."""
 
+    books: Books = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.books = self._books()
+
     def all(self) -> dict[str, Column[Any]]:
-        return {name: getattr(self, name) for name in self.__slots__ if not name.startswith("__")}
+        return {each.name: column for each in fields(Columns) if isinstance(column := getattr(self, each.name), Column)}
 
     def grow(self, count: int) -> None:
         for column in self.all().values():
             column.grow(count)
+        self.books = self._books()
+
+    def _books(self) -> Books:
+        return (
+            (self.memory_mb.at, self.memory_capacity.at, self.memory_weight.at),
+            (self.disk_mb.at, self.disk_capacity.at, self.disk_weight.at),
+            (self.containers.at, self.containers_capacity.at, self.containers_weight.at),
+            self.starting.at,
+        )

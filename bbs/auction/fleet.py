@@ -16,7 +16,7 @@ from bbs.auction.cell_view import RESOURCES, CellView, Demand, Room
 from bbs.auction.columns import Column, Columns, Floats, Ints
 from bbs.auction.holders import Holders
 from bbs.auction.kinds import Kind, Numbered
-from bbs.auction.scoring import IMAGE_WEIGHT, SPREAD_WEIGHT, STARTING_WEIGHT, UNASKED_TAG_WEIGHT, weight
+from bbs.auction.scoring import IMAGE_WEIGHT, SPREAD_WEIGHT, STARTING_WEIGHT, UNASKED_TAG_WEIGHT, exact, weight
 from diego_py.models.identifiers import CellId, ProcessGuid
 
 SLOTS_MIN = 16
@@ -191,7 +191,7 @@ class Fleet:
             slot = self.slots[cell_id]
             zone = self.columns.zone.at[slot]
             self.columns.rank.at[slot] = rank
-            self.columns.packing.at[slot] = in_zone.get(zone, 0) * self.bin_pack_weight
+            self.columns.packing.at[slot] = in_zone.get(zone, 0) * exact(self.bin_pack_weight)
             in_zone[zone] = in_zone.get(zone, 0) + 1
         self._unranked = False
 
@@ -203,28 +203,31 @@ class Fleet:
                 yield name, wanted, column.array[: self.count]
 
     def _change(self, slot: int, demand: Demand, by: int) -> None:
-        columns, need = self.columns, demand.need
-        columns.memory_mb.at[slot] -= by * need.memory_mb
-        columns.disk_mb.at[slot] -= by * need.disk_mb
-        columns.containers.at[slot] -= by * need.containers
-        columns.starting.at[slot] += by
+        (memory_mb, _, _), (disk_mb, _, _), (containers, _, _), starting = self.columns.books
+        need = demand.need
+        memory_mb[slot] -= by * need.memory_mb
+        disk_mb[slot] -= by * need.disk_mb
+        containers[slot] -= by * need.containers
+        starting[slot] += by
         self._rate(slot)
         if demand.task:
-            columns.tasks.at[slot] += by
+            self.columns.tasks.at[slot] += by
         else:
             self._spread(demand.process_guid, slot, by)
 
     def _rate(self, slot: int) -> None:
         """Compute the base of a cell anew, always from whole numbers: deltas leave no rounding behind."""
-        columns = self.columns
-        memory = columns.memory_capacity.at[slot] - columns.memory_mb.at[slot]
-        disk = columns.disk_capacity.at[slot] - columns.disk_mb.at[slot]
-        containers = columns.containers_capacity.at[slot] - columns.containers.at[slot]
-        columns.base.at[slot] = (
-            (memory * columns.memory_weight.at[slot] if memory > 0 else 0.0)
-            + (disk * columns.disk_weight.at[slot] if disk > 0 else 0.0)
-            + (containers * columns.containers_weight.at[slot] if containers > 0 else 0.0)
-            + columns.starting.at[slot] * STARTING_WEIGHT
+        (memory_mb, memory_capacity, memory_cost), (disk_mb, disk_capacity, disk_cost), containers, starting = (
+            self.columns.books
+        )
+        memory = memory_capacity[slot] - memory_mb[slot]
+        disk = disk_capacity[slot] - disk_mb[slot]
+        used = containers[1][slot] - containers[0][slot]
+        self.columns.base.at[slot] = (
+            (memory * memory_cost[slot] if memory > 0 else 0.0)
+            + (disk * disk_cost[slot] if disk > 0 else 0.0)
+            + (used * containers[2][slot] if used > 0 else 0.0)
+            + starting[slot] * STARTING_WEIGHT
         )
 
     def _spread(self, guid: ProcessGuid, slot: int, by: int) -> None:

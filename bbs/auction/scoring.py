@@ -6,11 +6,14 @@ The score of a cell is `(base + static) + spread`:
     static   what the demand needs, unasked tags, the cell's place in its zone for bin-packing, and an image to fetch
     spread   instances of the same process there, for a task the tasks there
 
-Everything that computes a score adds in this order, for one cell or for all at once, so that each gets the same number.
+Every term is a whole number of quanta, so their sums are exact in a float below 32,768: in whatever order they are
+added, for one cell or for all at once, each gets the same number, and what is added to two leaves the lesser one less.
 """
 
 from __future__ import annotations
 
+QUANTA = 2.0**38
+"""In 1."""
 STARTING_WEIGHT = 0.25
 """Each instance that is still starting on the cell costs as much as a quarter of its capacity (Diego's default)."""
 SPREAD_WEIGHT = 1000.0
@@ -18,11 +21,16 @@ SPREAD_WEIGHT = 1000.0
 UNASKED_TAG_WEIGHT = 10.0
 """Each optional tag of the cell that the demand does not ask for outweighs any load, not the spread of one process:
 such cells stay free for who asks."""
-IMAGE_WEIGHT = 0.1
-"""An image that must still be fetched, while another cell has it, costs as much as a tenth of the cell's capacity: less
-than one instance that starts there, so an image that few have draws no crowd to them."""
+IMAGE_WEIGHT = 0.125
+"""An image that must still be fetched, while another cell has it, costs as much as an eighth of the cell's capacity:
+less than one instance that starts there, so an image that few have draws no crowd to them."""
 
 
 def weight(capacity: int) -> float:
     """What one unit of a resource costs: all of it is a third of the load. A cell without any counts as empty of it."""
-    return 1 / (3 * capacity) if capacity > 0 else 0.0
+    return exact(1 / (3 * capacity)) if capacity > 0 else 0.0
+
+
+def exact(term: float) -> float:
+    """The nearest number that scores are made of."""
+    return round(term * QUANTA) / QUANTA

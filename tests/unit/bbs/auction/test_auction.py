@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bbs.auction import auction
+from bbs.auction.auction import ALIKE_MIN, PASSED_OVER_MAX
 from bbs.auction.cell_view import Assignment, CellView, Demand, Room
 from bbs.auction.scoring import IMAGE_WEIGHT
 from diego_py.models.identifiers import CellId
@@ -70,6 +71,50 @@ def test_demands_that_are_alike_go_where_the_obvious_auction_has_them_go(
 ) -> None:
     assigned = auction.assign(fleet_of(cells, bin_pack_weight), wanted)
     assert assigned == reference.assign(wanted, cells, bin_pack_weight)
+
+
+sizes = st.builds(
+    lambda guid, memory_mb, disk_mb, task: demand(guid, memory_mb=memory_mb, disk_mb=disk_mb, task=task),
+    st.sampled_from(["web", "worker", "a", "b", "c", "d"]),
+    st.sampled_from([0, 1, 7, 50, 51, 400, 900]),
+    st.sampled_from([0, 10, 100, 500]),
+    st.booleans(),
+)
+unlike_cells = st.lists(
+    st.builds(
+        lambda number, memory_mb, disk_mb, left: cell(
+            f"cell-{number:02}",
+            memory_mb,
+            disk_mb,
+            zone=f"z{number % 3}",
+            available=Room(memory_mb * left // 10, disk_mb * left // 10, 9),
+        ),
+        st.integers(0, 99),
+        st.sampled_from([700, 900, 1_000, 1_024, 3_000, 7_777]),
+        st.sampled_from([300, 1_000, 2_000]),
+        st.integers(0, 10),
+    ),
+    min_size=1,
+    max_size=20,
+    unique_by=lambda view: view.cell_id,
+)
+
+
+@given(st.lists(sizes, min_size=12, max_size=60), unlike_cells, weights)
+def test_demands_of_many_sizes_share_an_order_and_go_where_the_obvious_auction_has_them_go(
+    wanted: list[Demand], cells: list[CellView], bin_pack_weight: float
+) -> None:
+    assigned = auction.assign(fleet_of(cells, bin_pack_weight), wanted)
+    assert assigned == reference.assign(wanted, cells, bin_pack_weight)
+
+
+def test_large_demands_pass_over_the_many_cells_that_only_small_ones_fit() -> None:
+    """So many that they get an order of their own, or look at every cell."""
+    small = [cell(f"small-{n:02}", available=Room(300, 1_000, 10)) for n in range(2 * PASSED_OVER_MAX)]
+    large = [cell(f"large-{n}", available=Room(900 - n, 100 + n, 10)) for n in range(4)]
+    for count in (3, 2 * ALIKE_MIN):
+        wanted = [demand(f"p{n}", memory_mb=200 if n % 3 else 400, disk_mb=10) for n in range(3 * count)]
+        assert assign(wanted, small + large) == reference.assign(wanted, small + large)
 
 
 @example(2_000, 1, 60)

@@ -159,7 +159,7 @@ def test_an_image_that_must_be_fetched_is_a_term_while_another_cell_has_it() -> 
     wanted = demand(rootfs="docker://registry.test/app")
     holder, other = cell("b", images=frozenset({IMAGE})), cell("a")
     bids = explained(wanted, other, holder).bids
-    assert [(bid.cell_id, bid.verdict, bid.parts["image"]) for bid in bids] == [("b", "won", 0.0), ("a", "fits", 0.1)]
+    assert [(bid.cell_id, bid.verdict, bid.parts["image"]) for bid in bids] == [("b", "won", 0.0), ("a", "fits", 0.125)]
     assert [bid.parts["image"] for bid in explained(demand(), other, holder).bids] == [0.0, 0.0]
     assert [bid.parts["image"] for bid in explained(wanted, other).bids] == [0.0], "nobody has it"
 

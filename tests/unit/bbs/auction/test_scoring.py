@@ -1,12 +1,15 @@
 """The terms of a score and their weights."""
 
+from math import fsum
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bbs.auction import auction
 from bbs.auction.cell_view import CellView, Demand, Room
-from bbs.auction.scoring import weight
+from bbs.auction.scoring import exact, weight
 from diego_py.models.identifiers import CellId
 from tests.unit.bbs.auction.cells import cell, demand, fleet_of
 
@@ -32,6 +35,16 @@ def test_more_use_is_more_load(capacity: int, less: int, more: int) -> None:
     loads = [fleet.columns.base.at[fleet.slots[view.cell_id]] for view in cells]
     assert loads == sorted(loads)
     assert all(0 <= each <= 1 + 1e-9 for each in loads)
+
+
+amounts = st.tuples(st.integers(1, 2**24), st.floats(0, 1)).map(lambda of: int(of[0] * of[1]) * weight(of[0]))
+
+
+@given(st.lists(amounts | st.integers(0, 1_000).map(float), min_size=2, max_size=6), st.randoms(use_true_random=False))
+def test_sums_of_terms_are_the_same_in_whatever_order(terms: list[float], random: Random) -> None:
+    shuffled = random.sample(terms, len(terms))
+    assert sum(shuffled) == sum(terms) == fsum(terms)
+    assert exact(sum(terms)) == sum(terms)
 
 
 def test_all_of_a_resource_is_a_third_of_the_load_and_a_cell_without_any_counts_as_empty_of_it() -> None:
