@@ -294,7 +294,7 @@ def hop_server(
     crowded: Callable[[], str | None] = lambda: None,
     admission: Admission | None = None,
 ) -> HopServer:
-    """What answers requests to a BBS."""
+    """What answers requests to a BBS. Without an admission of its process it has limits of its own."""
     return HopServer(
         hop="bbs",
         id=config.id,

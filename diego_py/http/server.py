@@ -11,7 +11,7 @@ from typing import TypeVar
 import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
-from attrs import asdict, define, evolve, field, frozen
+from attrs import Factory, asdict, define, evolve, field, frozen
 
 from diego_py import chain, wire
 from diego_py.bad_fields import bad_fields
@@ -85,7 +85,7 @@ class HopServer:
     crowded: Callable[[], str | None] = lambda: None
     """Says why nothing new should be begun now, or None. What is under way then comes to its end first. Every text
     that it has is kept."""
-    admission: Admission = field(factory=Admission)
+    admission: Admission = field(default=Factory(lambda self: Admission(self.in_flight_max), takes_self=True))
     """Limits that follow what the process keeps up with. Several listeners of one process share it."""
     in_flight: int = field(default=0, init=False)
     _refusals: Refusals = field(init=False)
