@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import aiohttp
@@ -14,7 +14,7 @@ from bbs.cell_calls import CellCalls
 from bbs.known_cells import KnownCells, Promise
 from bbs.store.transaction import Store
 from diego_py.call import Call, Hop
-from diego_py.errors import DiegoError, HopUnreachable, NoCellFits, NoCells, Outcome
+from diego_py.errors import DiegoError, HopUnreachable, NoCellFits, NoCells, Outcome, PlacementFailed
 from diego_py.models.desired_lrp import DesiredLRPDefinition
 from diego_py.models.identifiers import CellId, InstanceGuid, ProcessGuid
 from diego_py.models.task import Task
@@ -68,6 +68,17 @@ class CellPool:
         if not why.cells:
             return NoCells("no cell has a live presence", outcome=Outcome.NOT_STARTED)
         return NoCellFits(why.summary(), outcome=Outcome.NOT_STARTED, placement=why.told())
+
+    def spent(
+        self, what: str, demand: Demand, failed: Sequence[tuple[CellId, DiegoError]], won: CellId | None = None
+    ) -> PlacementFailed:
+        """No further cell is tried: the error to raise from the last failure. The earlier ones stay as attempts."""
+        tried = [cell_id for cell_id, _ in failed if cell_id != won]
+        return PlacementFailed(
+            what,
+            attempts=[error for _, error in failed[:-1]],
+            placement=self.cells.explain(demand, tried, won).told(),
+        )
 
     async def run(self, call: Call, promise: Promise, work: Work, attempt: int) -> tuple[CellId, Started]:
         """Have the cell run an instance. Raises what the cell raised, or HopUnreachable."""

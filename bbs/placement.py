@@ -13,7 +13,7 @@ from datetime import timedelta
 import structlog
 from attrs import define, evolve, field, frozen
 
-from bbs.auction.cell_view import Assignment, Demand
+from bbs.auction.cell_view import Assignment
 from bbs.auction.reasons import Explanation
 from bbs.cell_pool import CellPool, demand_of
 from bbs.convergence.backoff import after_failure_s
@@ -237,7 +237,7 @@ class Placement:
                                 cause = error
                                 failed.append((cell_id, error))
                         if not cause.root.elsewhere or len(failed) >= CELLS_TRIED_MAX:
-                            raise self._spent(row, promise.demand, failed, won=cell_id) from cause
+                            raise self.pool.spent(name, promise.demand, failed, won=cell_id) from cause
                         first = None
         except DiegoError as error:
             if not failed:
@@ -266,7 +266,7 @@ class Placement:
         if promise.cell_id is not None:
             return promise.cell_id, promise
         if failed:
-            raise self._spent(row, demand, failed) from failed[-1][1]
+            raise self.pool.spent(f"place {row.process_guid}/{row.index}", demand, failed) from failed[-1][1]
         raise self.pool.refusal(demand)
 
     async def _start_on(
@@ -297,17 +297,6 @@ class Placement:
             # The cell's next report records it, or is answered with the order to stop what nobody wants any more.
             unrecorded.outcome = Outcome.RUNNING
             raise
-
-    def _spent(
-        self, row: ActualLRP, demand: Demand, failed: Sequence[tuple[CellId, DiegoError]], won: CellId | None = None
-    ) -> PlacementFailed:
-        """No further cell is tried; the last failure becomes the cause, the earlier ones stay as attempts."""
-        tried = [cell_id for cell_id, _ in failed if cell_id != won]
-        return PlacementFailed(
-            f"place {row.process_guid}/{row.index}",
-            attempts=[error for _, error in failed[:-1]],
-            placement=self.pool.cells.explain(demand, tried, won).told(),
-        )
 
     async def stored(self, call: Call, told: Told) -> DiegoError:
         """Store each instance's document with its row, and return the error that answers with the first one.

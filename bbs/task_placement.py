@@ -141,7 +141,8 @@ class TaskPlacement:
                                 failed.append((cell_id, error))
                         verdict = verdict_of(cause)
                         if not verdict.elsewhere or len(failed) >= CELLS_TRIED_MAX or verdict.gives_up(task):
-                            raise self._spent(task, promise.demand, failed, won=cell_id) from cause
+                            what = f"place {task.task_guid}"
+                            raise self.pool.spent(what, promise.demand, failed, won=cell_id) from cause
         except DiegoError as error:
             return Attempted(task, error)
 
@@ -154,7 +155,7 @@ class TaskPlacement:
         if promise.cell_id is not None:
             return promise.cell_id, promise
         if failed:
-            raise self._spent(task, demand, failed) from failed[-1][1]
+            raise self.pool.spent(f"place {task.task_guid}", demand, failed) from failed[-1][1]
         raise self.pool.refusal(demand)
 
     async def _offered_anew(
@@ -164,7 +165,7 @@ class TaskPlacement:
         error = failed[-1][1]
         following = await self.lifecycle.try_next(call, task, verdict_of(error))
         if following is None:
-            raise self._spent(task, demand, failed, won=failed[-1][0]) from error
+            raise self.pool.spent(f"place {task.task_guid}", demand, failed, won=failed[-1][0]) from error
         return following
 
     async def _start_on(self, call: Call, task: Task, promise: Promise, attempt: int) -> None:
@@ -178,17 +179,6 @@ class TaskPlacement:
             definition=task.definition,
         )
         await self.pool.run_task(call, promise, work, attempt)
-
-    def _spent(
-        self, task: Task, demand: Demand, failed: Sequence[tuple[CellId, DiegoError]], won: CellId | None = None
-    ) -> PlacementFailed:
-        """No further cell is tried; the last failure becomes the cause, the earlier ones stay as attempts."""
-        tried = [cell_id for cell_id, _ in failed if cell_id != won]
-        return PlacementFailed(
-            f"place {task.task_guid}",
-            attempts=[error for _, error in failed[:-1]],
-            placement=self.pool.cells.explain(demand, tried, won).told(),
-        )
 
     async def _started(self, call: Call, task: Task, cell_id: CellId) -> Task:
         """The task as it is by now. If it was taken away already, or nobody can say, it did run all the same."""
