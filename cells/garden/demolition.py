@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from cells.garden import processes, session, stuck
@@ -41,7 +41,7 @@ def patience_s(call: Call | None, most_s: float) -> float:
 
 
 async def kill(host: Host, box: Box, call: Call | None = None) -> None:
-    """Return when no process of the container is left; its monitor may be a moment behind.
+    """Return when no process of the container is left; its monitor may be a moment behind, and so may its holder.
 
     Raises DestroyFailed, ContainerStuck.
     """
@@ -49,18 +49,36 @@ async def kill(host: Host, box: Box, call: Call | None = None) -> None:
 
 
 async def _kill(host: Host, box: Box, limit_s: float) -> None:
-    copies = [copy.child.pid for copy in box.copies]
+    copies = {copy.child.pid for copy in box.copies}
     strays = host.extras.unclaimed()
-    try:
-        async with asyncio.timeout(limit_s):
-            copying.kill_all(box)
-            if box.record.init_pid == 0:
-                await kill_half_built(host, box.handle, box.directory, limit_s)
-            await _kill_whole(host, box, strays)
-    except TimeoutError as timeout:
-        raise await _stuck(host, box.handle, {*copies, box.init.pid}, box.holder.pid) from timeout
+    async with _stuck_after(limit_s, host, box, copies):
+        copying.kill_all(box)
+        if box.record.init_pid == 0:
+            await kill_half_built(host, box.handle, box.directory, limit_s)
+        await _kill_whole(host, box, strays)
     if box.record.init_pid != 0:
         await session.close_all(box)
+
+
+async def end_sandbox(host: Host, box: Box, call: Call | None = None) -> None:
+    """Return when the holder of the container's own sandbox, which was killed, is gone. Raises ContainerStuck."""
+    if box.main is None:
+        await uninterrupted(_end_sandbox(host, box, patience_s(call, KILL_TIMEOUT_S)))
+
+
+async def _end_sandbox(host: Host, box: Box, limit_s: float) -> None:
+    async with _stuck_after(limit_s, host, box, set()):
+        await gone(box.holder)
+
+
+@contextlib.asynccontextmanager
+async def _stuck_after(limit_s: float, host: Host, box: Box, others: set[int]) -> AsyncIterator[None]:
+    """Bound how long the container's processes, and `others` at work in it, may take to die. Raises ContainerStuck."""
+    try:
+        async with asyncio.timeout(limit_s):
+            yield
+    except TimeoutError as timeout:
+        raise await _stuck(host, box.handle, {*others, box.init.pid}, box.holder.pid) from timeout
 
 
 async def end_monitor(box: Box) -> None:
@@ -90,7 +108,9 @@ async def _kill_whole(host: Host, box: Box, strays: list[processes.Process]) -> 
     await gone(box.init)
     await copying.none(box)
     await box.runtimes.none()
-    if box.main is None:
+    # With its own process all are gone, nearly always. Those that are not (or not where they were put) go with the
+    # holder: the kernel ends the namespaces then, which takes a while that need not be waited for here.
+    if box.main is None and (box.record.privileged or host.cgroups.processes(box.handle)):
         await gone(box.holder)
 
 

@@ -45,8 +45,6 @@ def _furnish(host: Host, call: Call, spec: ContainerSpec, box: Box, root: Root) 
     Raises OSError, VolumeFailed, MountFailed, RootfsInvalid, UserNotFound, WorkingDirectoryInvalid.
     """
     first_id = host.first_id(box)
-    with call.step("depot"):
-        host.depot.make(box.record)
     with call.step("volume"):
         host.make_volume(box)
     with call.step("rootfs"), box.user_namespace() as namespace:

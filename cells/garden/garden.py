@@ -17,7 +17,7 @@ from attrs import define, evolve, field
 from cells.garden import (
     activity,
     allocation,
-    bundle,
+    beginning,
     demolition,
     ending,
     execution,
@@ -146,19 +146,15 @@ class Garden:
     async def _build(self, call: Call, spec: ContainerSpec, box: Box, root: provide.Root) -> None:
         with call.step("sandbox"):
             await uninterrupted(self._host.have_sandbox(box))
-        config = await furnishing.furnish(self._host, call, spec, box, root)
-        limit_s = furnishing.patience(call, spec)
-        await together(self._create_process(call, box, config, limit_s), self._open_firewall(call, box))
+        with call.step("depot"):
+            self._host.depot.make(box.record)
+        async with AsyncExitStack() as waiting:
+            monitor = beginning.monitor(self._host, call, box, waiting)
+            config, begun = await together(furnishing.furnish(self._host, call, spec, box, root), monitor)
+            process = beginning.process(self._host, call, box, begun, config, furnishing.patience(call, spec))
+            await together(process, self._open_firewall(call, box))
         self._host.depot.save(box.record)
         self._watch(box)
-
-    async def _create_process(self, call: Call, box: Box, config: bundle.Config, limit_s: float) -> None:
-        with call.step("runtime"), call.hop(self._host.runtime.name, self.config.cell_id, "create", RuntimeFailed):
-            await uninterrupted(self._have_process(box, config, limit_s))
-
-    async def _have_process(self, box: Box, config: bundle.Config, limit_s: float) -> None:
-        keep_log, stdin = box.record.keeps_output, box.record.stdin
-        box.has_processes(*await self._host.runtime.create(box.handle, box.directory, config, keep_log, stdin, limit_s))
 
     async def _open_firewall(self, call: Call, box: Box) -> None:
         with call.step("firewall"):
@@ -300,12 +296,17 @@ class Garden:
         with contextlib.suppress(FileNotFoundError):  # Creation may have failed before there was a directory.
             self._host.depot.save(box.record)
         await together(*(self._destroy(call, each) for each in sidecars.of(self._boxes, box)))
-        await together(demolition.kill(self._host, box, call), demolition.close_firewall(self._host, box))
-        await together(self._last_words(box), demolition.remove(self._host, box, call))
+        await together(demolition.close_firewall(self._host, box), self._clear(call, box))
         demolition.forget(self._host, box)
         self._host.release(box.record)
         del self._boxes[box.handle]
         self._host.sandboxes.refill()
+
+    async def _clear(self, call: Call | None, box: Box) -> None:
+        """Kill what runs in it. Then nobody uses anything of it, and all goes at the same time."""
+        await demolition.kill(self._host, box, call)
+        remove = demolition.remove(self._host, box, call)
+        await together(self._last_words(box), demolition.end_sandbox(self._host, box, call), remove)
 
     async def _last_words(self, box: Box) -> None:
         """Wait for the monitor of a container that is dead, and tell everybody how it ended."""

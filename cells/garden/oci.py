@@ -1,7 +1,4 @@
-"""The OCI runtime (runc, or another by path) and conmon, which starts it, holds the container's output and its exit.
-
-conmon outlives this process by design: it has no parent-death signal, its own session, and no pipe to us.
-"""
+"""The OCI runtime: runc, or another by path. conmon starts it."""
 
 from __future__ import annotations
 
@@ -20,11 +17,12 @@ from typing import Any
 import msgspec
 from attrs import define, field
 
-from cells.garden import children, kernel, null_device, runtimes, stuck
+from cells.garden import children, conmon, kernel, null_device, runtimes
 from cells.garden.bundle.plan import Config
+from cells.garden.conmon import Conmon
 from cells.garden.depot import Directory, remove_tree
 from cells.garden.monitor import gone
-from cells.garden.processes import Process, descendants, identify, kill
+from cells.garden.processes import Process, identify
 from cells.garden.release import release
 from cells.garden.runtimes import RuntimeVersion
 from diego_py.chain import clip
@@ -34,7 +32,6 @@ from diego_py.errors import (
     ExecNotFound,
     RuntimeFailed,
     RuntimeMissing,
-    RuntimeSilent,
     WorkingDirectoryInvalid,
 )
 
@@ -44,9 +41,6 @@ RUNC_COPIES = "runc.*"
 """What a created process waits at; the way of runc and crun, not every runtime's."""
 NO_LOG = "none"
 """conmon still reads what the container writes, so it is never held up."""
-SYNC_MESSAGE_BYTES_MAX = 64 * 1024
-END_S = 0.5
-"""How long a runtime that was killed is waited for. One that waits in the kernel does not die yet."""
 EXIT_POLL_BYTES = 16
 STDIN = ("--stdin", "--leave-stdin-open")
 """Input that stays open whoever comes and goes: conmon outlives us, and so shall what it is a client of."""
@@ -81,54 +75,14 @@ class Runtime:
         """`runc`, `crun`, ...: whose words those are that come back."""
         return self.version.name
 
-    async def create(
-        self,
-        handle: str,
-        directory: Directory,
-        config: Config,
-        keep_log: bool,
-        stdin: bool = False,
-        limit_s: float = math.inf,
-    ) -> tuple[Process, Process]:
-        """Create the container: all of it is there, the user process waits to be started.
+    async def begin(self, handle: str, directory: Directory, keep_log: bool, stdin: bool = False) -> Conmon:
+        """Have a conmon that waits with its container until `create`, or until it is given up.
 
-        Answers (monitor, init). Must not be cancelled: nobody would then know the two. Raises RuntimeMissing,
-        RuntimeSilent after `limit_s` or `timeout_s`, RuntimeFailed and the kinds of it that `classify` knows.
+        It takes as long to load as a bundle takes to make, so both are done at once. Raises RuntimeMissing.
         """
-        _write(directory.bundle / "config.json", config)
         runtime_path = shutil.which(self.runtime_path)
         if runtime_path is None:
             raise RuntimeMissing(f"find {self.runtime_path} on this host", evidence={"path": self.runtime_path})
-        receive, send = os.pipe2(os.O_CLOEXEC)
-        try:
-            with (directory.path / "conmon.log").open("wb") as stderr:
-                parent = await children.spawn(
-                    [*self._conmon(runtime_path, handle, directory, keep_log), *(STDIN if stdin else ())],
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=asyncio.subprocess.DEVNULL,
-                    stderr=stderr,
-                    cwd=directory.bundle,
-                    env={"PATH": os.environ.get("PATH", os.defpath), "_OCI_SYNCPIPE": str(send)},
-                    pass_fds=(send,),
-                    start_new_session=True,
-                )
-        except BaseException:
-            os.close(receive)
-            raise
-        finally:
-            os.close(send)
-        try:
-            said = await self._receive(receive, directory, min(limit_s, self.timeout_s))
-        finally:
-            await parent.wait()
-            null_device.take_back()
-        pid = said.get("data", said.get("pid", -1))
-        if not isinstance(pid, int) or pid <= 0:
-            await gone(_monitor(directory))
-            raise self._failure("create", directory, str(said.get("message", "")))
-        return _monitor(directory), identify(pid)
-
-    def _conmon(self, runtime_path: str, handle: str, directory: Directory, keep_log: bool) -> list[str]:
         options = {
             "--api-version": "1",
             "--cid": handle,
@@ -143,34 +97,34 @@ class Runtime:
             "--log-level": "error",
             "--log-size-max": str(self.log_bytes_max),
         }
-        argv = [self.conmon_path, "--full-attach", "--no-sync-log"]
+        argv = [self.conmon_path, "--full-attach", "--no-sync-log", *(STDIN if stdin else ())]
         for name, value in options.items():
             argv += [name, value]
         for argument in self._globals(directory.runtime_log):
             argv += ["--runtime-arg", argument]
-        return argv
+        return await conmon.begin(argv, directory)
+
+    async def create(
+        self, monitor: Conmon, directory: Directory, config: Config, limit_s: float = math.inf
+    ) -> tuple[Process, Process]:
+        """Create the container: all of it is there, the user process waits to be started.
+
+        Answers (monitor, init). Must not be cancelled: nobody would then know the two. Raises RuntimeSilent after
+        `limit_s` or `timeout_s`, RuntimeFailed and the kinds of it that `classify` knows.
+        """
+        _write(directory.bundle / "config.json", config)
+        try:
+            said = await monitor.go(min(limit_s, self.timeout_s))
+        finally:
+            null_device.take_back()
+        pid = said.get("data", said.get("pid", -1))
+        if not isinstance(pid, int) or pid <= 0:
+            await gone(conmon.lasting(directory))
+            raise self._failure("create", directory, str(said.get("message", "")))
+        return conmon.lasting(directory), identify(pid)
 
     def _globals(self, log: Path) -> list[str]:
         return ["--root", str(self.state), "--log", str(log), "--log-format", "json"]
-
-    async def _receive(self, fd: int, directory: Directory, limit_s: float) -> dict[str, Any]:
-        """What conmon says on its pipe: one JSON object a line; the end of the pipe when it died."""
-        loop = asyncio.get_running_loop()
-        reader = asyncio.StreamReader(limit=SYNC_MESSAGE_BYTES_MAX)
-        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(fd, "rb"))
-        try:
-            async with asyncio.timeout(limit_s):
-                line = await reader.readline()
-        except (TimeoutError, ValueError) as nothing:
-            evidence = await _end(_monitor(directory))
-            raise RuntimeSilent(f"runtime create: no answer in {limit_s:.1f} s", evidence=evidence) from nothing
-        finally:
-            transport.close()
-        try:
-            said = json.loads(line)
-        except ValueError:
-            said = {"message": line.decode(errors="replace")}
-        return said if isinstance(said, dict) else {"message": str(said)}
 
     async def start(self, handle: str, directory: Directory, init: Process) -> None:
         """Let the user process begin; returns when it was executed. Raises RuntimeFailed or a kind of it."""
@@ -301,31 +255,6 @@ def _unmount_own_copies(state: Path) -> None:
         except OSError as refused:
             if refused.errno not in (errno.EINVAL, errno.ENOENT):  # Nothing is mounted there, or it went by itself.
                 raise
-
-
-def _monitor(directory: Directory) -> Process:
-    try:
-        return identify(int((directory.path / "conmon.pid").read_text()))
-    except (OSError, ValueError):
-        return Process(0, 0)
-
-
-async def _end(monitor: Process) -> dict[str, Any]:
-    """Kill a monitor and its runtime. Answers what they waited for; whoever still does is for the undoing."""
-
-    def look() -> tuple[list[Process], dict[str, Any]]:
-        pids = descendants([monitor.pid]) if monitor.pid > 0 else []
-        return [identify(pid) for pid in pids], stuck.by_processes(pids)
-
-    runtime, evidence = await children.in_thread(look)
-    for process in (monitor, *runtime):
-        kill(process)
-    await gone(monitor)
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(END_S):
-            # With its parent gone it is ours, and shows in no list that demolishing reads: it has to be reaped here.
-            await asyncio.gather(*map(gone, runtime))
-    return evidence
 
 
 def _write(path: Path, config: Config) -> None:

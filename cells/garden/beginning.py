@@ -1,0 +1,36 @@
+"""A container's monitor and its process: the monitor loads beside the furnishing, the process needs all of it."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+from cells.garden import bundle
+from cells.garden.box import Box
+from cells.garden.children import uninterrupted
+from cells.garden.conmon import Conmon
+from cells.garden.host import Host
+from diego_py.call import Call
+from diego_py.errors import RuntimeFailed
+
+
+async def monitor(host: Host, call: Call, box: Box, waiting: AsyncExitStack) -> Conmon:
+    """One that waits until its process is to be created; `waiting` ends its wait. Raises RuntimeMissing."""
+    with call.hop(host.runtime.name, host.config.cell_id, "begin", RuntimeFailed):
+        return await uninterrupted(_have_monitor(host, box, waiting))
+
+
+async def _have_monitor(host: Host, box: Box, waiting: AsyncExitStack) -> Conmon:
+    record = box.record
+    begun = await host.runtime.begin(box.handle, box.directory, record.keeps_output, record.stdin)
+    waiting.push_async_callback(lambda: uninterrupted(begun.give_up()))
+    return begun
+
+
+async def process(host: Host, call: Call, box: Box, begun: Conmon, config: bundle.Config, limit_s: float) -> None:
+    """Have the process, which waits to be started. Raises RuntimeSilent, RuntimeFailed and the kinds of it."""
+    with call.step("runtime"), call.hop(host.runtime.name, host.config.cell_id, "create", RuntimeFailed):
+        await uninterrupted(_have_process(host, box, begun, config, limit_s))
+
+
+async def _have_process(host: Host, box: Box, begun: Conmon, config: bundle.Config, limit_s: float) -> None:
+    box.has_processes(*await host.runtime.create(begun, box.directory, config, limit_s))
