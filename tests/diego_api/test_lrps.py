@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
+from bbs.config import DiegoWireConfig
+from bbs.convergence.backoff import CrashPolicy
 from tests.chain.awaited import until
+from tests.chain.conftest import in_order
 from tests.chain.installation import Installation
 from tests.diego_api.client import DiegoClient, lrp, run
 
@@ -154,6 +159,39 @@ async def test_crashes_are_told_in_the_words_of_diego(installation: Installation
     await none_left(bbs)
 
 
+async def test_a_crashed_instance_waits_longer_each_time_and_retired_it_begins_anew(
+    open_directory: Path, image_root: Path, database_dsn: str
+) -> None:
+    """Desired, crashed, put off, started again, retired, removed: by this wire alone."""
+    policy = CrashPolicy(immediate_restarts=1, backoff_min_s=0.2, backoff_max_s=0.4)
+    async with Installation(open_directory, image_root, database_dsn) as made, aiohttp.ClientSession() as session:
+        await made.start_bbs(diego=DiegoWireConfig(listen_port=0), convergence_interval_s=0.1, crash_policy=policy)
+        await made.start_cell(1)
+        assert made.bbs.diego_listener is not None
+        bbs = DiegoClient(f"http://127.0.0.1:{made.bbs.diego_listener.port}", session)
+        await bbs.desire(lrp(script="exit 3", instances=1))
+
+        async def crashed_often() -> dict[str, Any] | None:
+            rows = await bbs.actual_lrps()
+            return next((row for row in rows if row["state"] == CRASHED and row["crash_count"] >= 3), None)
+
+        row = await until("it was started again after each wait", crashed_often)
+        assert row["crash_reason"] == "Exited with status 3"
+        assert (row["actual_lrp_net_info"], row["metric_tags"]) == (NO_NET_INFO, {})
+        await bbs.ask("/v1/actual_lrps/retire", {"actual_lrp_key": row["actual_lrp_key"]})
+
+        async def begun_anew() -> bool:
+            return any(row["crash_count"] < 3 for row in await bbs.actual_lrps())
+
+        await until("another row counts from the beginning", begun_anew)
+        await bbs.ask("/v1/desired_lrp/remove", {"process_guid": "web"})
+        await none_left(bbs)
+        await in_order(made)
+
+
+NO_NET_INFO = {"address": "", "ports": [], "instance_address": "", "preferred_address": 0, "instance_ipv6_address": ""}
+
+
 async def test_never_healthy(installation: Installation, bbs: DiegoClient) -> None:
     await installation.start_cell(1)
     check = {"checks": [{"tcp_check": {"port": 8080}}]}
@@ -173,6 +211,8 @@ async def test_placement_errors_in_the_words_of_diego(installation: Installation
     await bbs.desire(lrp("big", memory_mb=100_000, disk_mb=0))
     await bbs.desire(lrp("tagged", PlacementTags=["a", "b"]))
     await bbs.desire(lrp("stack", root_fs="preloaded:none"))
+    mount = {"driver": "nfs", "container_dir": "/data", "mode": "rw", "shared": {"volume_id": "v"}}
+    await bbs.desire(lrp("volume", volume_mounts=[mount]))
 
     async def told() -> dict[str, str] | None:
         rows = await bbs.actual_lrps()
@@ -193,6 +233,7 @@ async def test_placement_errors_in_the_words_of_diego(installation: Installation
         "big": "insufficient resources: memory",
         "tagged": 'found no compatible cell with placement tags "a" and "b"',
         "stack": "found no compatible cell for required rootfs",
+        "volume": "found no compatible cell with required volume drivers",
     }
 
 
