@@ -27,7 +27,7 @@ def by_processes(pids: Iterable[int]) -> dict[str, Any]:
     mounts: dict[str, dict[str, Any]] = {}
     for pid in sorted(set(pids)):
         threads = _threads(pid)
-        waiting += threads
+        waiting += threads or _unreaped(pid)
         if threads:
             mounts |= {mount["at"]: mount for mount in _served_mounts(pid)}
     waiting.sort(key=lambda thread: str(thread["state"]) != DEEP)  # The others wait for these.
@@ -58,6 +58,16 @@ def _threads(pid: int) -> list[dict[str, Any]]:
     with contextlib.suppress(OSError):
         found = [_thread(path) for path in Path(f"/proc/{pid}/task").iterdir()]
         return [{"pid": pid, **thread} for thread in found if thread["state"] not in DEAD]
+    return []
+
+
+def _unreaped(pid: int) -> list[dict[str, Any]]:
+    """One that is dead: its namespace does not end before its parent has asked how it ended."""
+    with contextlib.suppress(OSError):
+        seen = stat(pid)
+        if seen is not None and seen.state in DEAD:
+            parent = Path(f"/proc/{seen.parent}/comm").read_text().strip()
+            return [{"pid": pid, **_thread(Path(f"/proc/{pid}/task/{pid}")), "parent": f"{seen.parent} {parent}"}]
     return []
 
 
