@@ -33,4 +33,5 @@ async def process(host: Host, call: Call, box: Box, begun: Conmon, config: bundl
 
 
 async def _have_process(host: Host, box: Box, begun: Conmon, config: bundle.Config, limit_s: float) -> None:
-    box.has_processes(*await host.runtime.create(begun, box.directory, config, limit_s))
+    with box.noting_silence():
+        box.has_processes(*await host.runtime.create(begun, box.directory, config, limit_s))

@@ -21,7 +21,7 @@ from cells.garden.sandboxes.pool import Place
 from cells.garden.spec import Container, Exit, MainProcess, Network, State
 from cells.garden.threads import Threads
 from diego_py.call import Call
-from diego_py.errors import SandboxFailed
+from diego_py.errors import RuntimeSilent, SandboxFailed
 
 if TYPE_CHECKING:
     from cells.garden.files.copying import Copy
@@ -53,6 +53,17 @@ class Box:
     """Children that move files in or out."""
     threads: Threads = field(factory=Threads)
     """Calls to the kernel about its file systems."""
+    runtime_silent: bool = False
+    """Its runtime did not answer in time when it was made: what is left of that may wait in the kernel."""
+
+    @contextmanager
+    def noting_silence(self) -> Iterator[None]:
+        """Around what the runtime is asked for: whoever undoes it may have been cancelled, and see no error."""
+        try:
+            yield
+        except RuntimeSilent:
+            self.runtime_silent = True
+            raise
 
     @property
     def handle(self) -> str:

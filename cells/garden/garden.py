@@ -46,13 +46,12 @@ from cells.garden.monitor import Monitor
 from cells.garden.network import events, live
 from cells.garden.session import Session
 from cells.garden.spec import Activity, Container, ContainerSpec, ExecResult, Exit, LogLine, ProcessSpec, Usage
-from cells.garden.undo import Undo
+from cells.garden.undo import Undo, in_time
 from diego_py.call import Call
 from diego_py.errors import (
     ContainerNotFound,
     GardenFailed,
     IllegalTransition,
-    Outcome,
     RuntimeFailed,
 )
 from diego_py.service.clock import Clock
@@ -124,7 +123,7 @@ class Garden:
         with call.hop("garden", self.config.cell_id, "create", GardenFailed) as call:
             self._host.check(spec)
             wanted = provide.find(spec, self.config, self._store)
-            async with call.within_budget("create container", Outcome.ROLLED_BACK):
+            async with in_time(call, spec.handle, self._boxes):
                 with call.step("allocate"):
                     box = allocation.allocate(self._host, self._boxes, spec, self.clock.now())
                 self._boxes[spec.handle] = box

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from types import TracebackType
 
 from attrs import frozen
@@ -10,7 +11,19 @@ from attrs import frozen
 from cells.garden.box import Box
 from cells.garden.children import uninterrupted
 from diego_py.call import Call
-from diego_py.errors import DiegoError, Outcome, RuntimeSilent
+from diego_py.errors import BudgetSpent, DiegoError, Outcome
+
+
+@asynccontextmanager
+async def in_time(call: Call, handle: str, boxes: Mapping[str, Box]) -> AsyncIterator[None]:
+    """Bound a creation by its caller's time. Raises BudgetSpent, which says whether anything of it is left."""
+    try:
+        async with call.within_budget("create container", Outcome.ROLLED_BACK):
+            yield
+    except BudgetSpent as spent:
+        if spent.outcome is Outcome.ROLLED_BACK and handle in boxes:
+            spent.outcome = Outcome.PARTIAL
+        raise
 
 
 @frozen
@@ -25,17 +38,17 @@ class Undo:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # To its end, also when the caller's time is up meanwhile: nobody else would know of what is left.
-        silent = isinstance(error, DiegoError) and error.find(RuntimeSilent) is not None
-        leftover = await uninterrupted(self._undo(silent or self.box.threads.busy))
+        leftover = await uninterrupted(self._undo())
         if leftover is not None and error is not None:
             error.add_note(f"undo failed: {leftover.message}")
         if isinstance(error, DiegoError) and error.outcome is None:
             error.outcome = Outcome.ROLLED_BACK if leftover is None else Outcome.PARTIAL
 
-    async def _undo(self, stuck: bool) -> DiegoError | None:
+    async def _undo(self) -> DiegoError | None:
         # What a thread, or the runtime, is stuck in is waited for no longer than the caller can wait.
+        call = self.call if self.box.threads.busy or self.box.runtime_silent else None
         try:
-            await self.demolish(self.call if stuck else None, self.box)
+            await self.demolish(call, self.box)
         except DiegoError as leftover:
             self.box.complete = True  # Stays listed, so that destroy (or the next start) tries again.
             return leftover

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from cells.garden import children, demolition, session
+from cells.garden import children, demolition, furnishing, session
 from cells.garden.config import GardenConfig, ImageSettings
 from cells.garden.garden import Garden
 from cells.garden.network import firewall
@@ -55,6 +55,7 @@ def subreaper() -> None:
 def patience() -> Iterator[None]:
     """The limits that no configuration sets, for a slow machine."""
     limits = {demolition: "KILL_TIMEOUT_S", firewall: "TIMEOUT_S", maker: "TIMEOUT_S", session: "KILL_TIMEOUT_S"}
+    limits |= {furnishing: "UNDO_S"}
     with pytest.MonkeyPatch.context() as patch:
         for module, name in limits.items():
             patch.setattr(module, name, patient(getattr(module, name)))

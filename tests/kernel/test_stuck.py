@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from cells.garden import binds, demolition
+from cells.garden import binds, demolition, furnishing
 from cells.garden import kernel as os_kernel
 from cells.garden.garden import Garden
 from cells.garden.quota import kernel
@@ -166,6 +166,25 @@ async def test_a_directory_of_the_host_whose_server_does_not_answer(
         assert [container.state for container in garden.containers()] == ["destroying"]
         await refused(garden, AGAIN_MS)
         assert await output(garden, shell("b", "echo works")) == ["works"]
+        await ended(server)
+        await garden.destroy(call(), "a")
+        assert garden.containers() == []
+
+
+async def test_a_creation_whose_time_is_over_says_that_something_is_left(
+    new_garden: Callable[..., Any], remote: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine that is too busy to say in time who waits for what."""
+    monkeypatch.setattr(furnishing, "UNDO_S", -1000.0)
+    garden = await new_garden(bind_source_dirs=(str(remote),))
+    async with silent(os.getpid(), str(remote)) as server:
+        asked = call(CREATE_MS)
+        with pytest.raises(DiegoError) as failed:
+            await garden.create(asked, shell("a", "true", mounts=(BindMount(str(remote / "hang"), "/d"),)))
+        await hangs(server)
+        assert isinstance(failed.value.root, BudgetSpent)
+        assert problem(failed.value, asked).outcome == Outcome.PARTIAL
+        assert [container.state for container in garden.containers()] == ["destroying"]
         await ended(server)
         await garden.destroy(call(), "a")
         assert garden.containers() == []
