@@ -34,7 +34,7 @@ class Demolition:
 
 
 def half_built() -> Any:
-    return SimpleNamespace(complete=False, threads=Threads())
+    return SimpleNamespace(complete=False, threads=Threads(), runtime_silent=False)
 
 
 async def run(demolition: Demolition, box: Any, error: BaseException) -> None:
