@@ -273,6 +273,7 @@ async def refuses_what_makes_no_sense(backend: ContainerBackend, handle: str, ro
     await _fails_as(ContainerNotFound, backend.run(call(), handle))
     await _fails_as(ContainerNotFound, backend.stop(call(), handle, GRACE_S))
     await _fails_as(RootfsNotFound, backend.create(call(), shell(handle, "preloaded:none", "exit 0")))
+    assert not any(name.startswith("preloaded:") for name in backend.held_images()), "those are told anyway"
     assert not backend.makes_privileged()
     await _fails_as(PrivilegedRefused, backend.create(call(), shell(handle, rootfs, "exit 0", privileged=True)))
     assert handle not in [container.handle for container in backend.containers()]
