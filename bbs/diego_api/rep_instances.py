@@ -18,8 +18,9 @@ from bbs.labels import Labels
 from bbs.lifecycle import Lifecycle
 from bbs.outcome import subject
 from bbs.placement import Placement
+from bbs.store import moves, rows
 from bbs.store.attempts import Start
-from bbs.store.transaction import Store
+from bbs.store.transaction import Store, Transaction
 from diego_py import chain
 from diego_py.call import Call
 from diego_py.chain import Problem
@@ -105,9 +106,11 @@ class RepInstances:
             told.process_guid, told.index, told.instance_guid, told.cell_id, net_info, zone, routable=routable
         )
         try:
-            await self.lifecycle.start(call, started)
+            row = await self.lifecycle.start(call, started)
         except (ClaimRefused, IllegalTransition) as refused:
             raise Refusal(ErrorType.ACTUAL_LRP_CANNOT_BE_STARTED, refused.message) from refused
+        if row.routable != routable:
+            await self.store.run(call, "set_routable", lambda tx: _open_or_close(tx, told, routable))
         await self.keep_labels(call, told, request)
 
     async def crash(self, request: Any, call: Call) -> None:
@@ -214,6 +217,15 @@ def _told(key: Any, instance_key: Any) -> Told:
         raise invalid("cell_id")
     guid, cell_id = InstanceGuid(instance_key.instance_guid), CellId(instance_key.cell_id)
     return Told(guid_of(key), index_of(key.index), guid, cell_id)
+
+
+async def _open_or_close(tx: Transaction, told: Told, routable: bool) -> None:
+    """Its readiness is another one than before; not of one that is to be stopped, which nothing opens again."""
+    locked = await tx.actual_lrps.lock(told.process_guid, told.index)
+    if locked is None or locked.row.state is not ActualLRPState.RUNNING or not told.is_of(locked.row):
+        return
+    if locked.row.stop_asked_at is None and locked.row.routable != routable:
+        await rows.save(tx, locked, moves.reopened(locked.row, routable))
 
 
 def _named(row: ActualLRP) -> str:

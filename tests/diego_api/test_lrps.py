@@ -12,7 +12,7 @@ import pytest
 
 from bbs.config import DiegoWireConfig
 from bbs.convergence.backoff import CrashPolicy
-from tests.chain.awaited import until
+from tests.chain.awaited import until, until_true
 from tests.chain.conftest import in_order
 from tests.chain.installation import Installation
 from tests.diego_api.client import DiegoClient, lrp, run
@@ -186,6 +186,7 @@ async def test_a_crashed_instance_waits_longer_each_time_and_retired_it_begins_a
         await until("another row counts from the beginning", begun_anew)
         await bbs.ask("/v1/desired_lrp/remove", {"process_guid": "web"})
         await none_left(bbs)
+        await until_true("also what was just being made for a row that is gone is undone", lambda: made.left() == [])
         await in_order(made)
 
 

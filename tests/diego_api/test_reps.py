@@ -142,6 +142,11 @@ async def test_claim_start_crash(rep: Rep) -> None:
     assert (row["state"], row["routable"], row["availability_zone"]) == ("RUNNING", False, "z1")
     assert row["actual_lrp_net_info"]["address"] == "192.0.2.1"
     assert row["actual_lrp_net_info"]["ports"][0]["host_port"] == 61000
+    for routable in (True, False, True):
+        await rep.start(keys, Routable=routable, availability_zone="z1")
+        heard = await rep.row()
+        assert (heard["routable"], heard["since"]) == (routable, row["since"])
+        assert heard["modification_tag"]["index"] > row["modification_tag"]["index"]
     elsewhere = {**keys, "actual_lrp_instance_key": {"instance_guid": "x", "cell_id": CELL}}
     told = {**elsewhere, "actual_lrp_net_info": NET}
     assert (await rep.bbs.refusal("/v1/actual_lrps/start", told))[0] == "ActualLRPCannotBeStarted"
