@@ -187,13 +187,19 @@ def listed(name: str, key: str, items: Iterable[dict[str, Any]]) -> bytes:
 
     Each item is made and encoded by itself: a page of dicts alive at once makes Python's collector look through them.
     """
+    return b"".join(map(item_encoder(name, key), items))
+
+
+def item_encoder(name: str, key: str) -> Callable[[dict[str, Any]], bytes]:
+    """What makes one item of such a list: such items after each other are the list."""
     field = MESSAGES[name].DESCRIPTOR.fields_by_name[key]
     make, tag = MESSAGES[field.message_type.name], _varint(field.number << 3 | 2)
-    parts: list[bytes] = []
-    for item in items:
-        body = make(**item).SerializeToString()
-        parts += (tag, _varint(len(body)), body)
-    return b"".join(parts)
+
+    def encode(item: dict[str, Any]) -> bytes:
+        body: bytes = make(**item).SerializeToString()
+        return tag + _varint(len(body)) + body
+
+    return encode
 
 
 def _varint(number: int) -> bytes:

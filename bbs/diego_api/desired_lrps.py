@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from functools import partial
 from typing import Any
 
 import msgspec
-from attrs import define
+from attrs import define, field
 from google.protobuf.message import Message
 
 from bbs.api.desired_lrps import DEFAULT_START_TIMEOUT_MS, executed, valid
 from bbs.api.desired_lrps import accepted as native_accepted
 from bbs.diego_api import codec, versions
 from bbs.diego_api.descriptors import MESSAGES
+from bbs.diego_api.encoded import EncodedLRPs, View
 from bbs.diego_api.endpoint import Endpoint
 from bbs.diego_api.errors import invalid
 from bbs.diego_api.pages import PAGE, pages
@@ -32,9 +33,6 @@ from diego_py.secret import Secret
 from diego_py.service.run import OwnedTasks
 from diego_py.wire import convert
 
-View = Callable[[StoredLRP], dict[str, Any]]
-"""What of a desired LRP is told, to make a message from."""
-
 
 @define
 class DiegoDesiredLRPs:
@@ -46,6 +44,7 @@ class DiegoDesiredLRPs:
     tasks: OwnedTasks
     request_budget_ms: float
     ignored_fields: frozenset[str]
+    _encoded: EncodedLRPs = field(factory=EncodedLRPs, init=False)
 
     def endpoints(self) -> list[Endpoint]:
         path, changed = "/v1/desired_lrps", "DesiredLRPLifecycleResponse"
@@ -147,7 +146,7 @@ class DiegoDesiredLRPs:
             prefixes=guids_of(request.app_guids) or None,
         )
         parts = [
-            codec.listed(name, key, map(view, page))
+            self._encoded.listed(name, key, view, page)
             async for page in pages(partial(self._page, call, wanted), lambda stored: stored.process_guid)
         ]
         return b"".join(parts)
