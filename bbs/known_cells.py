@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 
 from bbs.auction import auction
 from bbs.auction.cell_view import Assignment, CellView, Demand, Room
@@ -29,7 +29,7 @@ from diego_py.models.work import (
 )
 
 
-@frozen
+@define(eq=False)
 class Known:
     """The last word of one cell."""
 
@@ -38,16 +38,17 @@ class Known:
     tasks: tuple[TaskReport, ...] = ()
     listed: int = -1
     """Sequence of the books that the two lists are from."""
-    answered: Mapping[InstanceGuid, Demand] = field(factory=dict)
+    answered: dict[InstanceGuid, Demand] = field(factory=dict)
     """What it began to run after those lists: in its books, and not listed yet."""
+    _listed: frozenset[InstanceGuid] = field(init=False)
+
+    @_listed.default
+    def _names(self) -> frozenset[InstanceGuid]:
+        return frozenset([each.instance_guid for each in self.instances] + [each.instance_guid for each in self.tasks])
 
     def has(self, instance_guid: InstanceGuid | None) -> bool:
         """Whether its books count an instance, or an attempt at a task."""
-        return instance_guid is not None and (
-            instance_guid in self.answered
-            or any(report.instance_guid == instance_guid for report in self.instances)
-            or any(report.instance_guid == instance_guid for report in self.tasks)
-        )
+        return instance_guid in self.answered or instance_guid in self._listed
 
 
 @define(eq=False)
@@ -67,7 +68,7 @@ class KnownCells:
 
     fleet: Fleet = field(factory=Fleet)
     _known: dict[CellId, Known] = field(factory=dict, init=False)
-    _promises: dict[CellId, list[Promise]] = field(factory=dict, init=False)
+    _promises: dict[CellId, dict[Promise, None]] = field(factory=dict, init=False)
 
     def get(self, cell_id: CellId) -> CellRecord | None:
         known = self._known.get(cell_id)
@@ -93,12 +94,17 @@ class KnownCells:
         known = self._known.get(cell_id) if cell_id is not None else None
         if cell_id is None or known is None:
             return
+        slot = self.fleet.slots[cell_id]
         if started.sequence > known.listed and not known.has(started.instance_guid):
-            known = evolve(known, answered={**known.answered, started.instance_guid: promise.demand})
+            known.answered[started.instance_guid] = promise.demand
+            named = [each for each in self._promised(cell_id) if each.instance_guid == started.instance_guid]
+            if named == [promise]:
+                self.fleet.arrived(slot, promise.demand)
+            else:
+                self._keep(cell_id, known)
         if started.sequence >= known.record.sequence:
-            record = evolve(known.record, available=started.available, sequence=started.sequence)
-            known = evolve(known, record=record)
-        self._keep(cell_id, known)
+            known.record = evolve(known.record, available=started.available, sequence=started.sequence)
+            self.fleet.has_left(slot, self._left(cell_id, known))
 
     def choose(self, demand: Demand, tried: frozenset[str] = frozenset()) -> Promise:
         """The best cell for one demand. Its room is held until the promise is released."""
@@ -128,9 +134,9 @@ class KnownCells:
     def release(self, promise: Promise) -> None:
         """Its room is free again, or in the cell's own books. Nothing happens the second time."""
         cell_id = promise.cell_id
-        if cell_id is None or promise not in self._promises.get(cell_id, ()):
+        if cell_id is None or promise not in self._promised(cell_id):
             return
-        self._promises[cell_id].remove(promise)
+        del self._promises[cell_id][promise]
         if not self._promises[cell_id]:
             del self._promises[cell_id]
         known = self._known.get(cell_id)
@@ -182,7 +188,7 @@ class KnownCells:
     def _hold(self, assignment: Assignment) -> Promise:
         promise = Promise(assignment.demand, assignment.cell_id)
         if assignment.cell_id is not None:
-            self._promises.setdefault(assignment.cell_id, []).append(promise)
+            self._promises.setdefault(assignment.cell_id, {})[promise] = None
         return promise
 
     def _learn(self, record: CellRecord, report: CellReport | None = None) -> None:
@@ -198,7 +204,8 @@ class KnownCells:
         if report is not None:
             known = Known(record, report.instances, report.tasks, report.sequence)
         elif before is not None and same_boot:
-            known = evolve(before, record=record)
+            known = before
+            known.record = record
         else:
             known = Known(record)
         self._keep(cell_id, known)
@@ -207,21 +214,28 @@ class KnownCells:
         self._known[cell_id] = known
         self.fleet.put(self._view(known))
 
+    def _promised(self, cell_id: CellId) -> Mapping[Promise, None]:
+        return self._promises.get(cell_id, _NONE)
+
+    def _arriving(self, cell_id: CellId, known: Known) -> list[Demand]:
+        """What is on its way to a cell, and not in its books."""
+        return [each.demand for each in self._promised(cell_id) if not known.has(each.instance_guid)]
+
+    def _left(self, cell_id: CellId, known: Known) -> Room:
+        """What a cell has left beside that."""
+        left = room(known.record.available)
+        for demand in self._arriving(cell_id, known):
+            left = left.less(demand.need)
+        return left
+
     def _view(self, known: Known) -> CellView:
         """A cell with what is on its way to it taken off."""
         presence = known.record.presence
-        arriving = [
-            promise.demand
-            for promise in self._promises.get(presence.cell_id, ())
-            if not known.has(promise.instance_guid)
-        ]
+        arriving = self._arriving(presence.cell_id, known)
         settled = [*known.answered.values(), *arriving]
         instances: Counter[ProcessGuid] = Counter(report.process_guid for report in known.instances)
         instances.update(demand.process_guid for demand in settled if not demand.task)
         tasks = [task for task in known.tasks if task.state is not CellTaskState.COMPLETED]
-        available = room(known.record.available)
-        for demand in arriving:
-            available = available.less(demand.need)
         capacity = presence.capacity
         starting = sum(1 for report in known.instances if report.state is not InstanceState.RUNNING)
         starting += sum(1 for task in tasks if task.state in (CellTaskState.RESERVED, CellTaskState.CREATED))
@@ -229,7 +243,7 @@ class KnownCells:
             cell_id=presence.cell_id,
             zone=presence.zone,
             capacity=Room(capacity.memory_mb, capacity.disk_mb, capacity.containers),
-            available=available,
+            available=self._left(presence.cell_id, known),
             rootfs_providers={p.name: frozenset(p.properties) for p in presence.rootfs_provider_list},
             images=frozenset(presence.images),
             placement_tags=frozenset(presence.placement_tags),
@@ -246,3 +260,6 @@ class KnownCells:
 
 def room(available: AvailableResources) -> Room:
     return Room(available.memory_mb, available.disk_mb, available.containers)
+
+
+_NONE: Mapping[Promise, None] = {}

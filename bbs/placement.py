@@ -58,8 +58,8 @@ from diego_py.models.work import Work
 
 CELLS_TRIED_MAX = 3
 """Cells tried for one instance within one request."""
-PLACEMENTS_MAX = 256
-"""Instances that one BBS starts at the same time."""
+PLACEMENTS_MAX = 4096
+"""Instances that one BBS starts at the same time: the more, the more of them go to a cell in one request."""
 ROLLBACK_BUDGET_MS = 60_000.0
 SETTLE_BUDGET_MS = 5_000.0
 """Time to store a failure, also when the request's own time is spent."""

@@ -18,7 +18,7 @@ from bbs.auction.cell_view import Demand
 from bbs.cell_pool import CellPool, demand_of_task
 from bbs.convergence.backoff import after_failure_s
 from bbs.known_cells import Promise
-from bbs.placement import CELLS_TRIED_MAX, PLACEMENTS_MAX, ROLLBACK_BUDGET_MS, SETTLE_BUDGET_MS
+from bbs.placement import CELLS_TRIED_MAX, ROLLBACK_BUDGET_MS, SETTLE_BUDGET_MS
 from bbs.store.failures import PATH
 from bbs.store.task_moves import is_over, subject
 from bbs.task_lifecycle import TaskLifecycle
@@ -39,6 +39,8 @@ from diego_py.models.identifiers import CellId, TaskGuid
 from diego_py.models.task import Task, TaskState
 from diego_py.models.task_work import TaskWork
 
+PLACEMENTS_MAX = 256
+"""Tasks that one BBS starts at the same time: each is a request to its cell."""
 CANCELLED = "the task was cancelled"
 """Diego's words; also how a task that was cancelled before is known."""
 

@@ -18,7 +18,7 @@ from diego_py.errors import (
     Saturated,
     ShuttingDown,
 )
-from diego_py.http.server import Route, answer, decode, read_json
+from diego_py.http.server import JSON, Route, decode_told, read_json
 from diego_py.models.work import (
     ClaimGranted,
     ClaimRequest,
@@ -58,7 +58,7 @@ class ClaimRoutes:
 
         What Postgres fails is no answer to any of them: another BBS may be asked.
         """
-        claims = decode(Claims, await read_json(request))
+        claims = decode_told(Claims, await read_json(request))
         outcomes = await self.lifecycle.claim_all(call, [_claim(claims, item) for item in claims.instances])
         for outcome in outcomes:
             if isinstance(outcome, DiegoError) and isinstance(outcome.root, NOT_SAID):
@@ -67,7 +67,7 @@ class ClaimRoutes:
             _refused(call, item, outcome) if isinstance(outcome, DiegoError) else _granted(outcome)
             for item, outcome in zip(claims.instances, outcomes, strict=True)
         ]
-        return answer(ClaimResults(results=tuple(results)))
+        return web.Response(body=wire.encode_told(ClaimResults(results=tuple(results))), content_type=JSON)
 
 
 def _claim(claims: Claims, item: InstanceClaim) -> Claim:

@@ -100,6 +100,23 @@ class Fleet:
         """The reverse of `add`."""
         self._change(slot, demand, -1)
 
+    def arrived(self, slot: int, demand: Demand) -> None:
+        """An instance on its way is in the cell's own books, which count what it takes."""
+        columns, need = self.columns, demand.need
+        columns.starting.at[slot] -= 1
+        columns.memory_mb.at[slot] += need.memory_mb
+        columns.disk_mb.at[slot] += need.disk_mb
+        columns.containers.at[slot] += need.containers
+        self._rate(slot)
+
+    def has_left(self, slot: int, room: Room) -> None:
+        """Take up what a cell has left."""
+        columns = self.columns
+        columns.memory_mb.at[slot] = room.memory_mb
+        columns.disk_mb.at[slot] = room.disk_mb
+        columns.containers.at[slot] = room.containers
+        self._rate(slot)
+
     def available(self, slot: int) -> Room:
         columns = self.columns
         return Room(columns.memory_mb.at[slot], columns.disk_mb.at[slot], columns.containers.at[slot])

@@ -25,7 +25,7 @@ from diego_py.call import Call
 from diego_py.errors import ContainerNotFound, DiegoError, InvalidHeader, RepFailed
 from diego_py.http import headers
 from diego_py.http.parts import Parts
-from diego_py.http.server import Route, answer, decode, invalid_fields, read_json
+from diego_py.http.server import Route, answer, decode, decode_told, invalid_fields, read_json
 from diego_py.models import validation
 from diego_py.models.identifiers import InstanceGuid, is_guid
 from diego_py.models.task_work import TaskWork
@@ -75,7 +75,7 @@ class RepApi:
 
     async def run(self, request: web.Request, call: Call) -> Parts:
         """Instances side by side; each is given when it is RUNNING."""
-        return Parts(work_parts.parts_of(decode(Works, await read_json(request)), self.work, call.clock))
+        return Parts(work_parts.parts_of(decode_told(Works, await read_json(request)), self.work, call.clock))
 
     async def stop(self, request: web.Request, call: Call) -> web.StreamResponse:
         """200 when the container is gone. Idempotent."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 from cells.executor.plan import Plan
@@ -16,6 +17,7 @@ from diego_py.models import supported, validation
 from diego_py.models.actual_lrp import NetInfo, PortMapping
 from diego_py.models.desired_lrp import DesiredLRPDefinition
 from diego_py.models.egress import ICMPInfo, SecurityGroupRule
+from diego_py.models.fields import FieldError
 from diego_py.models.task import TaskDefinition
 from diego_py.models.task_work import TaskWork
 from diego_py.models.work import Work
@@ -34,13 +36,23 @@ def checked(work: Order) -> Order:
 
     Raises InvalidSpec or UnsupportedField. The BBS has asked the same; a guid also becomes a file name here.
     """
-    if bad := validation.validate(work):
+    refuse_invalid(validation.validate(work))
+    refuse_unsupported(work.definition)
+    return work
+
+
+def refuse_invalid(bad: Sequence[FieldError]) -> None:
+    """Raises InvalidSpec with these fields, if there are any."""
+    if bad:
         errors = [wire.to_builtins(error) for error in bad]
         raise InvalidSpec(f"{len(bad)} invalid field(s)", outcome=Outcome.NOT_STARTED, errors=errors)
-    if beyond := supported.unsupported(work.definition):
+
+
+def refuse_unsupported(definition: DesiredLRPDefinition | TaskDefinition) -> None:
+    """Raises UnsupportedField with what this release cannot execute."""
+    if beyond := supported.unsupported(definition):
         errors = [wire.to_builtins(error) for error in beyond]
         raise UnsupportedField(f"{len(beyond)} unsupported field(s)", outcome=Outcome.NOT_STARTED, errors=errors)
-    return work
 
 
 def identity_of(work: Work) -> Identity:

@@ -56,7 +56,10 @@ class CellWork:
 
         A repeat of the same instance_guid joins the first request, or is told what became of it.
         """
-        work = translate.checked(work)
+        return await self.run_checked(call, translate.checked(work))
+
+    async def run_checked(self, call: Call, work: Work) -> Started:
+        """The same of work that was checked."""
         identity = translate.identity_of(work)
         known = self.books.instances.get(work.instance_guid)
         if known is not None and known.identity != identity:

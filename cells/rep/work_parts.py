@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
-from attrs import evolve
+import msgspec
 
+from cells.rep import translate
 from cells.rep.work import CellWork
 from diego_py import wire
 from diego_py.bad_fields import bad_fields
@@ -13,10 +15,15 @@ from diego_py.call import Call
 from diego_py.errors import BudgetSpent, DiegoError, InvalidSpec, Outcome, twin
 from diego_py.http.parts import Part, call_of
 from diego_py.http.server import invalid_fields
+from diego_py.models import validation
 from diego_py.models.desired_lrp import DesiredLRPDefinition
 from diego_py.models.fields import JsonValue
 from diego_py.models.work import InstanceWork, Started, Work, Works
 from diego_py.service.clock import Clock
+
+KEPT = 128
+KEPT_BYTES_MAX = 64 * 1024
+"""So many definitions of late are kept as they were read, unless one is longer: instances of an LRP have the same."""
 
 
 def parts_of(works: Works, cell: CellWork, clock: Clock) -> Sequence[Part]:
@@ -27,23 +34,36 @@ def parts_of(works: Works, cell: CellWork, clock: Clock) -> Sequence[Part]:
         async def run(call: Call) -> Started:
             if wanted.budget_ms <= 0:
                 raise BudgetSpent("the budget is spent on arrival", outcome=Outcome.NOT_STARTED)
-            return await cell.run_instance(call, _work(wanted, definitions))
+            return await cell.run_checked(call, _work(wanted, definitions))
 
         return Part(call_of(wanted.request_id, wanted.trace_id, wanted.budget_ms, clock), run)
 
     return [part_of(wanted) for wanted in works.instances]
 
 
-def _definition(told: JsonValue) -> DesiredLRPDefinition | InvalidSpec:
+def _definition(told: JsonValue) -> DesiredLRPDefinition | DiegoError:
+    body = msgspec.json.encode(told)
+    return _read(body) if len(body) <= KEPT_BYTES_MAX else _read.__wrapped__(body)
+
+
+@lru_cache(maxsize=KEPT)
+def _read(body: bytes) -> DesiredLRPDefinition | DiegoError:
+    """What it says, checked; or what is wrong with it."""
+    told = msgspec.json.decode(body)
     try:
-        return wire.convert(DesiredLRPDefinition, told)
+        definition = wire.convert(DesiredLRPDefinition, told)
+        translate.refuse_invalid([error.below("/definition") for error in validation.validate(definition)])
+        translate.refuse_unsupported(definition)
     except wire.InvalidFields:
-        errors = bad_fields(DesiredLRPDefinition, told)
-        return invalid_fields([evolve(error, pointer=f"/definition{error.pointer}") for error in errors])
+        return invalid_fields([error.below("/definition") for error in bad_fields(DesiredLRPDefinition, told)])
+    except DiegoError as wrong:
+        return wrong.with_traceback(None)
+    return definition
 
 
-def _work(wanted: InstanceWork, definitions: Sequence[DesiredLRPDefinition | InvalidSpec]) -> Work:
-    """Raises InvalidSpec."""
+def _work(wanted: InstanceWork, definitions: Sequence[DesiredLRPDefinition | DiegoError]) -> Work:
+    """Raises InvalidSpec and UnsupportedField. A guid also becomes a file name here."""
+    translate.refuse_invalid(validation.validate(wanted))
     if wanted.definition >= len(definitions):
         raise InvalidSpec("1 invalid field(s): /definition", outcome=Outcome.NOT_STARTED)
     definition = definitions[wanted.definition]

@@ -33,7 +33,15 @@ from diego_py.errors import (
 from diego_py.http.client import Answer, HopClient, Peer
 from diego_py.models.identifiers import CellId, TaskGuid
 from diego_py.models.task_work import TaskClaim, TaskEnd
-from diego_py.models.work import CellReport, ClaimGranted, ClaimResults, Claims, EvacuatedCell, ReportAnswer
+from diego_py.models.work import (
+    CellReport,
+    ClaimGranted,
+    ClaimResult,
+    ClaimResults,
+    Claims,
+    EvacuatedCell,
+    ReportAnswer,
+)
 
 ELSEWHERE = (
     HopUnreachable,
@@ -70,8 +78,8 @@ class BBSInternalClient:
 
         A ClaimRefused where the BBS said no, a ClaimLost where none said anything that counts; raised if for all.
         """
-        answer = await self._claim(call, "/v1/claims", wire.encode(claims), "claim_instance")
-        results = decoded(ClaimResults, answer.body).results
+        answer = await self._claim(call, "/v1/claims", wire.encode_told(claims), "claim_instance")
+        results = _results(answer.body)
         if len(results) != len(claims.instances):
             raise BadAnswer("not every claim has a result", outcome=Outcome.UNKNOWN)
         return [result.granted or _refusal(result.failure) for result in results]
@@ -129,6 +137,14 @@ class BBSInternalClient:
         *earlier, last = failures
         last.attempts = (*earlier, *last.attempts)
         raise last
+
+
+def _results(body: bytes) -> Sequence[ClaimResult]:
+    """Raises BadAnswer."""
+    try:
+        return wire.decode_told(ClaimResults, body).results
+    except wire.MalformedJSON as malformed:
+        raise BadAnswer("the answer does not have the expected form", outcome=Outcome.UNKNOWN) from malformed
 
 
 def _refusal(document: Mapping[str, Any] | None) -> DiegoError:

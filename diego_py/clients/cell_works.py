@@ -229,8 +229,8 @@ def _failure(document: dict[str, Any]) -> DiegoError:
 def _started(line: Line) -> Started:
     """Raises BadAnswer."""
     try:
-        return wire.decode(Started, bytes(line.given))
-    except (wire.MalformedJSON, wire.InvalidFields) as malformed:
+        return wire.decode_told(Started, line.given)
+    except wire.MalformedJSON as malformed:
         raise BadAnswer("the answer does not have the expected form", outcome=Outcome.UNKNOWN) from malformed
 
 

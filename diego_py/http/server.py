@@ -213,7 +213,7 @@ class HopServer:
                 with part.call.hop(self.hop, self.id, route.op, route.fails_as) as inner:
                     if why is not None:
                         raise Saturated(why, outcome=Outcome.NOT_STARTED, retry_after_s=1.0)
-                    body = wire.encode(await part.work(inner))
+                    body = wire.encode_told(await part.work(inner))
                 timing = headers.server_timing(inner.here.critical_path() if inner.here else ())
                 line = parts.given_line(position, body, timing)
             except DiegoError as error:
@@ -343,6 +343,14 @@ def decode(kind: type[T], body: bytes) -> T:
         raise MalformedJSON(str(malformed)) from malformed
     except wire.InvalidFields:
         raise invalid_fields(bad_fields(kind, wire.parse(body))) from None
+
+
+def decode_told(kind: type[T], body: bytes) -> T:
+    """The same of what another process of ours says, as `wire.decode_told`; what is wrong is told as by `decode`."""
+    try:
+        return wire.decode_told(kind, body)
+    except wire.MalformedJSON:
+        return decode(kind, body)
 
 
 def invalid_fields(errors: Sequence[FieldError]) -> InvalidSpec:
