@@ -92,23 +92,6 @@ def decode(cls: type[T], body: bytes) -> T:
     return convert(cls, parse(body))
 
 
-def decode_told(cls: type[T], body: bytes | msgspec.Raw) -> T:
-    """As `decode`, of what one process of ours tells another for each of thousands of instances: what it says beyond
-    the model is passed over. Only for nouns whose JSON has the names of their fields, and no secrets.
-
-    Raises MalformedJSON.
-    """
-    try:
-        return cast(T, _decoder(cls).decode(body))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as cause:
-        raise MalformedJSON(str(cause)) from None
-
-
-def encode_told(value: object) -> bytes:
-    """As `encode`, of the nouns that `decode_told` takes."""
-    return msgspec.json.encode(value)
-
-
 def convert(cls: type[T], builtins: JsonValue) -> T:
     """As `decode`, from what `parse` returned or what a driver read from a jsonb column."""
     errors: list[FieldError] = []
@@ -174,7 +157,6 @@ def schemas(*classes: Any, prefix: str = "#/components/schemas/") -> dict[str, A
 
 
 _shape: Callable[[Any], Shape] = cache(shape_of)
-_decoder: Callable[[Any], msgspec.json.Decoder[Any]] = cache(msgspec.json.Decoder)
 
 
 # Reading

@@ -7,7 +7,7 @@ from attrs import define, evolve
 
 from bbs.lifecycle import Lifecycle
 from bbs.store.attempts import Claim, Claimed
-from diego_py import chain, wire
+from diego_py import chain, telling, wire
 from diego_py.call import Call
 from diego_py.errors import (
     BudgetSpent,
@@ -67,7 +67,7 @@ class ClaimRoutes:
             _refused(call, item, outcome) if isinstance(outcome, DiegoError) else _granted(outcome)
             for item, outcome in zip(claims.instances, outcomes, strict=True)
         ]
-        return web.Response(body=wire.encode_told(ClaimResults(results=tuple(results))), content_type=JSON)
+        return web.Response(body=telling.encode(ClaimResults(results=tuple(results))), content_type=JSON)
 
 
 def _claim(claims: Claims, item: InstanceClaim) -> Claim:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from attrs import define, field
 
-from diego_py import chain, wire
+from diego_py import chain, telling, wire
 from diego_py.call import Call
 from diego_py.clients.cell import decoded
 from diego_py.errors import (
@@ -78,7 +78,7 @@ class BBSInternalClient:
 
         A ClaimRefused where the BBS said no, a ClaimLost where none said anything that counts; raised if for all.
         """
-        answer = await self._claim(call, "/v1/claims", wire.encode_told(claims), "claim_instance")
+        answer = await self._claim(call, "/v1/claims", telling.encode(claims), "claim_instance")
         results = _results(answer.body)
         if len(results) != len(claims.instances):
             raise BadAnswer("not every claim has a result", outcome=Outcome.UNKNOWN)
@@ -142,7 +142,7 @@ class BBSInternalClient:
 def _results(body: bytes) -> Sequence[ClaimResult]:
     """Raises BadAnswer."""
     try:
-        return wire.decode_told(ClaimResults, body).results
+        return telling.decode(ClaimResults, body).results
     except wire.MalformedJSON as malformed:
         raise BadAnswer("the answer does not have the expected form", outcome=Outcome.UNKNOWN) from malformed
 

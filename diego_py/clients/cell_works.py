@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from attrs import define, field
 
-from diego_py import chain, wire
+from diego_py import chain, telling, wire
 from diego_py.call import ANSWER_MARGIN_MS, Call, Hop
 from diego_py.errors import BadAnswer, BudgetSpent, ConnectionLost, DiegoError, HopUnreachable, Outcome, twin
 from diego_py.http import headers
@@ -229,7 +229,7 @@ def _failure(document: dict[str, Any]) -> DiegoError:
 def _started(line: Line) -> Started:
     """Raises BadAnswer."""
     try:
-        return wire.decode_told(Started, line.given)
+        return telling.decode(Started, line.given)
     except wire.MalformedJSON as malformed:
         raise BadAnswer("the answer does not have the expected form", outcome=Outcome.UNKNOWN) from malformed
 

@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from attrs import Factory, asdict, define, evolve, field, frozen
 
-from diego_py import chain, wire
+from diego_py import chain, telling, wire
 from diego_py.bad_fields import bad_fields
 from diego_py.call import Call
 from diego_py.errors import (
@@ -213,7 +213,7 @@ class HopServer:
                 with part.call.hop(self.hop, self.id, route.op, route.fails_as) as inner:
                     if why is not None:
                         raise Saturated(why, outcome=Outcome.NOT_STARTED, retry_after_s=1.0)
-                    body = wire.encode_told(await part.work(inner))
+                    body = telling.encode(await part.work(inner))
                 timing = headers.server_timing(inner.here.critical_path() if inner.here else ())
                 line = parts.given_line(position, body, timing)
             except DiegoError as error:
@@ -346,9 +346,9 @@ def decode(kind: type[T], body: bytes) -> T:
 
 
 def decode_told(kind: type[T], body: bytes) -> T:
-    """The same of what another process of ours says, as `wire.decode_told`; what is wrong is told as by `decode`."""
+    """The same of what another process of ours says, as `telling.decode`; what is wrong is told as by `decode`."""
     try:
-        return wire.decode_told(kind, body)
+        return telling.decode(kind, body)
     except wire.MalformedJSON:
         return decode(kind, body)
 
