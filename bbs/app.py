@@ -32,6 +32,7 @@ from bbs.convergence.task_convergence import TaskConvergence
 from bbs.diego_api import api as diego_api
 from bbs.egress import LiveEgress
 from bbs.evacuation import Evacuation
+from bbs.heartbeats import Heartbeats
 from bbs.known_cells import KnownCells
 from bbs.lifecycle import Lifecycle
 from bbs.placement import Placement
@@ -190,7 +191,14 @@ def wire(config: BbsConfig, outside: Outside, on_defect: Callable[[], None]) -> 
         *ActualLRPs(store, lists, placement, pool, waiting, start_budget_ms).routes(),
         *_task_routes(config, outside, of_tasks, idempotency, waiting),
         *Cells(
-            store, lifecycle, pool, of_tasks.callbacks, evacuation, waiting, config.presence_ttl_s
+            store,
+            lifecycle,
+            Heartbeats(store, config.presence_ttl_s),
+            pool,
+            of_tasks.callbacks,
+            evacuation,
+            waiting,
+            config.presence_ttl_s,
         ).routes(),
         *_other_routes(outside, lifecycle, placement),
         *outside.standard_routes,

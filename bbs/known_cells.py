@@ -22,6 +22,7 @@ from diego_py.models.task_work import CellTaskState, TaskReport
 from diego_py.models.work import (
     AvailableResources,
     CellReport,
+    Heartbeat,
     InstanceReport,
     InstanceState,
     Started,
@@ -37,7 +38,11 @@ class Known:
     instances: tuple[InstanceReport, ...] = ()
     tasks: tuple[TaskReport, ...] = ()
     listed: int = -1
-    """Sequence of the books that the two lists are from."""
+    """Sequence of the books that the two lists are from, or that a heartbeat said they are those of."""
+    digest: str = ""
+    """Of the report with these lists."""
+    told: AvailableResources | None = None
+    """What it had left by that report."""
     answered: dict[InstanceGuid, Demand] = field(factory=dict)
     """What it began to run after those lists: in its books, and not listed yet."""
     _listed: frozenset[InstanceGuid] = field(init=False)
@@ -87,6 +92,21 @@ class KnownCells:
         """Take up what a cell just said."""
         record = CellRecord(presence=report.presence, sequence=report.sequence, available=report.available)
         self._learn(record, report)
+
+    def repeated(self, cell_id: CellId, beat: Heartbeat) -> bool:
+        """A cell said that it is as by its last report. False if that report was not told here."""
+        known = self._known.get(cell_id)
+        if known is None or not beat.digest or known.told is None:
+            return False
+        if (known.digest, known.record.presence.boot_id) != (beat.digest, beat.boot_id):
+            return False
+        if beat.sequence >= known.record.sequence:
+            changed = known.answered or known.record.available != known.told
+            known.record = evolve(known.record, sequence=beat.sequence, available=known.told)
+            known.listed, known.answered = beat.sequence, {}
+            if changed:
+                self._keep(cell_id, known)
+        return True
 
     def answered(self, promise: Promise, started: Started | TaskStarted) -> None:
         """A cell runs what it was sent. Its answer brings its books along, unless newer ones are known."""
@@ -202,7 +222,10 @@ class KnownCells:
         if before is not None and same_boot and report is None and record.sequence == before.record.sequence:
             return
         if report is not None:
-            known = Known(record, report.instances, report.tasks, report.sequence)
+            listed = report.sequence
+            known = Known(
+                record, report.instances, report.tasks, listed, digest=report.digest, told=report.available
+            )
         elif before is not None and same_boot:
             known = before
             known.record = record

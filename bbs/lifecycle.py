@@ -311,6 +311,11 @@ class Lifecycle:
         rules = Rules(self.new_guid, self.presence_ttl_s, self.crash_policy, vanished, task_vanished)
         return await self._reports.ask(call, Told(report, rules))
 
+    @property
+    def reports_waiting(self) -> int:
+        """Reports that wait for those of others to be taken up."""
+        return self._reports.waiting
+
     async def replay(self, call: Call, key: IdempotencyKey) -> Replay:
         """What became of the first request with this key. Raises IdempotencyInFlight, IdempotencyMismatch.
 

@@ -11,7 +11,8 @@ from bbs.api.paging import PAGING, short_list, whole_number
 from bbs.api.waiting import Waiting
 from bbs.cell_pool import CellPool
 from bbs.evacuation import ANSWER_S, EVACUATION_TIMEOUT_S, EVACUATION_TIMEOUT_S_MAX, Evacuation
-from bbs.lifecycle import Lifecycle
+from bbs.heartbeats import Heartbeats
+from bbs.lifecycle import REPORTS_MAX, Lifecycle
 from bbs.store.cells import CellRecord
 from bbs.store.transaction import Store
 from bbs.task_callbacks import TaskCallbacks
@@ -22,7 +23,14 @@ from diego_py.http.conditional import tagged
 from diego_py.http.server import Route, answer, decode, found, read_json
 from diego_py.models.cell import CellCapacity, RootfsProvider
 from diego_py.models.identifiers import CellId, InstanceGuid
-from diego_py.models.work import AvailableResources, CellReport, EvacuatedCell, ReportAnswer
+from diego_py.models.work import (
+    AvailableResources,
+    CellReport,
+    EvacuatedCell,
+    Heartbeat,
+    HeartbeatAnswer,
+    ReportAnswer,
+)
 
 
 @frozen(kw_only=True)
@@ -89,6 +97,7 @@ class Cells:
 
     store: Store
     lifecycle: Lifecycle
+    heartbeats: Heartbeats
     pool: CellPool
     callbacks: TaskCallbacks
     evacuation: Evacuation
@@ -120,6 +129,16 @@ class Cells:
                 counted=False,
                 takes=CellReport,
                 gives=ReportAnswer,
+            ),
+            Route(
+                "POST",
+                path + "/heartbeat",
+                "cell_heartbeat",
+                self.heartbeat,
+                RequestFailed,
+                counted=False,
+                takes=Heartbeat,
+                gives=HeartbeatAnswer,
             ),
         ]
 
@@ -187,5 +206,19 @@ class Cells:
                 stop=tuple(InstanceGuid(guid) for guid in outcome.stop),
                 acknowledged=tuple(InstanceGuid(guid) for guid in outcome.acknowledged),
                 presence_ttl_ms=round(self.presence_ttl_s * 1000),
+                settled=outcome.settled,
             )
         )
+
+    async def heartbeat(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """Renew the presence of a cell that is as it said last.
+
+        Whoever does not know what it said last, for another BBS was told or this one was started since, asks for all of
+        it; but no more cells at once than whose reports are taken up together.
+        """
+        beat = decode(Heartbeat, await read_json(request))
+        cell_id = CellId(request.match_info["cell_id"])
+        taken = await self.heartbeats.take_up(call, cell_id, beat)
+        known = taken and self.pool.cells.repeated(cell_id, beat)
+        whole = not taken or (not known and self.lifecycle.reports_waiting < REPORTS_MAX)
+        return answer(HeartbeatAnswer(taken=taken, whole=whole, presence_ttl_ms=round(self.presence_ttl_s * 1000)))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 import asyncpg
 from attrs import frozen
@@ -11,7 +12,7 @@ from attrs import frozen
 from diego_py import wire
 from diego_py.models.cell import CellPresence
 from diego_py.models.identifiers import CellId
-from diego_py.models.work import AvailableResources, CellReport
+from diego_py.models.work import AvailableResources, CellReport, Heartbeat
 
 
 @frozen(kw_only=True)
@@ -38,6 +39,20 @@ class CellRecord:
         return now - self.seen_at > (self.expires_at - self.seen_at) / 2
 
 
+class CellMark(NamedTuple):
+    """What is looked at of every cell again and again. Thousands are read at a time."""
+
+    cell_id: CellId
+    boot_id: str
+    told: int
+    """Sequence of its last whole report."""
+    live: bool
+    draining: bool
+    late: bool
+    """It is live, and has not reported for more than half of the time that its presence lasts."""
+    expires_at: datetime
+
+
 @frozen
 class PostgresCells:
     """Cells in Postgres. What each method means is said in `tables.CellTable`."""
@@ -46,12 +61,13 @@ class PostgresCells:
 
     UPSERT = """
         INSERT INTO cells (cell_id, boot_id, url, zone, address, presence, available_memory_mb, available_disk_mb,
-                           available_containers, sequence, seen_at, expires_at, home_id)
-        SELECT cell_id, boot_id, url, zone, address, presence, memory_mb, disk_mb, containers, sequence,
-               clock_timestamp(), clock_timestamp() + $12::interval, home_id
+                           available_containers, sequence, told, seen_at, expires_at, home_id, draining, digest)
+        SELECT cell_id, boot_id, url, zone, address, presence, memory_mb, disk_mb, containers, sequence, sequence,
+               clock_timestamp(), clock_timestamp() + $14::interval, home_id, draining, digest
         FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bytea[], $7::integer[],
-                    $8::integer[], $9::integer[], $10::bigint[], $11::text[])
-             AS new (cell_id, boot_id, url, zone, address, presence, memory_mb, disk_mb, containers, sequence, home_id)
+                    $8::integer[], $9::integer[], $10::bigint[], $11::text[], $12::boolean[], $13::text[])
+             AS new (cell_id, boot_id, url, zone, address, presence, memory_mb, disk_mb, containers, sequence, home_id,
+                     draining, digest)
         ORDER BY cell_id COLLATE "C"
         ON CONFLICT (cell_id) DO UPDATE
         SET boot_id = excluded.boot_id,
@@ -60,19 +76,82 @@ class PostgresCells:
             url = excluded.url, zone = excluded.zone, address = excluded.address, presence = excluded.presence,
             available_memory_mb = excluded.available_memory_mb, available_disk_mb = excluded.available_disk_mb,
             available_containers = excluded.available_containers, sequence = excluded.sequence,
-            seen_at = excluded.seen_at, expires_at = excluded.expires_at, home_id = excluded.home_id
+            seen_at = excluded.seen_at, expires_at = excluded.expires_at, home_id = excluded.home_id,
+            told = excluded.told, draining = excluded.draining, digest = excluded.digest, settled = NULL
         WHERE (cells.home_id = excluded.home_id OR cells.expires_at <= clock_timestamp())
           AND ((cells.boot_id = excluded.boot_id AND cells.sequence <= excluded.sequence)
                OR (cells.boot_id <> excluded.boot_id
                    AND (cells.former_boot_id IS DISTINCT FROM excluded.boot_id
                         OR cells.expires_at <= clock_timestamp())))
-        RETURNING cell_id
+        RETURNING cell_id,
+            CASE WHEN NOT EXISTS (SELECT FROM abandoned_attempts AS left_over WHERE left_over.cell_id = cells.cell_id)
+            THEN (SELECT coalesce(bit_xor(hash), 0) FROM (
+                SELECT hashtextextended(instance_guid, tag_index) FROM actual_lrps AS instance
+                WHERE instance.cell_id = cells.cell_id
+                UNION ALL
+                SELECT hashtextextended(instance_guid, -1) FROM tasks
+                WHERE tasks.cell_id = cells.cell_id AND state = 'RUNNING'
+            ) AS had (hash)) END AS fingerprint
     """
 
-    async def upsert(self, reports: Sequence[CellReport], ttl_s: float) -> set[CellId]:
+    async def upsert(self, reports: Sequence[CellReport], ttl_s: float) -> dict[CellId, int | None]:
         columns = zip(*(_columns(report) for report in reports), strict=True)
         taken = await self.connection.fetch(self.UPSERT, *map(list, columns), timedelta(seconds=ttl_s))
+        return {row["cell_id"]: row["fingerprint"] for row in taken}
+
+    SETTLE = """
+        UPDATE cells SET settled = new.settled FROM unnest($1::text[], $2::bigint[]) AS new (cell_id, settled)
+        WHERE cells.cell_id = new.cell_id
+    """
+
+    async def settle(self, fingerprints: Mapping[CellId, int]) -> None:
+        await self.connection.execute(self.SETTLE, list(fingerprints), list(fingerprints.values()))
+
+    RENEW = """
+        WITH same AS (
+            SELECT cells.cell_id, told.sequence
+            FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[]) AS told (cell_id, boot_id, sequence, digest)
+            JOIN cells USING (cell_id, boot_id, digest)
+            WHERE cells.sequence <= told.sequence
+              AND NOT EXISTS (SELECT FROM abandoned_attempts AS left_over WHERE left_over.cell_id = cells.cell_id)
+              AND settled = (SELECT coalesce(bit_xor(hash), 0) FROM (
+                  SELECT hashtextextended(instance_guid, tag_index) FROM actual_lrps AS instance
+                  WHERE instance.cell_id = cells.cell_id
+                  UNION ALL
+                  SELECT hashtextextended(instance_guid, -1) FROM tasks
+                  WHERE tasks.cell_id = cells.cell_id AND state = 'RUNNING'
+              ) AS had (hash))
+            ORDER BY cells.cell_id FOR UPDATE OF cells
+        )
+        UPDATE cells SET sequence = same.sequence, seen_at = clock_timestamp(),
+                         expires_at = clock_timestamp() + $5::interval
+        FROM same WHERE cells.cell_id = same.cell_id
+        RETURNING cells.cell_id
+    """
+
+    async def renew(self, beats: Sequence[tuple[CellId, Heartbeat]], ttl_s: float) -> set[CellId]:
+        told = ((cell_id, beat.boot_id, beat.sequence, beat.digest) for cell_id, beat in beats)
+        columns = zip(*told, strict=True)
+        taken = await self.connection.fetch(self.RENEW, *map(list, columns), timedelta(seconds=ttl_s))
         return {row["cell_id"] for row in taken}
+
+    LIST_MARKS = """
+        SELECT cell_id, boot_id, told, expires_at > now(), draining,
+               expires_at > now() AND now() - seen_at > (expires_at - seen_at) / 2, expires_at
+        FROM cells ORDER BY cell_id
+    """
+
+    async def list_marks(self) -> list[CellMark]:
+        return [CellMark._make(row) for row in await self.connection.fetch(self.LIST_MARKS)]
+
+    LIST_MANY = """
+        SELECT presence, available_memory_mb, available_disk_mb, available_containers, sequence, seen_at, expires_at,
+               true AS live
+        FROM cells WHERE cell_id = ANY($1::text[]) AND expires_at > clock_timestamp() ORDER BY cell_id
+    """
+
+    async def list_many(self, cell_ids: Sequence[str]) -> list[CellRecord]:
+        return [_record(row) for row in await self.connection.fetch(self.LIST_MANY, cell_ids)]
 
     LIST_LIVE = """
         SELECT presence, available_memory_mb, available_disk_mb, available_containers, sequence, seen_at, expires_at,
@@ -145,6 +224,8 @@ def _columns(report: CellReport) -> tuple[object, ...]:
         available.containers,
         report.sequence,
         presence.home_id,
+        presence.draining,
+        report.digest,
     )
 
 

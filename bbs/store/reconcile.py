@@ -52,6 +52,8 @@ class Differences:
     """What was about to be replaced anyway: no crash of the instance, whose ordinary row is another one."""
     beside: tuple[tuple[ActualLRP, InstanceReport], ...] = ()
     """Rows beside ordinary ones that became routable, or are not any more."""
+    none: bool = False
+    """The cell runs what its rows say, all of it and nothing else, and nothing of it is under way."""
 
 
 def compare(report: CellReport, known: Sequence[ActualLRP], now: datetime) -> Differences:
@@ -78,13 +80,17 @@ def compare(report: CellReport, known: Sequence[ActualLRP], now: datetime) -> Di
     gone = [Gone(row, stories.get(row.instance_guid)) for row in beside if row.instance_guid is not None]
     told = {instance.instance_guid: instance for instance in report.instances}
     named = ((item.row, told.get(item.row.instance_guid or InstanceGuid(""))) for item in gone)
+    reopened = tuple((row, now) for row, now in named if now is not None and row.routable is not _is_open(row, now))
+    ours = {row.instance_guid for row in known if row.cell_id == cell_id}
+    all_run = all(instance.state is InstanceState.RUNNING for instance in report.instances)
     return Differences(
         tuple(started),
         tuple(ended),
         tuple(row for row in vanished if row.presence is Presence.ORDINARY),
         tuple(stop),
         tuple(item for item in gone if item.ended is not None or item.row in vanished),
-        tuple((row, now) for row, now in named if now is not None and row.routable is not _is_open(row, now)),
+        reopened,
+        none=ours == reported and all_run and not (started or stop or reopened or report.ended),
     )
 
 

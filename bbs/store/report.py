@@ -1,16 +1,21 @@
-"""Reports of cells taken up: presences renewed, rows and tasks brought in line. One transaction for all of them."""
+"""Reports of cells taken up: presences renewed, rows and tasks brought in line. One transaction for all of them.
+
+When a report and the rows of its cell agree, the fingerprint of these rows is kept with the cell. It is taken before
+the rows are compared: whatever changes from then on makes it another one, and the next heartbeat is answered with the
+wish for a whole report.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from bbs.convergence.backoff import CrashPolicy
 from bbs.store import reconcile, task_reconcile
 from bbs.store.actual_lrps import Key
 from bbs.store.reconcile import Differences, WriteProblem
-from bbs.store.task_reconcile import WriteTaskProblem
+from bbs.store.task_reconcile import TasksReconciled, WriteTaskProblem
 from bbs.store.transaction import Transaction
 from diego_py.errors import CellIdTaken, DiegoError
 from diego_py.models.actual_lrp import ActualLRP
@@ -31,6 +36,8 @@ class ReportOutcome:
     crashed: tuple[ActualLRP, ...] = ()
     vanished: tuple[ActualLRP, ...] = ()
     lost_tasks: tuple[Task, ...] = ()
+    settled: bool = False
+    """The cell has exactly what it should have: until that changes, heartbeats do."""
 
 
 @frozen
@@ -79,9 +86,16 @@ async def _taken_up(tx: Transaction, told: Sequence[Told]) -> dict[Told, ReportO
     await _lock(tx, differences.values())
     busy = await tx.tasks.cells_with_any([one.cell_id for one in taken]) if taken else set()
     outcomes: dict[Told, ReportOutcome | DiegoError] = {}
+    settled: dict[CellId, int] = {}
     for one in taken:
         tasks = bool(one.report.tasks) or one.cell_id in busy
-        outcomes[one] = await _applied(tx, one, differences[one.cell_id], tasks)
+        outcome = await _applied(tx, one, differences[one.cell_id], tasks)
+        fingerprint = renewed[one.cell_id]
+        if outcome.settled and fingerprint is not None:
+            settled[one.cell_id] = fingerprint
+        outcomes[one] = evolve(outcome, settled=one.cell_id in settled)
+    if settled:
+        await tx.cells.settle(settled)
     if taken:
         there = [instance.instance_guid for one in taken for instance in one.report.instances]
         await tx.abandoned.settle([one.cell_id for one in taken], there, reconcile.SETTLED_S)
@@ -126,15 +140,18 @@ async def _applied(tx: Transaction, told: Told, differences: Differences, tasks:
     report, rules = told.report, told.rules
     reconciliation = reconcile.Reconciliation(tx, report, rules.new_guid, rules.vanished, rules.crash_policy)
     done = await reconciliation.apply(differences)
-    stop_tasks, lost_tasks = await task_reconcile.apply(tx, report, rules.task_vanished) if tasks else ((), ())
+    reconciled = TasksReconciled()
+    if tasks:
+        reconciled = await task_reconcile.apply(tx, report, rules.task_vanished)
     return ReportOutcome(
         accepted=True,
-        stop=(*differences.stop, *stop_tasks),
+        stop=(*differences.stop, *reconciled.stop),
         acknowledged=tuple(ended.instance_guid for ended in report.ended),
         started=done.started,
         crashed=done.crashed,
         vanished=done.vanished,
-        lost_tasks=lost_tasks,
+        lost_tasks=reconciled.lost,
+        settled=bool(report.digest) and differences.none and reconciled.agree,
     )
 
 

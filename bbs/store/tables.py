@@ -9,7 +9,7 @@ from typing import Protocol
 from bbs.labels import Labels
 from bbs.store import actual_lrps, desired_lrps, failures, tasks
 from bbs.store.actual_lrps import Cursor, Ending, Key, Locked, RemovedRow
-from bbs.store.cells import CellRecord
+from bbs.store.cells import CellMark, CellRecord
 from bbs.store.decisions import LastRound
 from bbs.store.desired_lrps import StoredLRP
 from bbs.store.domains import DomainFreshness
@@ -21,7 +21,7 @@ from diego_py.models.actual_lrp import ActualLRP
 from diego_py.models.desired_lrp import DesiredLRP, DesiredLRPDefinition, SchedulingInfo
 from diego_py.models.identifiers import CellId, InstanceGuid
 from diego_py.models.task import Task, TaskRequest
-from diego_py.models.work import CellReport
+from diego_py.models.work import CellReport, Heartbeat
 
 
 class ActualLRPTable(Protocol):
@@ -165,14 +165,29 @@ class DesiredLRPTable(Protocol):
 class CellTable(Protocol):
     """What each cell said last, and until when it counts as live by the database's clock alone."""
 
-    async def upsert(self, reports: Sequence[CellReport], ttl_s: float) -> set[CellId]:
+    async def upsert(self, reports: Sequence[CellReport], ttl_s: float) -> dict[CellId, int | None]:
         """Take up a report of each of these cells and renew the presence, and keep the rows locked, in order.
 
-        Without those whose report is out of date, or of another home than a live cell of this id has.
+        Gives the fingerprint of what we have of each cell, as it was before: its instances with their tags, and its
+        tasks. None when attempts are still to be settled there. Without those whose report is out of date, or of
+        another home than a live cell of this id has.
 
         Out of date is a lower sequence of the same boot, and anything of the boot that the present one replaced, for as
         long as the present one is live. A boot that is not known replaces the present one at once: the cell restarted.
         """
+
+    async def settle(self, fingerprints: Mapping[CellId, int]) -> None:
+        """The last report of each of these cells, whose rows are locked, and what the fingerprint is of agree."""
+
+    async def renew(self, beats: Sequence[tuple[CellId, Heartbeat]], ttl_s: float) -> set[CellId]:
+        """Renew the presence of those that are as their last whole report said, if what we have of them is as it was
+        when both agreed. One heartbeat of each cell; those that are older than the last word are not among them."""
+
+    async def list_marks(self) -> list[CellMark]:
+        """Every cell, without its presence, in order; each as it was when the transaction began."""
+
+    async def list_many(self, cell_ids: Sequence[str]) -> list[CellRecord]:
+        """Those of these that there are and whose presence lasts."""
 
     async def list_live(self) -> list[CellRecord]:
         """The cells whose presence lasts."""

@@ -32,6 +32,18 @@ class TaskDifferences:
 
     vanished: tuple[TaskStatus, ...]
     stop: tuple[InstanceGuid, ...]
+    none: bool
+    """The cell runs the tasks that its rows say, all of them and nothing else, and no end is still to be told."""
+
+
+@frozen
+class TasksReconciled:
+    """What the cell must stop, and the tasks that are lost now."""
+
+    stop: tuple[InstanceGuid, ...] = ()
+    lost: tuple[Task, ...] = ()
+    agree: bool = True
+    """There were no differences."""
 
 
 def compare(report: CellReport, known: Known) -> TaskDifferences:
@@ -48,7 +60,12 @@ def compare(report: CellReport, known: Known) -> TaskDifferences:
         for status, claim in known
         if status.instance_guid not in reported and has_vanished(status, claim, report)
     )
-    return TaskDifferences(vanished, stop)
+    ours = {status.instance_guid for status, _ in known if _is_here(status, report)}
+    return TaskDifferences(
+        vanished,
+        stop,
+        none=ours == reported and all(task.state is CellTaskState.RUNNING for task in report.tasks),
+    )
 
 
 def has_vanished(status: TaskStatus, claim: Claim | None, report: CellReport) -> bool:
@@ -66,14 +83,15 @@ def _is_wanted(status: TaskStatus | None, report: CellReport) -> bool:
     """Whether the row waits for this very attempt, or runs as it on this cell."""
     if status is None:
         return False
-    here = status.state is TaskState.RUNNING and status.cell_id == report.presence.cell_id
-    return here or status.state is TaskState.PENDING
+    return _is_here(status, report) or status.state is TaskState.PENDING
 
 
-async def apply(
-    tx: Transaction, report: CellReport, write_problem: WriteTaskProblem
-) -> tuple[tuple[InstanceGuid, ...], tuple[Task, ...]]:
-    """What the cell must stop, and the tasks that are lost now. Rows are locked in the order of their names."""
+def _is_here(status: TaskStatus, report: CellReport) -> bool:
+    return status.state is TaskState.RUNNING and status.cell_id == report.presence.cell_id
+
+
+async def apply(tx: Transaction, report: CellReport, write_problem: WriteTaskProblem) -> TasksReconciled:
+    """Each difference that is still one once its row is locked. Rows are locked in the order of their names."""
     guids = [task.instance_guid for task in report.tasks]
     differences = compare(report, await tx.tasks.list_concerning(report.presence.cell_id, guids))
     lost = []
@@ -86,4 +104,4 @@ async def apply(
         document = document_of(write_problem(row, ContainerVanished(told)))
         after = task_moves.lost(row, document.detail, locked.now)
         lost.append(await task_rows.save_failed(tx, locked, after, document, "run"))
-    return differences.stop, tuple(lost)
+    return TasksReconciled(differences.stop, tuple(lost), differences.none)

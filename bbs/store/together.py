@@ -56,8 +56,15 @@ class Together(Generic[Item, Result]):
     """Its transactions get through when requests take all connections."""
     lanes: int = LANES
     together_max: int = TOGETHER_MAX
+    gather_s: float = 0.0
+    """So long others are waited for before a transaction begins; only with a single lane."""
     _waiting: deque[_Asked[Item, Result]] = field(factory=deque, init=False)
     _under_way: int = field(default=0, init=False)
+
+    @property
+    def waiting(self) -> int:
+        """Changes that wait for their transaction."""
+        return len(self._waiting)
 
     async def ask(self, call: Call, item: Item) -> Result:
         """Have one change made. Raises its own refusal, and what the transaction failed with."""
@@ -99,6 +106,8 @@ class Together(Generic[Item, Result]):
 
     async def _lead(self, leader: _Asked[Item, Result]) -> None:
         """Make the changes of all who wait, and have the next of those who came meanwhile go on."""
+        if self.gather_s:
+            await self._gather(leader)
         batch = self._taken(leader)
         try:
             await self._make(leader.call, batch)
@@ -119,6 +128,15 @@ class Together(Generic[Item, Result]):
             batch.append(self._waiting.popleft())
             changes += len(batch[-1].items)
         return batch
+
+    async def _gather(self, leader: _Asked[Item, Result]) -> None:
+        """Let others come. Who stops waiting leaves the lead to the next one."""
+        try:
+            await leader.call.clock.sleep(self.gather_s)
+        except BaseException:
+            self._waiting.remove(leader)
+            self._pass_on()
+            raise
 
     def _pass_on(self) -> None:
         if self._waiting:

@@ -9,7 +9,14 @@ from diego_py.call import Call
 from diego_py.errors import DiegoError
 from diego_py.models.identifiers import TaskGuid
 from diego_py.models.task_work import TaskClaim, TaskEnd
-from diego_py.models.work import CellReport, ClaimGranted, Claims, ReportAnswer
+from diego_py.models.work import (
+    CellReport,
+    ClaimGranted,
+    Claims,
+    Heartbeat,
+    HeartbeatAnswer,
+    ReportAnswer,
+)
 
 
 class BBS(Protocol):
@@ -32,3 +39,6 @@ class BBS(Protocol):
 
     async def report(self, call: Call, report: CellReport) -> ReportAnswer:
         """Say what the cell has; returns what it must do."""
+
+    async def heartbeat(self, call: Call, beat: Heartbeat) -> HeartbeatAnswer:
+        """Say that the cell is as it said last; returns whether that was taken."""

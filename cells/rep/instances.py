@@ -90,6 +90,7 @@ class Instance:
     """Set when somebody wants the end of an instance that is still starting."""
     watching: asyncio.Task[None] | None = None
     """Waits for its end and does what follows; its container has no other owner then."""
+    _told: InstanceReport | None = None
 
     @property
     def guid(self) -> InstanceGuid:
@@ -100,7 +101,13 @@ class Instance:
         self.state = transition(self.state, event)
 
     def report(self) -> InstanceReport:
-        """As the cell tells the BBS of it."""
+        """As the cell tells the BBS of it; the same object for as long as nothing changes."""
+        told, routable = self._told, self.routable and self.state is InstanceState.RUNNING
+        if told is None or told.state is not self.state or (told.net_info, told.routable) != (self.net_info, routable):
+            told = self._told = self._report(routable)
+        return told
+
+    def _report(self, routable: bool) -> InstanceReport:
         identity = self.identity
         return InstanceReport(
             process_guid=identity.process_guid,
@@ -111,7 +118,7 @@ class Instance:
             memory_mb=identity.resources.memory_mb,
             disk_mb=identity.resources.disk_mb,
             net_info=self.net_info,
-            routable=self.routable and self.state is InstanceState.RUNNING,
+            routable=routable,
         )
 
 

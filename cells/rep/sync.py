@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from hashlib import blake2b
 from random import Random
 
 import structlog
-from attrs import define, field
+from attrs import define, evolve, field
 
 from cells.rep.admission import Admission
 from cells.rep.bbs import BBS
@@ -18,11 +19,12 @@ from cells.rep.books import Books
 from cells.rep.presence import Presence
 from cells.rep.task_work import CellTaskWork
 from cells.rep.work import CellWork
+from diego_py import wire
 from diego_py.call import Call
 from diego_py.errors import DiegoError
 from diego_py.models.identifiers import InstanceGuid
 from diego_py.models.task_work import CellTaskState, TaskReport
-from diego_py.models.work import CellReport, EndedReport, InstanceState
+from diego_py.models.work import CellReport, EndedReport, Heartbeat, InstanceState, ReportAnswer
 from diego_py.service.clock import Clock
 from diego_py.service.run import OwnedTasks
 
@@ -32,6 +34,8 @@ DEBOUNCE_S = 0.02
 PAUSE_S = 0.2
 """Between two reports while one change follows the other: each names all that the cell has."""
 REPORT_BUDGET_MS = 5_000.0
+WHOLE_S = 600.0
+"""A whole report at least so often, whatever heartbeats say."""
 STOP_BUDGET_MS = 120_000.0
 
 
@@ -53,6 +57,10 @@ class Sync:
     _sent_s: float = field(default=-PAUSE_S, init=False)
     _obeyed: set[InstanceGuid] = field(factory=set, init=False)
     """Whose stop was ordered and is under way: the next order of it would only wait for the same."""
+    _settled: CellReport | None = field(default=None, init=False)
+    """What was reported last, if the BBS wants exactly that."""
+    _whole_s: float = field(default=0.0, init=False)
+    """When a whole report was sent last."""
 
     async def round(self) -> None:
         """Wait until a report is due and send it. Raises DiegoError when no BBS took it."""
@@ -60,16 +68,37 @@ class Sync:
         await self.report()
 
     async def report(self) -> None:
-        """Send one report and obey its answer."""
+        """Send one report and obey its answer; or a heartbeat, if all is as it was reported last and wanted."""
         sent_s = self._sent_s = self.clock.monotonic()
         report = self.snapshot()
-        budget_ms = self.admission.lease.share_ms(REPORT_BUDGET_MS)
+        settled, self._settled = self._settled, None
+        call = Call.begin(self.clock, self.admission.lease.share_ms(REPORT_BUDGET_MS))
         try:
-            answer = await self.bbs.report(Call.begin(self.clock, budget_ms), report)
+            if settled is not None and _same(settled, report) and sent_s - self._whole_s < WHOLE_S:
+                await self._beat(call, settled, report.sequence, sent_s)
+                return
+            self._whole_s = sent_s
+            report = evolve(report, digest=_digest(report))
+            answer = await self.bbs.report(call, report)
         except DiegoError as refused:
             self.admission.lease.refused(refused.root.message)
             raise
         self.admission.lease.renew(sent_s, answer.presence_ttl_ms)
+        self._settled = report if answer.settled else None
+        await self._obey(answer, report)
+
+    async def _beat(self, call: Call, settled: CellReport, sequence: int, sent_s: float) -> None:
+        """Say that all is as it was, and have a whole report sent if that is not taken or not enough."""
+        beat = Heartbeat(boot_id=settled.presence.boot_id, sequence=sequence, digest=settled.digest)
+        answer = await self.bbs.heartbeat(call, beat)
+        if answer.taken:
+            self.admission.lease.renew(sent_s, answer.presence_ttl_ms)
+        if answer.whole:
+            self.books.changed.set()
+        else:
+            self._settled = settled
+
+    async def _obey(self, answer: ReportAnswer, report: CellReport) -> None:
         await self.books.ended.acknowledge(answer.acknowledged)
         if answer.acknowledged and len(self.books.ended) > 0:
             self.books.changed.set()
@@ -147,3 +176,13 @@ class Sync:
             self.log.warning("ordered_stop_failed", instance_guid=guid, code=root.code, detail=root.message)
         finally:
             self._obeyed.discard(guid)
+
+
+def _same(before: CellReport, now: CellReport) -> bool:
+    """Whether two reports differ in nothing but their numbers."""
+    return evolve(now, sequence=before.sequence, digest=before.digest) == before
+
+
+def _digest(report: CellReport) -> str:
+    """Of all but the numbers of a report."""
+    return blake2b(wire.encode(evolve(report, sequence=0, digest="")), digest_size=16).hexdigest()

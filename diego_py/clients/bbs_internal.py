@@ -40,6 +40,8 @@ from diego_py.models.work import (
     ClaimResults,
     Claims,
     EvacuatedCell,
+    Heartbeat,
+    HeartbeatAnswer,
     ReportAnswer,
 )
 
@@ -110,6 +112,12 @@ class BBSInternalClient:
         path = f"/v1/cells/{self.cell_id}/report"
         answer = await self._request(call, path, wire.encode(report), "cell_report")
         return decoded(ReportAnswer, answer.body)
+
+    async def heartbeat(self, call: Call, beat: Heartbeat) -> HeartbeatAnswer:
+        """Say that the cell is as it said last. Raises as `report`."""
+        path = f"/v1/cells/{self.cell_id}/heartbeat"
+        answer = await self._request(call, path, wire.encode(beat), "cell_heartbeat")
+        return decoded(HeartbeatAnswer, answer.body)
 
     async def _request(self, call: Call, path: str, body: bytes, op: str) -> Answer:
         """Ask each BBS once, the one that answered last first. The failure carries the earlier ones as attempts.

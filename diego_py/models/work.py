@@ -26,6 +26,7 @@ from diego_py.models.task_work import TaskReport
 INSTANCES_PER_CELL_MAX = 10_000
 WORKS_MAX = 256
 """Instances in one request, to a cell or of one."""
+Digest = Annotated[str, Limits(bytes_max=64)]
 
 
 class InstanceState(StrEnum):
@@ -249,6 +250,8 @@ class CellReport:
     presence: CellPresence
     sequence: Annotated[int, Limits(minimum=0, maximum=2**53)]
     """Rises with every report of one boot, so that an older one never overwrites a newer one."""
+    digest: Digest = ""
+    """Of all else in the report. As long as that stays, heartbeats may say so by this. Empty: there will be none."""
     available: AvailableResources
     instances: Annotated[tuple[InstanceReport, ...], Limits(items_max=INSTANCES_PER_CELL_MAX)] = ()
     ended: Annotated[tuple[EndedReport, ...], Limits(items_max=INSTANCES_PER_CELL_MAX)] = ()
@@ -265,3 +268,28 @@ class ReportAnswer:
     """Ended instances whose failure is stored."""
     presence_ttl_ms: Count = 15_000
     """How long the presence lasts without another report, by the database's clock."""
+    settled: bool = False
+    """The BBS wants exactly what the cell has: heartbeats do until the cell changes."""
+
+
+@attrs.frozen(kw_only=True)
+class Heartbeat:
+    """The cell is as its last whole report said: all of it, again."""
+
+    boot_id: Name
+    sequence: Annotated[int, Limits(minimum=0, maximum=2**53)]
+    """As of a report, and of the same count."""
+    digest: Digest
+    """Of that report."""
+
+
+@attrs.frozen(kw_only=True)
+class HeartbeatAnswer:
+    """Whether the presence was renewed, and whether a whole report is wanted now."""
+
+    taken: bool
+    """False: nothing was renewed. The BBS does not know that report, or wants something else since."""
+    whole: bool
+    """Send a whole report soon."""
+    presence_ttl_ms: Count = 15_000
+    """As in ReportAnswer."""

@@ -22,6 +22,8 @@ from diego_py.models.work import (
     ClaimResults,
     Claims,
     EgressChange,
+    Heartbeat,
+    HeartbeatAnswer,
     InstanceClaim,
     ReportAnswer,
 )
@@ -44,6 +46,9 @@ class FakeBBS:
     hold_claims: asyncio.Event | None = None
     stop: tuple[str, ...] = ()
     acknowledges: bool = True
+    settled: bool = False
+    """Whether heartbeats may follow a report."""
+    takes_heartbeats: bool = True
     presence_ttl_ms: int = 15_000
     claims: Happenings = field(factory=Happenings)
     claim_requests: Happenings = field(factory=Happenings)
@@ -51,6 +56,7 @@ class FakeBBS:
     refused_indices: frozenset[int] = frozenset()
     """Whose claims are refused, each by itself."""
     reports: Happenings = field(factory=Happenings)
+    heartbeats: Happenings = field(factory=Happenings)
     task_claims: Happenings = field(factory=Happenings)
     """Task guid and claim."""
     task_ends: Happenings = field(factory=Happenings)
@@ -63,6 +69,7 @@ class FakeBBS:
             Route("POST", "/v1/tasks/{guid}/claim", "claim_task", self._claim_task, RequestFailed),
             Route("POST", "/v1/tasks/{guid}/ended", "task_ended", self._task_ended, RequestFailed),
             Route("POST", "/v1/cells/{cell_id}/report", "cell_report", self._report, RequestFailed),
+            Route("POST", "/v1/cells/{cell_id}/heartbeat", "cell_heartbeat", self._heartbeat, RequestFailed),
         ]
         log = logger("bbs", "bbs-1", StringIO())
         server = HopServer("bbs", "bbs-1", SystemClock(), log, ServerMetrics(), 100, 4 * MIB, 5_000)
@@ -124,5 +131,18 @@ class FakeBBS:
         self.reports.add(report)
         acknowledged = tuple(ended.instance_guid for ended in report.ended) if self.acknowledges else ()
         return answer(
-            ReportAnswer(stop=self.stop, acknowledged=acknowledged, presence_ttl_ms=self.presence_ttl_ms)
+            ReportAnswer(
+                stop=self.stop,
+                acknowledged=acknowledged,
+                presence_ttl_ms=self.presence_ttl_ms,
+                settled=self.settled,
+            )
         )
+
+    async def _heartbeat(self, request: web.Request, call: Call) -> web.StreamResponse:
+        beat = decode(Heartbeat, await read_json(request))
+        if self.report_refusal is not None:
+            raise self.report_refusal
+        self.heartbeats.add(beat)
+        taken = self.takes_heartbeats
+        return answer(HeartbeatAnswer(taken=taken, whole=not taken, presence_ttl_ms=self.presence_ttl_ms))

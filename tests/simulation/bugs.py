@@ -15,6 +15,7 @@ from bbs.convergence.plan import Snapshot, _Planner
 from bbs.store import attempts, fence, reconcile
 from diego_py.errors import ClaimRefused
 from diego_py.models.actual_lrp import ActualLRP
+from tests.simulation.memory_store import cells
 from tests.simulation.workload import DOMAIN
 
 Bug = Callable[[], AbstractContextManager[object]]
@@ -72,6 +73,16 @@ def reports_of_other_cells() -> AbstractContextManager[object]:
     return patch.object(reconcile, "_is_of", is_of)
 
 
+def heartbeats_whatever_is_wanted() -> AbstractContextManager[object]:
+    """A heartbeat is taken although rows have changed since the cell's last report."""
+    kept = cells._is_same
+
+    def same(row: Any, beat: Any, fingerprint: Any) -> bool:
+        return bool(kept(row, beat, row.settled))
+
+    return patch.object(cells, "_is_same", same)
+
+
 def _misread(change: Callable[[Snapshot], Snapshot]) -> AbstractContextManager[object]:
     read = Convergence._read
 
@@ -89,5 +100,6 @@ BUGS: dict[Bug, dict[str, float]] = {
     every_domain_is_fresh: {"restored": 0.1},
     could_not_list_is_empty: {},
     reports_of_other_cells: {"reply_lost": 0.1},
+    heartbeats_whatever_is_wanted: {"reply_lost": 0.1},
 }
 """With the faults that bring each to light sooner."""

@@ -1,0 +1,48 @@
+"""Heartbeats of cells: presences renewed without a look at what runs there, many in one statement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from attrs import define, field
+
+from bbs.store.together import Together
+from bbs.store.transaction import Store, Transaction
+from diego_py.call import Call
+from diego_py.errors import DiegoError
+from diego_py.models.identifiers import CellId
+from diego_py.models.work import Heartbeat
+
+TOGETHER_MAX: Final = 512
+"""Heartbeats in one transaction."""
+GATHER_S: Final = 0.05
+"""So long others are waited for: no cell is in a hurry with it, and each transaction costs as much as many of them."""
+
+Told = tuple[CellId, Heartbeat]
+
+
+@define
+class Heartbeats:
+    """Takes them up. What it says no to is said by a whole report then."""
+
+    store: Store
+    presence_ttl_s: float
+    _together: Together[Told, bool] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        limits = {"lanes": 1, "together_max": TOGETHER_MAX}
+        self._together = Together(self.store, "heartbeats", self._take_up, reserved=True, gather_s=GATHER_S, **limits)
+
+    async def take_up(self, call: Call, cell_id: CellId, beat: Heartbeat) -> bool:
+        """Renew the presence of a cell that is as it said last. False if it is not, or not wanted to be any more."""
+        return await self._together.ask(call, (cell_id, beat))
+
+    async def _take_up(self, tx: Transaction, told: Sequence[Told]) -> Sequence[bool | DiegoError]:
+        """All of them. Of two of one cell the one with the higher count is taken: the other came late, or twice."""
+        last: dict[CellId, Heartbeat] = {}
+        for cell_id, beat in told:
+            if cell_id not in last or beat.sequence >= last[cell_id].sequence:
+                last[cell_id] = beat
+        renewed = await tx.cells.renew(list(last.items()), self.presence_ttl_s)
+        return [cell_id in renewed and beat == last[cell_id] for cell_id, beat in told]
