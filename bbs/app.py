@@ -255,7 +255,7 @@ def _task_parts(config: BbsConfig, outside: Outside, pool: CellPool, tasks: Owne
         jitter=lambda: outside.random.uniform(-1, 1),
     )
     repairs = TaskRepairs(config.id, lifecycle, placement, callbacks, log)
-    return TaskParts(lifecycle, completions, placement, callbacks, TaskConvergence(store, repairs, tasks))
+    return TaskParts(lifecycle, completions, placement, callbacks, TaskConvergence(repairs, tasks))
 
 
 def _task_routes(

@@ -12,6 +12,7 @@ from attrs import define, evolve, field
 from bbs.auction.cell_view import Demand, Room
 from bbs.cell_calls import CellCalls
 from bbs.known_cells import KnownCells, Promise
+from bbs.store.cells import CellMark
 from bbs.store.transaction import Store
 from diego_py.call import Call, Hop
 from diego_py.errors import DiegoError, HopUnreachable, NoCellFits, NoCells, Outcome, PlacementFailed
@@ -36,8 +37,14 @@ class CellPool:
     cells: KnownCells = field(factory=KnownCells)
 
     async def refresh(self, call: Call) -> None:
-        """Read the live cells from the database. Those that reported elsewhere appear, dead ones vanish."""
-        self.cells.only(await self.store.read(call, "list_cells", lambda tx: tx.cells.list_live()))
+        """Look in the database which cells are live. Those that reported elsewhere appear, dead ones vanish."""
+        await self.learn(call, await self.store.read(call, "list_cells", lambda tx: tx.cells.list_marks()))
+
+    async def learn(self, call: Call, marks: Sequence[CellMark]) -> None:
+        """Read what is new of the live cells; these are all that there are."""
+        news = self.cells.news(marks)
+        records = await self.store.read(call, "read_cells", lambda tx: tx.cells.list_many(news)) if news else []
+        self.cells.only(records, {mark.cell_id for mark in marks if mark.live}.difference(news))
 
     def reported(self, report: CellReport) -> None:
         """Take up what a cell just said to this BBS."""

@@ -16,7 +16,7 @@ from bbs.auction import auction
 from bbs.auction.cell_view import Assignment, CellView, Demand, Room
 from bbs.auction.fleet import Fleet
 from bbs.auction.reasons import Explanation, explain, nearest_misses
-from bbs.store.cells import CellRecord
+from bbs.store.cells import CellMark, CellRecord
 from diego_py.models.identifiers import CellId, InstanceGuid, ProcessGuid
 from diego_py.models.task_work import CellTaskState, TaskReport
 from diego_py.models.work import (
@@ -79,11 +79,24 @@ class KnownCells:
         known = self._known.get(cell_id)
         return known.record if known is not None else None
 
-    def only(self, records: Sequence[CellRecord]) -> None:
-        """These are all live cells, from the database: those that reported elsewhere appear, dead ones vanish."""
+    def news(self, marks: Sequence[CellMark]) -> list[CellId]:
+        """The live cells of which the database knows something newer."""
+        return [mark.cell_id for mark in marks if mark.live and self._is_news(mark)]
+
+    def _is_news(self, mark: CellMark) -> bool:
+        known = self._known.get(mark.cell_id)
+        if known is None or known.record.presence.boot_id != mark.boot_id:
+            return True
+        return known.record.sequence < mark.told
+
+    def only(self, records: Sequence[CellRecord], others: Collection[CellId] = ()) -> None:
+        """These and the others are all live cells, by the database; of the others there is no news.
+
+        Those that reported elsewhere appear, dead ones vanish.
+        """
         for record in records:
             self._learn(record)
-        live = {record.presence.cell_id for record in records}
+        live = {record.presence.cell_id for record in records}.union(others)
         for gone in self._known.keys() - live:
             del self._known[gone]
             self.fleet.remove(gone)

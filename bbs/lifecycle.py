@@ -130,12 +130,13 @@ class Lifecycle:
         """A new instance_guid, for this revision of its definition (None: the one it was given before).
 
         Whoever has the old instance_guid can no longer claim; who has claimed by it is remembered, unless the cell said
-        that it is `gone`. Raises IllegalTransition if the row moved on.
+        that it is `gone`. Raises IllegalTransition if the row moved on; for a leader, if it changed at all.
         """
 
         async def work(tx: Transaction) -> ActualLRP:
             locked = await rows.lock(tx, row.process_guid, row.index)
-            if locked.row.instance_guid != row.instance_guid:
+            changed = epoch is not None and locked.row.modification_tag != row.modification_tag
+            if changed or locked.row.instance_guid != row.instance_guid:
                 raise _moved_on("OFFER", row, locked.row)
             given = locked.row.revision if revision is None else revision
             return await rows.save(tx, locked, moves.offered(locked.row, self.new_guid(), given, locked.now), gone=gone)

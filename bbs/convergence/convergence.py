@@ -1,4 +1,4 @@
-"""The loop of the leader: read everything at once, plan, apply. A round that cannot read everything does nothing."""
+"""The loop of the leader: read all that deviates, plan, apply. A round that cannot read all of it does nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from bbs.cell_pool import CellPool
 from bbs.convergence.apply import Repairs
 from bbs.convergence.decisions import Decisions, decisions_of
 from bbs.convergence.leader import Leadership
-from bbs.convergence.plan import Snapshot, mass_loss, plan
+from bbs.convergence.plan import Plan, Snapshot, in_pieces, mass_loss
+from bbs.convergence.reading import Reading, read
 from bbs.convergence.task_convergence import TaskConvergence
 from bbs.store.transaction import Store, Transaction
 from diego_py.call import Call
@@ -25,6 +26,9 @@ PAUSE_MIN_S = 0.05
 AFTER_S = 0.01
 """A round that comes because something falls due comes so much later, so that it is due."""
 PRUNE_INTERVAL_S = 3_600.0
+COUNT_PAUSE = 20.0
+"""Whether every LRP has all its rows takes a look at every row. The pause after it is so many times as long."""
+COUNT_INTERVAL_MAX_S = 30.0
 
 
 @define
@@ -51,21 +55,25 @@ class Convergence:
     """When more than half of the cells were last seen missing at once."""
     _told: tuple[int, Decisions] | None = field(default=None, init=False)
     _pruned_s: float = field(default=float("-inf"), init=False)
+    _count_at_s: float = field(default=float("-inf"), init=False)
+    """When rows are counted again."""
 
     async def round(self) -> None:
         """Pause, then one round. Repairs of earlier rounds that are under way hinder no others."""
         await self.clock.sleep(min(self.interval_s * (1 + JITTER * self.jitter()), max(PAUSE_MIN_S, self._wake_in_s)))
         self._wake_in_s = float("inf")
         call = Call.begin(self.clock, ROUND_BUDGET_MS)
-        await self.pool.refresh(call)
         epoch = await self.leadership.held(call)
         if epoch is None:
+            await self.pool.refresh(call)
             return
-        await self.task_convergence.round(call, epoch, self._may_lose_cells(), self._mass_lost())
-        snapshot = await self.store.snapshot(call, "read_everything", self._read)
+        reading = await self._read(call)
+        await self.pool.learn(call, reading.marks)
+        self.task_convergence.round(reading.tasks, epoch)
+        snapshot = reading.snapshot
         if mass_loss(snapshot.known_cells, snapshot.live_cells, snapshot.late_cells, recently=False):
             self._mass_lost_s = self.clock.monotonic()
-        planned = plan(snapshot)
+        planned = await self._planned(snapshot)
         if planned.wake_at is not None:
             self._wake_in_s = (planned.wake_at - snapshot.now).total_seconds() + AFTER_S
         self._tell_valve(planned.valve)
@@ -73,6 +81,32 @@ class Convergence:
         if not planned.empty:
             self.tasks.begin(self.repairs.apply(planned, epoch), "convergence")
         await self._tell(call, epoch, decisions_of(planned, self.task_convergence.planned))
+
+    async def _read(self, call: Call) -> Reading:
+        """All that is not as desired; rows that are missing altogether only if it is time to count them again."""
+        began_s = self.clock.monotonic()
+        counted = began_s >= self._count_at_s
+        may_lose_cells, mass_lost = self._may_lose_cells(), self._mass_lost()
+
+        async def work(tx: Transaction) -> Reading:
+            return await read(tx, counted=counted, may_lose_cells=may_lose_cells, mass_lost=mass_lost)
+
+        reading = await self.store.snapshot(call, "read_what_deviates", work)
+        if counted:
+            took_s = self.clock.monotonic() - began_s
+            self._count_at_s = began_s + min(COUNT_INTERVAL_MAX_S, took_s * COUNT_PAUSE)
+        return reading
+
+    async def _planned(self, snapshot: Snapshot) -> Plan:
+        """The plan, made in pieces between which others get their turn."""
+        planning = in_pieces(snapshot)
+        while True:
+            try:
+                next(planning)
+            except StopIteration as planned:
+                plan: Plan = planned.value
+                return plan
+            await self.clock.sleep(0)
 
     async def _tell(self, call: Call, epoch: int, decided: Decisions) -> None:
         """Let every BBS know what was decided. Most rounds decide what the one before did: then only that they came."""
@@ -82,25 +116,6 @@ class Convergence:
             call, "tell_decisions", lambda tx: tx.decisions.tell(epoch, self.leadership.owner, document)
         )
         self._told = told
-
-    async def _read(self, tx: Transaction) -> Snapshot:
-        statuses = await tx.cells.list_all()
-        desired = await tx.desired_lrps.list_scheduling_infos()
-        ends = [cell.expires_at for cell in statuses if cell.live and cell.expires_at is not None]
-        now = await tx.now()
-        return Snapshot(
-            now=now,
-            desired={lrp.process_guid: lrp for lrp in desired},
-            actuals=tuple(await tx.actual_lrps.list_all()),
-            live_cells=frozenset(cell.presence.cell_id for cell in statuses if cell.live),
-            known_cells=frozenset(cell.presence.cell_id for cell in statuses),
-            fresh_domains=frozenset(fresh.domain for fresh in await tx.domains.list_fresh()),
-            draining_cells=frozenset(cell.presence.cell_id for cell in statuses if cell.presence.draining),
-            late_cells=frozenset(cell.presence.cell_id for cell in statuses if cell.is_late(now)),
-            presence_ends_at=min(ends, default=None),
-            may_lose_cells=self._may_lose_cells(),
-            mass_lost=self._mass_lost(),
-        )
 
     def _may_lose_cells(self) -> bool:
         """Whether we have led for so long that a cell that is there must have reported."""

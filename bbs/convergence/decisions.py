@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import chain, islice
 
 from attrs import fields, frozen
 
@@ -15,6 +16,8 @@ from diego_py.models.identifiers import CellId, ProcessGuid, TaskGuid
 DECISIONS_MAX = 1_000
 """So many are told; of the rest only how many they are. What is held for long comes last."""
 LAST = "held"
+REPAIRS = tuple(each.name for each in fields(Plan) if each.name not in (LAST, "create", "valve", "wake_at"))
+TASK_REPAIRS = tuple(each.name for each in fields(TaskPlan) if each.name != LAST)
 
 
 @frozen(kw_only=True)
@@ -46,14 +49,17 @@ class Decisions:
 
 def decisions_of(plan: Plan, tasks: TaskPlan) -> Decisions:
     """What both plans decided, repairs before what is held."""
-    found = sorted((*_of_instances(plan), *_of_tasks(tasks)), key=lambda each: each.decision == LAST)
-    told = tuple(found[:DECISIONS_MAX])
-    return Decisions(valve=plan.valve, items=told, omitted=len(found) - len(told))
+    repairs = _of_instances(plan, REPAIRS), _of_tasks(tasks, TASK_REPAIRS)
+    found = chain(*repairs, _of_instances(plan, (LAST,)), _of_tasks(tasks, (LAST,)))
+    told = tuple(islice(found, DECISIONS_MAX))
+    made = [getattr(plan, name) for name in (*REPAIRS, "create", LAST)]
+    made += [getattr(tasks, name) for name in (*TASK_REPAIRS, LAST)]
+    return Decisions(valve=plan.valve, items=told, omitted=sum(map(len, made)) - len(told))
 
 
-def _of_instances(plan: Plan) -> Iterator[Decision]:
-    for bucket in fields(Plan):
-        for item in getattr(plan, bucket.name) if bucket.name not in ("create", "valve", "wake_at") else ():
+def _of_instances(plan: Plan, buckets: Sequence[str]) -> Iterator[Decision]:
+    for bucket in buckets:
+        for item in getattr(plan, bucket):
             step: Step = item
             row = step.row
             yield Decision(
@@ -61,23 +67,23 @@ def _of_instances(plan: Plan) -> Iterator[Decision]:
                 index=row.index,
                 presence=row.presence,
                 cell_id=row.cell_id,
-                decision=bucket.name,
+                decision=bucket,
                 reason=step.reason,
                 due_at=step.due_at,
             )
-    for missing in plan.create:
+    for missing in plan.create if LAST not in buckets else ():
         reason = "the index had no row"
         yield Decision(process_guid=missing.process_guid, index=missing.index, decision="create", reason=reason)
 
 
-def _of_tasks(plan: TaskPlan) -> Iterator[Decision]:
-    for bucket in fields(TaskPlan):
-        for item in getattr(plan, bucket.name):
+def _of_tasks(plan: TaskPlan, buckets: Sequence[str]) -> Iterator[Decision]:
+    for bucket in buckets:
+        for item in getattr(plan, bucket):
             step: TaskStep = item
             yield Decision(
                 task_guid=step.task.task_guid,
                 cell_id=step.task.cell_id,
-                decision=bucket.name,
+                decision=bucket,
                 reason=step.reason,
                 due_at=step.due_at,
             )

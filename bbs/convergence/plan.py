@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from datetime import datetime, timedelta
 
 from attrs import field, frozen
@@ -16,6 +16,8 @@ STOP_PATIENCE_S = 30.0
 STALE_UNCLAIMED_S = 30.0
 """An UNCLAIMED row that nobody moved for this long belongs to a BBS that died (Diego's stale time). So does a row that
 is EVACUATING beside one that runs or waits for this long."""
+ROWS_AT_ONCE = 500
+"""Rows that are read, or planned for, without a pause."""
 MASS_LOSS_FRACTION = 0.5
 """When more than this part of several cells vanishes at once, it is the network or ourselves: nothing is replaced."""
 
@@ -25,10 +27,15 @@ Key = tuple[ProcessGuid, int]
 
 @frozen
 class Snapshot:
-    """One consistent reading of the database. An incomplete one is an error, never a smaller plan."""
+    """One consistent reading of the database. An incomplete one is an error, never a smaller plan.
+
+    What is not here is as desired: an ordinary row that no one asked to stop, desired, on a live cell that does not
+    drain, and alone at its index. So every row of an index is here, or none.
+    """
 
     now: datetime
     desired: Mapping[ProcessGuid, SchedulingInfo]
+    """Of every row that is here."""
     actuals: tuple[ActualLRP, ...]
     live_cells: frozenset[CellId]
     known_cells: frozenset[CellId]
@@ -42,6 +49,8 @@ class Snapshot:
     mass_lost: bool = False
     """Whether more than half of the cells were missing at once within the last presence TTL: those that are there come
     back one after the other, and each has a whole TTL for that."""
+    whole: frozenset[ProcessGuid] | None = None
+    """The LRPs of which every row is here: an index without one has none. None: of all."""
     presence_ends_at: datetime | None = None
     """When the first of the live cells' presences runs out, unless it is renewed."""
 
@@ -101,9 +110,22 @@ class Plan:
 
 def plan(snapshot: Snapshot) -> Plan:
     """The repairs that this snapshot calls for."""
+    planning = in_pieces(snapshot)
+    while True:
+        try:
+            next(planning)
+        except StopIteration as planned:
+            plan: Plan = planned.value
+            return plan
+
+
+def in_pieces(snapshot: Snapshot) -> Generator[None, None, Plan]:
+    """The same, interrupted after every few rows: when very much deviates, others must get their turn."""
     planner = _Planner(snapshot)
-    for row in snapshot.actuals:
+    for number, row in enumerate(snapshot.actuals, 1):
         planner.look_at(row)
+        if number % ROWS_AT_ONCE == 0:
+            yield
     return planner.plan()
 
 
@@ -118,6 +140,8 @@ class _Planner:
     valve: str = field(init=False)
     buckets: dict[str, list[Step]] = field(init=False, factory=dict)
     waits: list[datetime] = field(init=False, factory=list)
+    recalled: set[Key] = field(init=False, factory=set)
+    recreated: set[ProcessGuid] = field(init=False, factory=set)
 
     @ordinary.default
     def _find_ordinary(self) -> dict[Key, ActualLRP]:
@@ -206,9 +230,14 @@ class _Planner:
     def _is_whole(self, desired: SchedulingInfo) -> bool:
         """Whether all instances of an LRP run, and go on running in this plan."""
         guid, live = desired.process_guid, self.snapshot.live_cells
+        if guid in self.recreated or not self._is_here(guid):
+            return False
         rows = [self.ordinary.get((guid, index)) for index in range(desired.instances)]
-        run = all(row is not None and row.state is ActualLRPState.RUNNING and row.cell_id in live for row in rows)
-        return run and all(step.row.process_guid != guid for step in self.buckets.get("recreate", ()))
+        return all(row is not None and row.state is ActualLRPState.RUNNING and row.cell_id in live for row in rows)
+
+    def _is_here(self, guid: ProcessGuid) -> bool:
+        """Whether every row of an LRP was read."""
+        return self.snapshot.whole is None or guid in self.snapshot.whole
 
     def _look_beside(self, row: ActualLRP) -> None:
         """One that serves until its replacement runs."""
@@ -261,15 +290,21 @@ class _Planner:
 
     def _missing(self) -> Iterator[Missing]:
         for guid, desired in self.snapshot.desired.items():
+            if not self._is_here(guid):
+                continue
             for index in range(desired.instances):
                 if (guid, index) not in self.ordinary and not self._is_recalled((guid, index)):
                     yield Missing(guid, index)
 
     def _is_recalled(self, key: Key) -> bool:
-        return any(_key(step.row) == key for step in self.buckets.get("recall", ()))
+        return key in self.recalled
 
     def _put(self, bucket: str, row: ActualLRP, reason: str, due_at: datetime | None = None) -> None:
         due_at = due_at if bucket == "held" else None
+        if bucket == "recall":
+            self.recalled.add(_key(row))
+        elif bucket == "recreate":
+            self.recreated.add(row.process_guid)
         self.buckets.setdefault(bucket, []).append(Step(row, reason, due_at))
 
 

@@ -109,10 +109,10 @@ class PostgresDesiredLRPs:
     LIST_SCHEDULING_INFOS = """
         SELECT process_guid, domain, instances, memory_mb, disk_mb, rootfs, placement_tags, tag_epoch, tag_index,
                revision, update_strategy
-        FROM desired_lrps ORDER BY process_guid
+        FROM desired_lrps WHERE process_guid = ANY($1::text[]) ORDER BY process_guid
     """
 
-    async def list_scheduling_infos(self) -> list[SchedulingInfo]:
+    async def list_scheduling_infos(self, process_guids: Sequence[str]) -> list[SchedulingInfo]:
         return [
             SchedulingInfo(
                 process_guid=row["process_guid"],
@@ -126,7 +126,7 @@ class PostgresDesiredLRPs:
                 revision=row["revision"],
                 update_strategy=UpdateStrategy(row["update_strategy"]),
             )
-            for row in await self.connection.fetch(self.LIST_SCHEDULING_INFOS)
+            for row in await self.connection.fetch(self.LIST_SCHEDULING_INFOS, process_guids)
         ]
 
     UPDATE = """

@@ -69,6 +69,23 @@ class ActualLRPTable(Protocol):
     async def list_all(self) -> list[ActualLRP]:
         """Every row, without documents."""
 
+    async def list_uneven(self) -> list[str]:
+        """The LRPs of which an index that is desired has no ordinary row, or that have a row which is not desired.
+
+        Reads every row; nothing else that convergence looks for does.
+        """
+
+    async def list_emptied(self) -> list[str]:
+        """The LRPs with a row on a draining cell that never have two instances of an index."""
+
+    async def list_deviating(self, process_guids: Sequence[str]) -> list[Key]:
+        """Every key, in order, of which something may be to do: of these LRPs all; of others those with a row that no
+        cell has, that is to be stopped, that is beside another one, or whose cell drains or has no presence as of the
+        beginning of the transaction."""
+
+    async def list_of_keys(self, keys: Sequence[Key]) -> list[ActualLRP]:
+        """Every row of these keys, in order."""
+
     async def save(self, row: ActualLRP, failure_id: str | None) -> None:
         """Write a row that this transaction has locked."""
 
@@ -152,8 +169,8 @@ class DesiredLRPTable(Protocol):
     ) -> list[StoredLRP]:
         """At most `limit`, in order of process_guid, from the one behind `after` on; definitions as they are stored."""
 
-    async def list_scheduling_infos(self) -> list[SchedulingInfo]:
-        """Every one, without its definition."""
+    async def list_scheduling_infos(self, process_guids: Sequence[str]) -> list[SchedulingInfo]:
+        """Those of these that there are, without their definitions."""
 
     async def update(self, definition: DesiredLRPDefinition, revision: int) -> DesiredLRP | None:
         """Replace the definition and raise the tag; None if there is no such row. Lock and compare the row before."""
@@ -266,7 +283,8 @@ class TaskTable(Protocol):
         """At most `limit` in order of task_guid, from the one behind `after` on."""
 
     async def list_statuses(self) -> list[TaskStatus]:
-        """Every one, without its definition, in order of task_guid."""
+        """Every one, without its definition, in order of task_guid; but for those that run on a cell whose presence
+        lasts as of the beginning of the transaction."""
 
     async def list_concerning(
         self, cell_id: str, instance_guids: Sequence[str]

@@ -105,7 +105,10 @@ class PostgresTasks:
     LIST_STATUSES = """
         SELECT task_guid, state, cell_id, instance_guid, created_at, updated_at, first_completed_at, attempts,
                next_attempt_at, has_callback
-        FROM tasks ORDER BY task_guid
+        FROM tasks
+        WHERE state <> 'RUNNING'
+           OR NOT EXISTS (SELECT FROM cells WHERE cells.cell_id = tasks.cell_id AND expires_at > now())
+        ORDER BY task_guid
     """
 
     async def list_statuses(self) -> list[TaskStatus]:

@@ -12,6 +12,7 @@ from attrs import evolve
 from bbs import placement
 from bbs.convergence.convergence import Convergence
 from bbs.convergence.plan import Snapshot, _Planner
+from bbs.convergence.reading import Reading
 from bbs.store import attempts, fence, reconcile
 from diego_py.errors import ClaimRefused
 from diego_py.models.actual_lrp import ActualLRP
@@ -86,8 +87,9 @@ def heartbeats_whatever_is_wanted() -> AbstractContextManager[object]:
 def _misread(change: Callable[[Snapshot], Snapshot]) -> AbstractContextManager[object]:
     read = Convergence._read
 
-    async def misread(self: Convergence, tx: Any) -> Snapshot:
-        return change(await read(self, tx))
+    async def misread(self: Convergence, call: Any) -> Reading:
+        reading = await read(self, call)
+        return evolve(reading, snapshot=change(reading.snapshot))
 
     return patch.object(Convergence, "_read", misread)
 

@@ -1,6 +1,7 @@
 """Whatever is called in whatever order, Postgres and the store in memory give the same answers and end up the same."""
 
 import asyncio
+import re
 from collections.abc import Coroutine
 from datetime import datetime
 from typing import Any, ClassVar, TypeVar
@@ -11,6 +12,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from bbs.convergence.plan import Plan, plan
+from bbs.convergence.reading import read
 from bbs.lifecycle import Lifecycle
 from bbs.store.actual_lrps import Filter
 from bbs.store.attempts import Start
@@ -18,13 +21,13 @@ from bbs.store.connections import DatabaseSettings
 from bbs.store.database import Database
 from bbs.store.failures import Filter as FailureFilter
 from bbs.store.idempotency import IdempotencyKey, StoredAnswer
-from bbs.store.transaction import Store
+from bbs.store.transaction import Store, Transaction
 from bbs.succession import Succession
 from diego_py.errors import DiegoError
 from diego_py.models.actual_lrp import ActualLRP
 from diego_py.models.desired_lrp import DesiredLRPUpdate
 from diego_py.models.identifiers import CellId
-from diego_py.models.work import ClaimRequest, InstanceState
+from diego_py.models.work import ClaimRequest, Heartbeat, InstanceState
 from diego_py.service.clock import SystemClock
 from tests.contract.store.conftest import NET_INFO, Scene, definition, guids, problem, report, reported
 from tests.contract.store.tampering import MemoryTampering, PostgresTampering
@@ -38,6 +41,7 @@ GUIDS = st.sampled_from(["app", "web"])
 CELLS = st.sampled_from(["cell-1", "cell-2"])
 KEYS = st.sampled_from(["key-1", "key-2"])
 ROW = st.integers(0, 5)
+MOMENT = re.compile(r"\d{4}-\d\d-\d\dT[0-9:+]+")
 TABLES = ("abandoned_attempts", "actual_lrps", "desired_lrps", "cells", "failures", "idempotency_keys", "domains")
 
 
@@ -194,6 +198,32 @@ class TwoStores(RuleBasedStateMachine):
     def remove(self, row: int) -> None:
         self.on_row(row, lambda s, lrp: s.lifecycle.remove(s.call, lrp.process_guid, lrp.index, lrp.instance_guid))
 
+    @rule(cell=CELLS)
+    def expire(self, cell: str) -> None:
+        self.both(lambda s: s.store.run(s.call, "expire", lambda tx: tx.cells.expire(cell)))
+
+    @rule(cell=CELLS)
+    def forget(self, cell: str) -> None:
+        self.both(lambda s: s.store.run(s.call, "forget", lambda tx: tx.cells.delete(cell)))
+
+    @rule(cell=CELLS)
+    def heartbeat(self, cell: CellId) -> None:
+        beat = Heartbeat(boot_id="boot-1", sequence=self.number(), digest="as-told")
+        self.both(lambda s: s.store.run(s.call, "beat", lambda tx: tx.cells.renew([(cell, beat)], 15.0)))
+
+    @rule(cell=CELLS, draining=st.booleans())
+    def says_all(self, cell: CellId, draining: bool) -> None:
+        """A report of exactly what the rows say of the cell."""
+        number = self.number()
+
+        async def work(s: Scene) -> object:
+            rows = await s.store.read(s.call, "list", lambda tx: tx.actual_lrps.list_of_cell(cell))
+            told = report(cell, sequence=number, instances=[reported(row, routable=row.routable) for row in rows])
+            presence = attrs.evolve(told.presence, draining=draining)
+            return await s.lifecycle.report(s.call, attrs.evolve(told, presence=presence, digest="as-told"))
+
+        self.both(work)
+
     @rule(cell=CELLS, running=st.lists(ROW, max_size=3), over=st.lists(ROW, max_size=2), settled=st.booleans())
     def cell_report(self, cell: str, running: list[int], over: list[int], settled: bool) -> None:
         number = self.number()
@@ -225,11 +255,15 @@ class TwoStores(RuleBasedStateMachine):
             async def read(tx: Any) -> object:
                 return (
                     await tx.desired_lrps.list_page(),
-                    await tx.desired_lrps.list_scheduling_infos(),
+                    await tx.desired_lrps.list_scheduling_infos(["app", "web"]),
                     await tx.actual_lrps.list_page(Filter(), with_failure=True),
                     await tx.cells.list_all(),
                     [await tx.abandoned.list_of(guid) for guid in ("app", "web")],
                     await tx.failures.list_page(FailureFilter()),
+                    await tx.cells.list_marks(),
+                    sorted(await tx.actual_lrps.list_uneven()),
+                    await tx.actual_lrps.list_deviating([]),
+                    await planned(tx),
                 )
 
             return await s.store.snapshot(s.call, "read", read)
@@ -271,6 +305,16 @@ def scene_of(store: Store, tampering: Any) -> Scene:
     return Scene(Lifecycle(store, SystemClock(), guids()), store, tampering)
 
 
+async def planned(tx: Transaction) -> Plan:
+    """What convergence plans from what it reads, which is what it would plan from everything."""
+    reading = await read(tx, counted=True, may_lose_cells=True, mass_lost=False)
+    plans = plan(reading.snapshot)
+    desired = {lrp.process_guid: lrp for lrp in await tx.desired_lrps.list_scheduling_infos(["app", "web"])}
+    rows = tuple(await tx.actual_lrps.list_all())
+    assert plans == plan(attrs.evolve(reading.snapshot, actuals=rows, desired=desired, whole=None))
+    return plans
+
+
 def comparable(value: Any) -> Any:
     """Without times and request ids, which differ, and with the code alone of documents, which hold times."""
     if isinstance(value, datetime):
@@ -284,6 +328,8 @@ def comparable(value: Any) -> Any:
         return type(value), {name: comparable(member) for name, member in members.items()}
     if isinstance(value, dict) and "code" in value:
         return value["code"], value.get("detail")
+    if isinstance(value, str):
+        return MOMENT.sub("a time", value)
     if isinstance(value, list | tuple):
         return [comparable(item) for item in value]
     return value

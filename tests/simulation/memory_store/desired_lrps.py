@@ -79,8 +79,8 @@ class MemoryDesiredLRPs:
             for desired in found[:limit]
         ]
 
-    async def list_scheduling_infos(self) -> list[SchedulingInfo]:
-        await self.core.statement()
+    async def list_scheduling_infos(self, process_guids: Sequence[str]) -> list[SchedulingInfo]:
+        await self.core.statement(*process_guids)
         return [
             SchedulingInfo(
                 process_guid=desired.definition.process_guid,
@@ -95,6 +95,7 @@ class MemoryDesiredLRPs:
                 update_strategy=desired.definition.update_strategy,
             )
             for desired in self._all()
+            if desired.definition.process_guid in process_guids
         ]
 
     async def update(self, definition: DesiredLRPDefinition, revision: int) -> DesiredLRP | None:

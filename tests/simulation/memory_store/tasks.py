@@ -13,6 +13,7 @@ from bbs.task_status import Claim, TaskStatus
 from diego_py.errors import TaskExists
 from diego_py.models.identifiers import InstanceGuid
 from diego_py.models.task import Task, TaskRequest, TaskState
+from tests.simulation.memory_store.cells import TABLE as CELLS
 from tests.simulation.memory_store.engine import ConstraintViolated, MemoryTransactionCore
 
 TABLE: Final = "tasks"
@@ -81,7 +82,12 @@ class MemoryTasks:
 
     async def list_statuses(self) -> list[TaskStatus]:
         await self.core.statement()
-        return [TaskStatus.of(row.task) for row in self.core.rows(TABLE)]
+        return [TaskStatus.of(row.task) for row in self.core.rows(TABLE) if not self._runs(row.task)]
+
+    def _runs(self, task: Task) -> bool:
+        """On a cell that is there."""
+        cell = self.core.get(CELLS, task.cell_id)
+        return task.state is TaskState.RUNNING and cell is not None and bool(cell.expires_at > self.core.began_at)
 
     async def list_concerning(
         self, cell_id: str, instance_guids: Sequence[str]

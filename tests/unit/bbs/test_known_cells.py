@@ -16,7 +16,14 @@ from bbs.store.cells import CellRecord
 from diego_py.models.cell import CellCapacity, CellPresence, RootfsProvider
 from diego_py.models.identifiers import CellId, InstanceGuid, ProcessGuid
 from diego_py.models.task_work import CellTaskState, TaskReport
-from diego_py.models.work import AvailableResources, CellReport, InstanceReport, InstanceState, TaskStarted
+from diego_py.models.work import (
+    AvailableResources,
+    CellReport,
+    Heartbeat,
+    InstanceReport,
+    InstanceState,
+    TaskStarted,
+)
 from tests.unit.bbs.auction.cells import demand, fleet_of
 from tests.unit.bbs.auction.test_fleet import numbers
 
@@ -50,6 +57,13 @@ class Cell:
         left = self.left()
         return AvailableResources(memory_mb=left.memory_mb, disk_mb=left.disk_mb, containers=left.containers)
 
+    @property
+    def digest(self) -> str:
+        return f"has {sorted(self.has)}"
+
+    def beat(self) -> Heartbeat:
+        return Heartbeat(boot_id="boot-1", sequence=self.sequence, digest=self.digest)
+
     def report(self) -> CellReport:
         names: dict[str, Any] = {"domain": "tests"}
         return CellReport(
@@ -62,6 +76,7 @@ class Cell:
                 boot_id="boot-1",
             ),
             sequence=self.sequence,
+            digest=self.digest,
             available=self.available(),
             instances=tuple(
                 InstanceReport(
@@ -174,6 +189,15 @@ class Promises(RuleBasedStateMachine):
         else:
             self.known.reported(report)
 
+    @rule(cell_id=st.sampled_from(["c0", "c1", "c2"]))
+    def a_cell_is_as_it_said(self, cell_id: str) -> None:
+        cell = self.cells[CellId(cell_id)]
+        if self.known.repeated(cell.cell_id, cell.beat()):
+            known = self.known._known[cell.cell_id]
+            assert {report.instance_guid for report in (*known.instances, *known.tasks)} == set(cell.has)
+            assert known.record.available == cell.available()
+            assert not known.answered
+
     @precondition(lambda self: self.late)
     @rule()
     def a_late_report_comes(self) -> None:
@@ -262,3 +286,16 @@ def test_a_promise_without_a_cell_holds_nothing_and_goes_nowhere() -> None:
     known.release(promise)
     with pytest.raises(ValueError, match="found a cell"):
         known.sent(promise, InstanceGuid("i1"))
+
+
+def test_only_what_was_told_here_is_repeated_here() -> None:
+    cell = Cell(CellId("a"), "z")
+    known = KnownCells()
+    assert not known.repeated(cell.cell_id, cell.beat())
+    known.only([cell.record()])
+    assert not known.repeated(cell.cell_id, cell.beat())
+    known.reported(cell.report())
+    assert known.repeated(cell.cell_id, cell.beat())
+    assert not known.repeated(cell.cell_id, Heartbeat(boot_id="boot-2", sequence=9, digest=cell.digest))
+    cell.reserve(InstanceGuid("i1"), demand("web", memory_mb=1))
+    assert not known.repeated(cell.cell_id, cell.beat())

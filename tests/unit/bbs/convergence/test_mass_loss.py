@@ -67,7 +67,7 @@ class Cluster:
             pool=CellPool(store, None),  # type: ignore[arg-type]
             leadership=Leadership(store, self.clock, "bbs-1", 1e6),
             repairs=self.seen,  # type: ignore[arg-type]
-            task_convergence=TaskConvergence(store, None, self.tasks),  # type: ignore[arg-type]
+            task_convergence=TaskConvergence(None, self.tasks),  # type: ignore[arg-type]
             tasks=self.tasks,
             clock=self.clock,
             log=log,

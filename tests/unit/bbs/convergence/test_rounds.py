@@ -98,7 +98,7 @@ def leader() -> Leader:
         pool=CellPool(store, None),  # type: ignore[arg-type]
         leadership=Leadership(store, clock, "bbs-1", 1e6),
         repairs=seen,  # type: ignore[arg-type]
-        task_convergence=TaskConvergence(store, None, tasks),  # type: ignore[arg-type]
+        task_convergence=TaskConvergence(None, tasks),  # type: ignore[arg-type]
         tasks=tasks,
         clock=clock,
         log=log,
