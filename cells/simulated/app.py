@@ -17,6 +17,7 @@ from cells.executor.checks.result import CheckResult
 from cells.garden.spec import Container
 from cells.rep.api import RepApi
 from cells.rep.lease import Lease
+from cells.simulated import prefilled
 from cells.simulated.conduct import Conduct
 from cells.simulated.config import SimulationConfig
 from cells.simulated.disk import MemoryDisk
@@ -68,7 +69,9 @@ class SimulatedCells:
     async def start(self) -> None:
         """Listen, then start every cell; returns when each has reported once, or tried to."""
         for number in range(1, self.config.cells + 1):
-            self._add(self.config.cell(number, self._random))
+            garden = self._add(self.config.cell(number, self._random))
+            for plan in prefilled.on_cell(number, self.config.cells, self.config.instances):
+                garden.prefill(plan.spec)
         self._listener = self._listen()
         await self._listener.start()
         self.socket.port = self._listener.port
@@ -95,7 +98,7 @@ class SimulatedCells:
     def port(self) -> int:
         return self.socket.port
 
-    def _add(self, config: CellConfig) -> None:
+    def _add(self, config: CellConfig) -> SimulatedGarden:
         server = app.hop_server(config, self.clock, self.log, self._metrics)
         listener = CellListener(server, (), self.socket)
         garden = SimulatedGarden(
@@ -124,6 +127,7 @@ class SimulatedCells:
         )
         self.listeners[config.cell_id] = listener
         self.cells[config.cell_id] = app.wire(config, outside, self.on_defect)
+        return garden
 
     async def _start(self, cell: app.Cell) -> None:
         """The first report is sent here, so that not all of them come at the same moment."""

@@ -42,6 +42,9 @@ class SimulationConfig:
     """By operation of the runtime (create, run, stop, destroy): `MEDIAN` or `MEDIAN,P99` in milliseconds."""
     failure_rates: Mapping[str, float] = field(factory=dict)
     """By operation: which part of the calls fails, from 0 to 1."""
+    instances: int = 0
+    """So many run already when the cells start, dealt out in turn, as if all cells had been started again. Their rows are
+    somebody else's business (cells/simulated/prefilled.py says how they are called)."""
     seed: int = 1
     """Of all chance: sizes, latencies, failures."""
     report_interval_s: float = 5.0
@@ -52,6 +55,8 @@ class SimulationConfig:
     def __attrs_post_init__(self) -> None:
         if not 1 <= self.cells <= CELLS_MAX:
             raise ConfigError(f"cells takes 1 to {CELLS_MAX}")
+        if not 0 <= self.instances <= self.cells * self.containers_max:
+            raise ConfigError("instances takes 0 to cells x containers_max")
         if self.zones < 1 or not self.memory_mb or not self.disk_mb:
             raise ConfigError("zones, memory_mb and disk_mb need at least one")
         if unknown := (self.latencies.keys() | self.failure_rates.keys()) - FAILURES.keys():

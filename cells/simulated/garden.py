@@ -134,22 +134,30 @@ class SimulatedGarden:
             await self._perform("create", spec.handle)
             if not spec.rootfs.startswith(PRELOADED):
                 self._held.used(spec.rootfs, "")
-            ports = tuple(PortForward(port, next(self._host_ports)) for port in spec.ports)
-            network = Network(self.address, "192.0.2.1", ports)
-            process = MainProcess(spec.path, spec.args, spec.cwd or "/", spec.user or "root", 0, 0)
-            container = Container(
-                spec.handle,
-                dict(spec.properties),
-                network,
-                "created",
-                spec.limits,
-                self.clock.now(),
-                process=process,
-            )
-            more = spec.network_env(network) if spec.network_env else ()
-            self._boxes[spec.handle] = Box(container, spec, (*spec.env, *spec.own_env, *more))
-            self._begin_log(spec.handle)
-            return container
+            return self._made(spec)
+
+    def prefill(self, spec: ContainerSpec) -> None:
+        """It runs already, since an earlier start of the cell."""
+        container = self._made(spec)
+        self._boxes[spec.handle].container = evolve(container, state="running", started_at=self.clock.now())
+
+    def _made(self, spec: ContainerSpec) -> Container:
+        ports = tuple(PortForward(port, next(self._host_ports)) for port in spec.ports)
+        network = Network(self.address, "192.0.2.1", ports)
+        process = MainProcess(spec.path, spec.args, spec.cwd or "/", spec.user or "root", 0, 0)
+        container = Container(
+            spec.handle,
+            dict(spec.properties),
+            network,
+            "created",
+            spec.limits,
+            self.clock.now(),
+            process=process,
+        )
+        more = spec.network_env(network) if spec.network_env else ()
+        self._boxes[spec.handle] = Box(container, spec, (*spec.env, *spec.own_env, *more))
+        self._begin_log(spec.handle)
+        return container
 
     async def run(self, call: Call, handle: str) -> None:
         with call.hop("garden", self.cell_id, "run", GardenFailed):

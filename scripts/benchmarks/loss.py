@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import asyncpg
 
-from scripts.benchmarks.probes import Told, fill, measured, parser
+from scripts.benchmarks.probes import Told, measured, parser
 from scripts.benchmarks.site import Site, site
 
 GIVEN_UP_S = 300.0
@@ -33,8 +33,7 @@ def main(arguments: Sequence[str]) -> int:
 
 async def _measure(options: argparse.Namespace) -> Told:
     told = Told()
-    async with site(options.cells) as place:
-        await fill(place, options.instances, clients=4)
+    async with site(options.cells, instances=options.instances) as place:
         database = await asyncpg.connect(place.postgres.dsn)
         try:
             for number in range(options.rounds):

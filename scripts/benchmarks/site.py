@@ -17,10 +17,12 @@ from typing import Any
 import aiohttp
 from attrs import define, field, frozen
 
+from cells.simulated.prefilled import EACH
 from diego_py.embedded.cluster_layout import free_port
 from diego_py.embedded.postgres import EmbeddedPostgres
+from scripts.benchmarks.prefill import prefill
 
-READY_S = 120.0
+READY_S = 1_800.0
 POLL_S = 0.1
 STOP_S = 60.0
 PLENTY = aiohttp.ClientTimeout(total=900)
@@ -82,9 +84,12 @@ class Site:
 
 @asynccontextmanager
 async def site(
-    cells: int, bbs_settings: Mapping[str, Any] | None = None, cell_settings: Mapping[str, Any] | None = None
+    cells: int,
+    bbs_settings: Mapping[str, Any] | None = None,
+    cell_settings: Mapping[str, Any] | None = None,
+    instances: int = 0,
 ) -> AsyncIterator[Site]:
-    """Everything started; on the way out everything stopped and removed."""
+    """Everything started, with so many instances that run already; on the way out everything stopped and removed."""
     async with contextlib.AsyncExitStack() as undo:
         directory = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="diego-bench-")))
         directory.chmod(0o711)
@@ -96,24 +101,29 @@ async def site(
         )
         made = Site(directory, postgres, _free_url(), _free_url(), {"postgres": _pid_of(postgres)}, session)
         undo.push_async_callback(_end, made)
+        instances -= instances % EACH
+        if instances:
+            await prefill(postgres.dsn, cells, instances)
         bbs = {"dsn": postgres.dsn, "listen_port": _port(made.bbs_url), **(bbs_settings or {})}
         await _spawn(made, "bbs", "bbs", bbs, made.bbs_url)
         simulation = {
             "cells": cells,
+            "instances": instances,
             "bbs_urls": [made.bbs_url],
             "listen_port": _port(made.cells_url),
             **(cell_settings or {}),
         }
         await _spawn(made, "cells", "cells.simulated", simulation, made.cells_url)
-        await _until_known(made, cells)
+        await _until_known(made, cells, instances)
         yield made
 
 
-async def _until_known(site: Site, cells: int) -> None:
-    """The BBS knows every cell as live."""
+async def _until_known(site: Site, cells: int, instances: int) -> None:
+    """The BBS knows every cell as live, and the cells have what they had."""
 
     async def known() -> bool:
-        return await live_cells(site) == cells
+        state = (await site.simulation("GET", "/v1/simulation")).expect(200).json()
+        return state["running"] == instances and await live_cells(site) == cells
 
     await _until(site, known)
 

@@ -17,7 +17,8 @@ from attrs import frozen
 
 from bbs.convergence.apply import Repairs
 from bbs.convergence.convergence import Convergence
-from bbs.convergence.plan import Plan, Snapshot
+from bbs.convergence.plan import Plan
+from bbs.convergence.reading import Reading
 from bbs.lifecycle import Lifecycle
 from bbs.store import fence
 from bbs.succession import Succession
@@ -88,10 +89,10 @@ class Decisions:
 
 
 def _dated(read: Callable[..., Any]) -> Callable[..., Any]:
-    async def dated(self: Any, tx: Any) -> Snapshot:
-        snapshot: Snapshot = await read(self, tx)
-        READ_AT.set(snapshot.now)
-        return snapshot
+    async def dated(self: Any, call: Any) -> Reading:
+        reading: Reading = await read(self, call)
+        READ_AT.set(reading.snapshot.now)
+        return reading
 
     return dated
 
