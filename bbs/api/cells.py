@@ -1,4 +1,4 @@
-"""`/v1/cells`: the cells, and the report by which each one keeps itself known."""
+"""`/v1/cells`: the cells, and the reports and heartbeats by which each one keeps itself known."""
 
 from __future__ import annotations
 

@@ -43,8 +43,8 @@ class SimulationConfig:
     failure_rates: Mapping[str, float] = field(factory=dict)
     """By operation: which part of the calls fails, from 0 to 1."""
     instances: int = 0
-    """So many run already when the cells start, dealt out in turn, as if all cells had been started again. Their rows are
-    somebody else's business (cells/simulated/prefilled.py says how they are called)."""
+    """So many run already when the cells start, dealt out in turn, as if the cells had been started again. Their rows
+    are somebody else's business (cells/simulated/prefilled.py says how they are called)."""
     seed: int = 1
     """Of all chance: sizes, latencies, failures."""
     report_interval_s: float = 5.0
