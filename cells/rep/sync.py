@@ -71,13 +71,12 @@ class Sync:
         """Send one report and obey its answer; or a heartbeat, if all is as it was reported last and wanted."""
         sent_s = self._sent_s = self.clock.monotonic()
         report = self.snapshot()
-        settled, self._settled = self._settled, None
-        call = Call.begin(self.clock, self.admission.lease.share_ms(REPORT_BUDGET_MS))
+        settled, call = self._settled, Call.begin(self.clock, self.admission.lease.share_ms(REPORT_BUDGET_MS))
         try:
             if settled is not None and _same(settled, report) and sent_s - self._whole_s < WHOLE_S:
                 await self._beat(call, settled, report.sequence, sent_s)
                 return
-            self._whole_s = sent_s
+            self._settled, self._whole_s = None, sent_s
             report = evolve(report, digest=_digest(report))
             answer = await self.bbs.report(call, report)
         except DiegoError as refused:
@@ -88,15 +87,17 @@ class Sync:
         await self._obey(answer, report)
 
     async def _beat(self, call: Call, settled: CellReport, sequence: int, sent_s: float) -> None:
-        """Say that all is as it was, and have a whole report sent if that is not taken or not enough."""
+        """Say that all is as it was, and have a whole report sent if that is not taken or not enough.
+
+        When no BBS answers, the next one is a heartbeat again: who comes back to life is not told everything at once.
+        """
         beat = Heartbeat(boot_id=settled.presence.boot_id, sequence=sequence, digest=settled.digest)
         answer = await self.bbs.heartbeat(call, beat)
         if answer.taken:
             self.admission.lease.renew(sent_s, answer.presence_ttl_ms)
         if answer.whole:
+            self._settled = None
             self.books.changed.set()
-        else:
-            self._settled = settled
 
     async def _obey(self, answer: ReportAnswer, report: CellReport) -> None:
         await self.books.ended.acknowledge(answer.acknowledged)

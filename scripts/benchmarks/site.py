@@ -105,7 +105,6 @@ async def site(
         if instances:
             await prefill(postgres.dsn, cells, instances)
         bbs = {"dsn": postgres.dsn, "listen_port": _port(made.bbs_url), **(bbs_settings or {})}
-        await _spawn(made, "bbs", "bbs", bbs, made.bbs_url)
         simulation = {
             "cells": cells,
             "instances": instances,
@@ -113,7 +112,9 @@ async def site(
             "listen_port": _port(made.cells_url),
             **(cell_settings or {}),
         }
+        # The cells first: a BBS that finds rows of cells that never reported would look after their instances.
         await _spawn(made, "cells", "cells.simulated", simulation, made.cells_url)
+        await _spawn(made, "bbs", "bbs", bbs, made.bbs_url)
         await _until_known(made, cells, instances)
         yield made
 

@@ -73,12 +73,19 @@ async def test_a_heartbeat_that_is_not_taken_has_a_whole_report_follow_soon(cell
     assert await sent(cell, bbs) == "whole"
 
 
-async def test_after_a_failure_all_is_told(cell: Cell, bbs: FakeBBS) -> None:
-    bbs.report_refusal = DiegoError("broken")
-    with pytest.raises(DiegoError, match="broken"):
-        await cell.sync.report()
-    bbs.report_refusal = None
-    assert await sent(cell, bbs) == "whole"
+async def test_a_report_that_failed_is_made_again_and_a_heartbeat_too(cell: Cell, bbs: FakeBBS) -> None:
+    async def fail() -> None:
+        bbs.report_refusal = DiegoError("broken")
+        with pytest.raises(DiegoError, match="broken"):
+            await cell.sync.report()
+        bbs.report_refusal = None
+
+    await fail()
+    assert await sent(cell, bbs) == "heartbeat"
+    cell.sync.admission.drain.set(True)
+    await fail()
+    cell.sync.admission.drain.set(False)
+    assert await sent(cell, bbs) == "whole", "nobody knows whether the other report came"
 
 
 async def test_now_and_then_all_is_told(cell: Cell, bbs: FakeBBS) -> None:
