@@ -190,16 +190,7 @@ def wire(config: BbsConfig, outside: Outside, on_defect: Callable[[], None]) -> 
         ).routes(),
         *ActualLRPs(store, lists, placement, pool, waiting, start_budget_ms).routes(),
         *_task_routes(config, outside, of_tasks, idempotency, waiting),
-        *Cells(
-            store,
-            lifecycle,
-            Heartbeats(store, config.presence_ttl_s),
-            pool,
-            of_tasks.callbacks,
-            evacuation,
-            waiting,
-            config.presence_ttl_s,
-        ).routes(),
+        *_cell_routes(config, lifecycle, pool, of_tasks.callbacks, evacuation, waiting),
         *_other_routes(outside, lifecycle, placement),
         *outside.standard_routes,
     ]
@@ -256,6 +247,19 @@ def _task_parts(config: BbsConfig, outside: Outside, pool: CellPool, tasks: Owne
     )
     repairs = TaskRepairs(config.id, lifecycle, placement, callbacks, log)
     return TaskParts(lifecycle, completions, placement, callbacks, TaskConvergence(repairs, tasks))
+
+
+def _cell_routes(
+    config: BbsConfig,
+    lifecycle: Lifecycle,
+    pool: CellPool,
+    callbacks: TaskCallbacks,
+    evacuation: Evacuation,
+    waiting: Waiting,
+) -> list[Route]:
+    ttl_s, store = config.presence_ttl_s, lifecycle.store
+    heartbeats = Heartbeats(store, ttl_s)
+    return Cells(store, lifecycle, heartbeats, pool, callbacks, evacuation, waiting, ttl_s).routes()
 
 
 def _task_routes(

@@ -34,8 +34,8 @@ async def read(tx: Transaction, *, counted: bool, may_lose_cells: bool, mass_los
     known = frozenset(mark.cell_id for mark in marks)
     late = frozenset(mark.cell_id for mark in marks if mark.late)
     tasks = tuple(await tx.tasks.list_statuses())
-    whole = await tx.actual_lrps.list_uneven() if counted else []
-    whole += await tx.actual_lrps.list_emptied()
+    whole = await tx.deviations.uneven() if counted else []
+    whole += await tx.deviations.emptied()
     actuals = await _deviating(tx, whole)
     guids = {row.process_guid for row in actuals}.union(map(ProcessGuid, whole))
     snapshot = Snapshot(
@@ -58,7 +58,7 @@ async def read(tx: Transaction, *, counted: bool, may_lose_cells: bool, mass_los
 
 async def _deviating(tx: Transaction, whole: Sequence[str]) -> list[ActualLRP]:
     """All rows of every index at which something may be to do, and of these LRPs all. A piece at a time."""
-    keys = await tx.actual_lrps.list_deviating(whole)
+    keys = await tx.deviations.keys(whole)
     rows: list[ActualLRP] = []
     for first in range(0, len(keys), ROWS_AT_ONCE):
         rows += await tx.actual_lrps.list_of_keys(keys[first : first + ROWS_AT_ONCE])

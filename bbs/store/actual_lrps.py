@@ -178,41 +178,6 @@ class PostgresActualLRPs:
     async def list_all(self) -> list[ActualLRP]:
         return [_row(row) for row in await self.connection.fetch(self.LIST_ALL)]
 
-    LIST_UNEVEN = """
-        SELECT process_guid FROM (
-            SELECT process_guid, count(*) FILTER (WHERE presence = 'ORDINARY') AS ordinary, max(index) AS last
-            FROM actual_lrps GROUP BY process_guid
-        ) AS there FULL JOIN desired_lrps USING (process_guid)
-        WHERE instances IS NULL OR coalesce(ordinary, 0) <> instances OR last >= instances
-    """
-
-    async def list_uneven(self) -> list[str]:
-        return [row[0] for row in await self.connection.fetch(self.LIST_UNEVEN)]
-
-    LIST_EMPTIED = """
-        SELECT DISTINCT process_guid
-        FROM cells JOIN actual_lrps USING (cell_id) JOIN desired_lrps USING (process_guid)
-        WHERE draining AND update_strategy = 'RECREATE'
-    """
-
-    async def list_emptied(self) -> list[str]:
-        return [row[0] for row in await self.connection.fetch(self.LIST_EMPTIED)]
-
-    LIST_DEVIATING = """
-        SELECT process_guid, index FROM actual_lrps WHERE process_guid = ANY($1::text[])
-        UNION SELECT process_guid, index FROM actual_lrps WHERE state IN ('UNCLAIMED', 'CRASHED')
-        UNION SELECT process_guid, index FROM actual_lrps WHERE stop_asked_at IS NOT NULL
-        UNION SELECT process_guid, index FROM actual_lrps WHERE presence <> 'ORDINARY'
-        UNION SELECT process_guid, index FROM actual_lrps WHERE cell_id IN (
-            SELECT cell_id FROM actual_lrps WHERE cell_id IS NOT NULL GROUP BY cell_id
-            EXCEPT SELECT cell_id FROM cells WHERE expires_at > now() AND NOT draining
-        )
-        ORDER BY process_guid, index
-    """
-
-    async def list_deviating(self, process_guids: Sequence[str]) -> list[Key]:
-        return [(row[0], row[1]) for row in await self.connection.fetch(self.LIST_DEVIATING, process_guids)]
-
     LIST_OF_KEYS = """
         SELECT actual_lrps.* FROM actual_lrps
         JOIN unnest($1::text[], $2::integer[]) AS wanted (process_guid, index) USING (process_guid, index)

@@ -12,6 +12,7 @@ from bbs.store.actual_lrps import PostgresActualLRPs
 from bbs.store.cells import PostgresCells
 from bbs.store.decisions import PostgresDecisions
 from bbs.store.desired_lrps import PostgresDesiredLRPs
+from bbs.store.deviations import PostgresDeviations
 from bbs.store.domains import PostgresDomains
 from bbs.store.failures import PostgresFailures
 from bbs.store.idempotency import PostgresIdempotency
@@ -30,6 +31,7 @@ class PostgresTransaction:
     cells: PostgresCells = field(init=False)
     decisions: PostgresDecisions = field(init=False)
     desired_lrps: PostgresDesiredLRPs = field(init=False)
+    deviations: PostgresDeviations = field(init=False)
     domains: PostgresDomains = field(init=False)
     failures: PostgresFailures = field(init=False)
     idempotency: PostgresIdempotency = field(init=False)
@@ -43,6 +45,7 @@ class PostgresTransaction:
         self.cells = PostgresCells(self.connection)
         self.decisions = PostgresDecisions(self.connection)
         self.desired_lrps = PostgresDesiredLRPs(self.connection)
+        self.deviations = PostgresDeviations(self.connection)
         self.domains = PostgresDomains(self.connection)
         self.failures = PostgresFailures(self.connection)
         self.idempotency = PostgresIdempotency(self.connection)

@@ -69,20 +69,6 @@ class ActualLRPTable(Protocol):
     async def list_all(self) -> list[ActualLRP]:
         """Every row, without documents."""
 
-    async def list_uneven(self) -> list[str]:
-        """The LRPs of which an index that is desired has no ordinary row, or that have a row which is not desired.
-
-        Reads every row; nothing else that convergence looks for does.
-        """
-
-    async def list_emptied(self) -> list[str]:
-        """The LRPs with a row on a draining cell that never have two instances of an index."""
-
-    async def list_deviating(self, process_guids: Sequence[str]) -> list[Key]:
-        """Every key, in order, of which something may be to do: of these LRPs all; of others those with a row that no
-        cell has, that is to be stopped, that is beside another one, or whose cell drains or has no presence as of the
-        beginning of the transaction."""
-
     async def list_of_keys(self, keys: Sequence[Key]) -> list[ActualLRP]:
         """Every row of these keys, in order."""
 
@@ -129,6 +115,24 @@ class LabelTable(Protocol):
 
     async def changed(self, process_guid: str) -> None:
         """The LRP says something else: raise the tags of its RUNNING instances."""
+
+
+class Deviations(Protocol):
+    """Instances that may need something, found over several tables. Only together, in one snapshot, are they all."""
+
+    async def uneven(self) -> list[str]:
+        """The LRPs of which an index that is desired has no ordinary row, or that have a row which is not desired.
+
+        Reads every row; nothing else that convergence looks for does.
+        """
+
+    async def emptied(self) -> list[str]:
+        """The LRPs with a row on a draining cell that never have two instances of an index."""
+
+    async def keys(self, process_guids: Sequence[str]) -> list[Key]:
+        """Every key, in order, of which something may be to do: of these LRPs all; of others those with a row that no
+        cell has, that is to be stopped, that is beside another one, or whose cell drains or has no presence as of the
+        beginning of the transaction."""
 
 
 class AbandonedTable(Protocol):

@@ -12,6 +12,7 @@ from bbs.store.tables import (
     CellTable,
     DecisionTable,
     DesiredLRPTable,
+    Deviations,
     DomainTable,
     FailureTable,
     IdempotencyTable,
@@ -41,6 +42,9 @@ class Transaction(Protocol):
 
     @property
     def desired_lrps(self) -> DesiredLRPTable: ...
+
+    @property
+    def deviations(self) -> Deviations: ...
 
     @property
     def domains(self) -> DomainTable: ...

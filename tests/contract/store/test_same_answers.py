@@ -261,8 +261,8 @@ class TwoStores(RuleBasedStateMachine):
                     [await tx.abandoned.list_of(guid) for guid in ("app", "web")],
                     await tx.failures.list_page(FailureFilter()),
                     await tx.cells.list_marks(),
-                    sorted(await tx.actual_lrps.list_uneven()),
-                    await tx.actual_lrps.list_deviating([]),
+                    sorted(await tx.deviations.uneven()),
+                    await tx.deviations.keys([]),
                     await planned(tx),
                 )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -11,16 +10,13 @@ from attrs import evolve, frozen
 
 from bbs.store.actual_lrps import Cursor, Ending, Filter, Key, Locked, RemovedRow
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, Presence
-from diego_py.models.desired_lrp import UpdateStrategy
 from diego_py.models.identifiers import Domain, InstanceGuid, ProcessGuid
 from diego_py.models.workload import ModificationTag
 from tests.simulation.memory_store.abandoned import TABLE as ABANDONED
 from tests.simulation.memory_store.abandoned import live_attempts
-from tests.simulation.memory_store.cells import TABLE as CELLS
 from tests.simulation.memory_store.engine import ConstraintViolated, MemoryTransactionCore
 
 TABLE: Final = "actual_lrps"
-DESIRED: Final = "desired_lrps"
 WITHOUT_CELL: Final = (ActualLRPState.UNCLAIMED, ActualLRPState.CRASHED)
 PLACED: Final = (ActualLRPState.CLAIMED, ActualLRPState.RUNNING)
 
@@ -117,33 +113,6 @@ class MemoryActualLRPs:
     async def list_all(self) -> list[ActualLRP]:
         await self.core.statement()
         return self._listed(lambda lrp: True)
-
-    async def list_uneven(self) -> list[str]:
-        await self.core.statement()
-        wanted = {row.definition.process_guid: row.definition.instances for row in self.core.rows(DESIRED)}
-        rows = self._listed(lambda lrp: True)
-        surplus = {lrp.process_guid for lrp in rows if lrp.index >= wanted.get(lrp.process_guid, 0)}
-        ordinary = Counter(lrp.process_guid for lrp in rows if lrp.presence is Presence.ORDINARY)
-        return sorted(surplus.union(guid for guid, instances in wanted.items() if ordinary[guid] != instances))
-
-    async def list_emptied(self) -> list[str]:
-        await self.core.statement()
-        draining = {row.record.cell_id for row in self.core.rows(CELLS) if row.record.presence.draining}
-        there = {lrp.process_guid for lrp in self._listed(lambda lrp: lrp.cell_id in draining)}
-        definitions = (row.definition for row in self.core.rows(DESIRED))
-        never_two = {each.process_guid for each in definitions if each.update_strategy is UpdateStrategy.RECREATE}
-        return sorted(there & never_two)
-
-    async def list_deviating(self, process_guids: Sequence[str]) -> list[Key]:
-        await self.core.statement(*process_guids)
-        now, cells = self.core.began_at, self.core.rows(CELLS)
-        sound = {row.record.cell_id for row in cells if row.expires_at > now and not row.record.presence.draining}
-
-        def deviates(lrp: ActualLRP) -> bool:
-            alone = lrp.presence is Presence.ORDINARY and lrp.stop_asked_at is None
-            return lrp.process_guid in process_guids or not alone or lrp.cell_id not in sound
-
-        return sorted({(lrp.process_guid, lrp.index) for lrp in self._listed(deviates)})
 
     async def list_of_keys(self, keys: Sequence[Key]) -> list[ActualLRP]:
         await self.core.statement(*(guid for guid, _ in keys))

@@ -20,6 +20,7 @@ from tests.simulation.memory_store.abandoned import MemoryAbandoned
 from tests.simulation.memory_store.actual_lrps import MemoryActualLRPs
 from tests.simulation.memory_store.cells import MemoryCells
 from tests.simulation.memory_store.desired_lrps import MemoryDesiredLRPs
+from tests.simulation.memory_store.deviations import MemoryDeviations
 from tests.simulation.memory_store.engine import MemoryDatabase, MemoryTransactionCore
 from tests.simulation.memory_store.small_tables import (
     LEADER,
@@ -67,6 +68,7 @@ class MemoryTransaction:
     cells: MemoryCells = field(init=False)
     decisions: MemoryDecisions = field(init=False)
     desired_lrps: MemoryDesiredLRPs = field(init=False)
+    deviations: MemoryDeviations = field(init=False)
     domains: MemoryDomains = field(init=False)
     failures: MemoryFailures = field(init=False)
     idempotency: MemoryIdempotency = field(init=False)
@@ -80,6 +82,7 @@ class MemoryTransaction:
         self.cells = MemoryCells(self.core)
         self.decisions = MemoryDecisions(self.core)
         self.desired_lrps = MemoryDesiredLRPs(self.core)
+        self.deviations = MemoryDeviations(self.core)
         self.domains = MemoryDomains(self.core)
         self.failures = MemoryFailures(self.core)
         self.idempotency = MemoryIdempotency(self.core)
