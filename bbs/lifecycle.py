@@ -52,7 +52,7 @@ class Restarted:
 
     before: ActualLRP
     ends: tuple[ActualLRP, ...]
-    """What to stop: that one if a cell has it, and abandoned attempts at this index."""
+    """What to stop: that one if a cell has it, one that served until it would run, and abandoned attempts."""
     after: ActualLRP
     """UNCLAIMED, with the instance_guid that it is offered under."""
 
@@ -270,7 +270,9 @@ class Lifecycle:
         before = locked.row
         after = moves.restarted(before, self.new_guid(), revision, locked.now)
         abandoned = await tx.abandoned.list_of(before.process_guid, before.index)
-        claimed = [row for row in (before, *abandoned) if row.index == before.index and row.cell_id is not None]
+        beside = await tx.actual_lrps.get(before.process_guid, before.index, Presence.EVACUATING)
+        ends = (before, *abandoned, *([beside] if beside is not None else []))
+        claimed = [row for row in ends if row.index == before.index and row.cell_id is not None]
         return Restarted(before, tuple(claimed), await rows.save(tx, locked, after))
 
     async def remove(

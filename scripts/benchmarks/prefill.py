@@ -13,7 +13,7 @@ ROWS = """
     INSERT INTO actual_lrps (process_guid, index, presence, domain, state, instance_guid, cell_id, net_info, since,
                              crash_count, attempts, routable, availability_zone, tag_epoch, tag_index)
     SELECT 'fill-' || to_char(number / $2, 'FM000000'), number % $2, 'ORDINARY', 'bench', 'RUNNING',
-           'fill-' || to_char(number, 'FM00000000'), 'sim-' || to_char(number % $3 + 1, 'FM00000'), $4, now(),
+           'fill-' || to_char(number, 'FM00000000'), $5 || to_char(number % $3 + 1, '-FM00000'), $4, now(),
            0, 0, true, 'z' || number % $3 % 3 + 1, 'epoch', 1
     FROM generate_series(0, $1 - 1) AS number
 """
@@ -29,15 +29,17 @@ NET_INFO = NetInfo(address="127.0.0.1", instance_address="192.0.2.1")
 """As a simulated cell says it of a container without ports."""
 
 
-async def prefill(dsn: str, cells: int, instances: int) -> None:
+async def prefill(dsn: str, cells: int, instances: int, prefix: str = "sim") -> None:
     """As if all of them had been asked for and started, on the cells that `prefilled.on_cell` says."""
     await migrate(dsn)
     database = await asyncpg.connect(dsn)
     try:
         whole = instances // prefilled.EACH
         text = wire.encode_revealed(prefilled.definition(0)).decode()
-        await database.execute(ROWS, whole * prefilled.EACH, prefilled.EACH, cells, wire.encode(NET_INFO), timeout=600)
-        await database.execute(DESIRED, whole, prefilled.EACH, text, timeout=600)
+        each, net_info = prefilled.EACH, wire.encode(NET_INFO)
+        async with database.transaction():
+            await database.execute(ROWS, whole * each, each, cells, net_info, prefix, timeout=600)
+            await database.execute(DESIRED, whole, each, text, timeout=600)
         await database.execute("VACUUM ANALYZE", timeout=600)
     finally:
         await database.close()

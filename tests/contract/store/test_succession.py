@@ -72,6 +72,13 @@ async def test_recalled_when_the_new_one_failed(scene: Scene, became: str) -> No
     assert row.failure["instance"] == "/v1/failures/why", "the row says why it is an old one"
 
 
+async def test_a_restart_ends_what_served_beside_it_too(scene: Scene) -> None:
+    pair = await displaced(scene)
+    claimed = await scene.claim(pair.new)
+    restarted = await scene.lifecycle.restart(scene.call, "app", 0)
+    assert [row.instance_guid for row in restarted.ends] == [claimed.instance_guid, pair.old.instance_guid]
+
+
 async def test_what_runs_is_not_recalled_from(scene: Scene) -> None:
     """Only who knows that this very attempt failed takes its row away."""
     pair = await displaced(scene)
