@@ -1,7 +1,7 @@
-"""What a pass of convergence costs while nothing is wrong, and while one instance of a hundred is; and what others wait.
+"""What a pass of convergence costs while nothing is wrong, and while one instance of a hundred is; what others wait then.
 
-Rows and cells are put into Postgres: they run nowhere. What is wrong has crashed and waits for its next attempt, so that
-every pass reads and plans it, and none repairs it.
+Rows and cells are put into Postgres: they run nowhere. What is wrong has crashed and waits for its next attempt: each
+pass reads and plans it, and none repairs it.
 """
 
 from __future__ import annotations
