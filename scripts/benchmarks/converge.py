@@ -1,4 +1,4 @@
-"""What a pass of convergence costs while nothing is wrong, and while one instance of a hundred is; what others wait then.
+"""What a pass of convergence costs while nothing is wrong, and while one instance of a hundred is; what others wait.
 
 Rows and cells are put into Postgres: they run nowhere. What is wrong has crashed and waits for its next attempt: each
 pass reads and plans it, and none repairs it.
