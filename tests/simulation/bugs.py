@@ -102,6 +102,6 @@ BUGS: dict[Bug, dict[str, float]] = {
     every_domain_is_fresh: {"restored": 0.1},
     could_not_list_is_empty: {},
     reports_of_other_cells: {"reply_lost": 0.1},
-    heartbeats_whatever_is_wanted: {"reply_lost": 0.1},
+    heartbeats_whatever_is_wanted: {"cut_off": 0.1},
 }
 """With the faults that bring each to light sooner."""
