@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser("converge", __doc__)
     options.add_argument("--cells", type=int, default=7_500)
     options.add_argument("--instances", default="1000,10000,100000,250000", help="sizes, each on an installation anew")
-    options.add_argument("--seconds", type=float, default=10.0, help="of requests, beside a pass each second")
+    options.add_argument("--seconds", type=float, default=10.0, help="of requests of each kind, beside a pass each second")
     return measured(options, arguments, 1, _measure)
 
 
@@ -102,6 +102,6 @@ async def _passes(told: Told, name: str, place: Site, seconds: float) -> None:
     finally:
         await database.stop()
     for path in ("/livez", "/v1/desired_lrps/fill-000001"):
-        milliseconds = await asked_for(seconds / 2, PROBE_PAUSE_S, lambda path=path: place.request("GET", path))
+        milliseconds = await asked_for(seconds, PROBE_PAUSE_S, lambda path=path: place.request("GET", path))
         percentiles(told, f"{name}: GET {path.rpartition('/')[0] or path}", milliseconds)
     told.add(f"{name}: memory of the BBS, MiB", place.rss_mib("bbs"))
