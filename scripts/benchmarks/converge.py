@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser("converge", __doc__)
     options.add_argument("--cells", type=int, default=7_500)
     options.add_argument("--instances", default="1000,10000,100000,250000", help="sizes, each on an installation anew")
-    options.add_argument("--seconds", type=float, default=10.0, help="of requests of each kind, beside a pass each second")
+    options.add_argument("--seconds", type=float, default=10.0, help="of requests of each kind, beside passes")
     return measured(options, arguments, 1, _measure)
 
 
