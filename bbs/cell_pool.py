@@ -12,7 +12,7 @@ from attrs import define, evolve, field
 from bbs.auction.cell_view import Demand, Room
 from bbs.cell_calls import CellCalls
 from bbs.known_cells import KnownCells, Promise
-from bbs.store.cells import CellMark
+from bbs.store.cells import CellMark, CellRecord
 from bbs.store.transaction import Store
 from diego_py.call import Call, Hop
 from diego_py.errors import DiegoError, HopUnreachable, NoCellFits, NoCells, Outcome, PlacementFailed
@@ -24,6 +24,8 @@ from diego_py.models.work import CellReport, EgressChange, Started, Stopped, Tas
 
 ASK_TIMEOUT_MS = 1_000.0
 """How long a cell may take to tell its state; a slower one is judged by what it said last (reliability rule R13)."""
+CELLS_AT_ONCE = 200
+"""Cells that are read without a pause: a BBS that was just started knows none of thousands."""
 CELLS_ASKED_MAX = 64
 """Before a refusal, the nearest misses only: they report by themselves every few seconds, and after each change."""
 
@@ -42,9 +44,17 @@ class CellPool:
 
     async def learn(self, call: Call, marks: Sequence[CellMark]) -> None:
         """Read what is new of the live cells; these are all that there are."""
+        live, gone = {mark.cell_id for mark in marks if mark.live}, set[CellId]()
         news = self.cells.news(marks)
-        records = await self.store.read(call, "read_cells", lambda tx: tx.cells.list_many(news)) if news else []
-        self.cells.only(records, {mark.cell_id for mark in marks if mark.live}.difference(news))
+        for first in range(0, len(news), CELLS_AT_ONCE):
+            some = news[first : first + CELLS_AT_ONCE]
+            records = await self._read(call, some)
+            self.cells.learn(records)
+            gone |= set(some).difference(record.cell_id for record in records)
+        self.cells.only((), live - gone)
+
+    async def _read(self, call: Call, cell_ids: Sequence[CellId]) -> Sequence[CellRecord]:
+        return await self.store.read(call, "read_cells", lambda tx: tx.cells.list_many(cell_ids))
 
     def reported(self, report: CellReport) -> None:
         """Take up what a cell just said to this BBS."""

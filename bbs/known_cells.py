@@ -89,13 +89,17 @@ class KnownCells:
             return True
         return known.record.sequence < mark.told
 
+    def learn(self, records: Sequence[CellRecord]) -> None:
+        """Take up what the database has of some live cells."""
+        for record in records:
+            self._learn(record)
+
     def only(self, records: Sequence[CellRecord], others: Collection[CellId] = ()) -> None:
         """These and the others are all live cells, by the database; of the others there is no news.
 
         Those that reported elsewhere appear, dead ones vanish.
         """
-        for record in records:
-            self._learn(record)
+        self.learn(records)
         live = {record.presence.cell_id for record in records}.union(others)
         for gone in self._known.keys() - live:
             del self._known[gone]
