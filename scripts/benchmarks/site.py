@@ -24,6 +24,8 @@ from scripts.benchmarks.prefill import prefill
 
 READY_S = 1_800.0
 POLL_S = 0.1
+SATURATED = 503
+"""Reports of all cells at once come first."""
 STOP_S = 60.0
 PLENTY = aiohttp.ClientTimeout(total=900)
 TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
@@ -124,6 +126,8 @@ async def _until_known(site: Site, cells: int, instances: int) -> None:
 
     async def known() -> bool:
         state = (await site.simulation("GET", "/v1/simulation")).expect(200).json()
+        if (await site.request("GET", "/v1/cells?limit=1")).status == SATURATED:
+            return False
         return state["running"] == instances and await live_cells(site) == cells
 
     await _until(site, known)
