@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncpg
 
+from bbs.labels import labels_of
+from bbs.store import labels
 from bbs.store.migrate import migrate
 from cells.simulated import prefilled
 from diego_py import wire
@@ -19,9 +21,9 @@ ROWS = """
 """
 DESIRED = """
     INSERT INTO desired_lrps (process_guid, domain, instances, memory_mb, disk_mb, rootfs, placement_tags,
-                              definition, tag_epoch, tag_index, created_at, updated_at)
+                              definition, labels, tag_epoch, tag_index, created_at, updated_at)
     SELECT 'fill-' || to_char(number, 'FM000000'), 'bench', $2, 16, 0, 'preloaded:busybox', '{}',
-           convert_to(replace($3, 'fill-000000', 'fill-' || to_char(number, 'FM000000')), 'UTF8'), 'epoch', 0,
+           convert_to(replace($3, 'fill-000000', 'fill-' || to_char(number, 'FM000000')), 'UTF8'), $4, 'epoch', 0,
            now(), now()
     FROM generate_series(0, $1 - 1) AS number
 """
@@ -39,7 +41,8 @@ async def prefill(dsn: str, cells: int, instances: int, prefix: str = "sim") -> 
         each, net_info = prefilled.EACH, wire.encode(NET_INFO)
         async with database.transaction():
             await database.execute(ROWS, whole * each, each, cells, net_info, prefix, timeout=600)
-            await database.execute(DESIRED, whole, each, text, timeout=600)
+            told = labels.encoded(labels_of(prefilled.definition(0)))
+            await database.execute(DESIRED, whole, each, text, told, timeout=600)
         await database.execute("VACUUM ANALYZE", timeout=600)
     finally:
         await database.close()
