@@ -42,6 +42,8 @@ from diego_py.service.clock import Clock
 T = TypeVar("T")
 
 PRESENCE_TTL_S = 15.0
+REPORTS_WAITING_MAX = 256
+"""Reports that wait; a cell whose report is refused sends the next one in its turn."""
 REPORTS_MAX = 64
 """Reports in one transaction. Each reads all rows of its cell."""
 
@@ -73,7 +75,8 @@ class Lifecycle:
     def __attrs_post_init__(self) -> None:
         self._claims = Together(self.store, "claim_instance", attempts.claim)
         self._starts = Together(self.store, "start_instance", attempts.start)
-        self._reports = Together(self.store, "cell_report", take_up, reserved=True, lanes=1, together_max=REPORTS_MAX)
+        limits = {"lanes": 1, "together_max": REPORTS_MAX, "waiting_max": REPORTS_WAITING_MAX}
+        self._reports = Together(self.store, "cell_report", take_up, reserved=True, **limits)
 
     async def desire(self, call: Call, definition: DesiredLRPDefinition, key: IdempotencyKey | None = None) -> Desired:
         """Store an LRP and its rows. Raises AlreadyExists, IdempotencyInFlight, IdempotencyMismatch."""

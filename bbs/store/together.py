@@ -56,6 +56,8 @@ class Together(Generic[Item, Result]):
     """Its transactions get through when requests take all connections."""
     lanes: int = LANES
     together_max: int = TOGETHER_MAX
+    waiting_max: int = WAITING_MAX
+    """More are refused at once: who waits for longer than his time is worked for in vain, and comes again."""
     gather_s: float = 0.0
     """So long others are waited for before a transaction begins; only with a single lane."""
     _waiting: deque[_Asked[Item, Result]] = field(factory=deque, init=False)
@@ -77,7 +79,7 @@ class Together(Generic[Item, Result]):
         """Have several changes made, in one transaction; what became of each. Raises when that is not known."""
         if not items:
             return ()
-        if len(self._waiting) >= WAITING_MAX:
+        if len(self._waiting) >= self.waiting_max:
             told = f"{len(self._waiting)} changes wait for Postgres already"
             raise Saturated(told, outcome=Outcome.NOT_STARTED, retry_after_s=RETRY_AFTER_S)
         asked = _Asked[Item, Result](call, items)
