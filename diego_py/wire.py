@@ -47,6 +47,7 @@ from diego_py.secret import REDACTED, Secret
 
 T = TypeVar("T")
 
+_AS_IS: Final = frozenset({str, int, float, bool, type(None)})
 _BAD: Final = object()
 """Stands for a value that was reported."""
 _JSON_NAMES: Final[Mapping[type[Any], str]] = {
@@ -157,6 +158,7 @@ def schemas(*classes: Any, prefix: str = "#/components/schemas/") -> dict[str, A
 
 
 _shape: Callable[[Any], Shape] = cache(shape_of)
+_written: Callable[[Any], Callable[[Any, bool], dict[str, Any]] | None] = cache(lambda cls: _writer(cls))
 
 
 # Reading
@@ -284,8 +286,14 @@ def _read_moment(value: Any, at: str, errors: list[FieldError]) -> Any:
 
 
 def _plain(value: Any, *, reveal: bool) -> Any:
+    kind = type(value)
+    if kind in _AS_IS:  # nearly all values, and nouns are nearly all others
+        return value
+    noun = _written(kind)
+    if noun is not None:
+        return noun(value, reveal)
     match value:
-        case None | bool() | float() | int():
+        case bool() | float() | int():
             return value
         case Enum():
             return value.value
@@ -299,17 +307,19 @@ def _plain(value: Any, *, reveal: bool) -> Any:
             return {key: _plain(item, reveal=reveal) for key, item in value.items()}
         case datetime():
             return _moment_text(value)
-    if attrs.has(type(value)):
-        return _plain_noun(value, reveal=reveal)
     return _refuse_value(value)
 
 
-def _plain_noun(noun: Any, *, reveal: bool) -> dict[str, Any]:
-    cls = type(noun)
-    values = ((field.key, getattr(noun, field.name)) for field in fields_of(cls))
+def _writer(cls: Any) -> Callable[[Any, bool], dict[str, Any]] | None:
+    """What makes plain JSON of a value of this class; None if it is no noun."""
+    if not attrs.has(cls):
+        return None
+    names = [(field.key, field.name) for field in fields_of(cls)]
     if is_one_of(cls):
-        return {key: _plain(value, reveal=reveal) for key, value in values if value is not None}
-    return {key: _plain(value, reveal=reveal) for key, value in values}
+        return lambda noun, reveal: {
+            key: _plain(value, reveal=reveal) for key, name in names if (value := getattr(noun, name)) is not None
+        }
+    return lambda noun, reveal: {key: _plain(getattr(noun, name), reveal=reveal) for key, name in names}
 
 
 def _moment_text(moment: datetime) -> str:
