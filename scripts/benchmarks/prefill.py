@@ -27,7 +27,7 @@ DESIRED = """
            now(), now()
     FROM generate_series(0, $1 - 1) AS number
 """
-NET_INFO = NetInfo(address="127.0.0.1", instance_address="192.0.2.1")
+NET_INFO = NetInfo(address="192.0.2.1", instance_address="127.0.0.1")
 """As a simulated cell says it of a container without ports."""
 
 
