@@ -18,6 +18,10 @@ from cells.garden.processes import Process, stat
 from cells.garden.runtimes import Release
 
 READ_BYTES = 16
+FIRST_HALF = b"runc:["
+"""How runc names a process of a container until it executes the user's program."""
+EXECUTED_S = 1.0
+"""A program may give itself that name; then this long."""
 LOOKS_S = (0.0005, 0.0005, 0.001, 0.002)
 """Between looks whether the program was executed, which takes about a millisecond; the last one is repeated."""
 
@@ -33,6 +37,20 @@ async def release(fifo: Path, init: Process, how: Release) -> bool:
             break
         await asyncio.sleep(pause_s)
     return True
+
+
+async def executed(process: Process) -> None:
+    """Return when an extra process that the runtime has started is the user's program, or dead.
+
+    The runtime returns a little earlier. A signal in between is lost: Go takes it, and gives it back to a thread that
+    `execve` ends.
+    """
+    loop = asyncio.get_running_loop()
+    until_s = loop.time() + EXECUTED_S
+    for pause_s in chain(LOOKS_S, repeat(LOOKS_S[-1])):
+        if not _is_first_half(process) or loop.time() >= until_s:
+            return
+        await asyncio.sleep(pause_s)
 
 
 async def _read(fifo: Path, init: Process) -> bool:
@@ -77,6 +95,17 @@ def _program(init: Process) -> tuple[int, int] | None:
         found = os.stat(f"/proc/{init.pid}/exe")
         return found.st_dev, found.st_ino
     return None
+
+
+def _is_first_half(process: Process) -> bool:
+    """As `_becoming`, for a process that was never seen before it began."""
+    found = stat(process.pid)
+    if found is None or found.state in "ZX" or found.started != process.started:
+        return False
+    with contextlib.suppress(OSError):
+        about = Path(f"/proc/{process.pid}")
+        return (about / "comm").read_bytes().startswith(FIRST_HALF) or not (about / "cmdline").read_bytes()
+    return False
 
 
 def _becoming(init: Process, runtime: tuple[int, int] | None) -> bool:

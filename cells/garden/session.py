@@ -13,7 +13,7 @@ from pathlib import Path
 
 from attrs import define, field
 
-from cells.garden import children, execution, kernel, oci, processes, streams, terminal
+from cells.garden import children, execution, kernel, oci, processes, release, streams, terminal
 from cells.garden.box import Box
 from cells.garden.host import Host
 from cells.garden.processes import Process
@@ -246,7 +246,9 @@ async def _executed(host: Host, base: Path, runtime: asyncio.subprocess.Process)
         raise RuntimeFailed(f"runtime exec: not started in {host.config.runtime_timeout_s:.0f} s") from timeout
     if status != 0:
         raise oci.failure("exec", oci.runtime_log(base.with_suffix(".log")), "")
-    return processes.identify(int(base.with_suffix(".pid").read_text()))
+    process = processes.identify(int(base.with_suffix(".pid").read_text()))
+    await release.executed(process)
+    return process
 
 
 async def close_all(box: Box) -> None:

@@ -276,15 +276,16 @@ async def test_a_cell_that_vanished_takes_its_task_along(two_cells: Installation
     await node.stop()
     await two_cells.let_presence_run_out(node.id)
     await _restarted(two_cells)
-    for other in two_cells.nodes.values():
-        if other is not node:
-            await other.report()
-            await two_cells.make_presence_last(other.id)
-    # A new leader first watches for a whole presence.
-    ended = await two_cells.request("GET", "/v1/tasks/job" + UNTIL, headers={"Prefer": "wait=30"})
-    assert (ended.json["state"], ended.json["failed"]) == ("COMPLETED", True)
-    assert ended.json["failure"]["code"] == "bbs.task_lost"
-    assert "disappeared" in ended.json["failure_reason"]
+    (other,) = (each for each in two_cells.nodes.values() if each is not node)
+
+    async def completed() -> bool:
+        await other.report()
+        return (await two_cells.task("job"))["state"] == "COMPLETED"
+
+    await until("a new leader has watched for a whole presence", completed, 40)
+    ended = await two_cells.task("job")
+    assert (ended["failed"], ended["failure"]["code"]) == (True, "bbs.task_lost")
+    assert "disappeared" in ended["failure_reason"]
     assert len(processes_of("sleep", "734552")) == 1
     back = await two_cells.start_cell(int(node.id.rpartition("-")[2]))
     await until_true("the cell has stopped what is not wanted", lambda: not back.garden.containers())

@@ -75,7 +75,7 @@ async def test_the_page_cache_counts_and_gives_way(garden: Garden) -> None:
 async def test_a_fork_bomb_is_named_and_its_neighbours_are_unharmed(garden: Garden) -> None:
     await neighbours(garden, "one", "two")
     bomb = "bomb() { bomb | bomb & }; bomb; for i in 1 2 3 4 5 6 7 8; do sleep 5 & done; wait; exit 3"
-    await start(garden, shell("bomb", bomb, limits=Limits(pids=40, memory_bytes=64 * MEBIBYTE)))
+    await start(garden, shell("bomb", bomb, limits=Limits(pids=40, memory_bytes=256 * MEBIBYTE)))
     ended = await garden.wait("bomb")
     error = failures.exited(ended)
     assert isinstance(error, PidsExceeded)

@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,6 +84,15 @@ async def test_signal_right_after_start(asleep: Garden, terminal: Window | None)
             assert session.signal(number)
             assert await session.wait() == 128 + number
             assert not session.signal(number)
+
+
+async def test_what_is_begun_is_the_users_program(asleep: Garden) -> None:
+    """Not what the runtime makes it of, whose handlers would swallow a signal."""
+    for _ in range(20):
+        async with await asleep.open(call(), "a", ProcessSpec("/bin/sleep", ("600",))) as session:
+            status = Path(f"/proc/{session.process.pid}/status").read_text()
+            assert "Name:\tsleep\n" in status
+            assert "SigCgt:\t0000000000000000\n" in status
 
 
 async def test_signal_to_the_process_or_its_group(asleep: Garden) -> None:

@@ -16,6 +16,7 @@ from attrs import define, evolve, field
 from bbs.store import task_reconcile
 from bbs.store.connections import DatabaseSettings
 from bbs.store.database import Database
+from bbs.store.task_reconcile import TasksReconciled
 from bbs.store.tasks import Filter
 from bbs.store.transaction import Store
 from bbs.task_lifecycle import TaskLifecycle
@@ -255,12 +256,13 @@ async def test_a_task_is_lost_when_its_cell_must_know_it(
     if named:
         told = evolve(told, tasks=(reported(task),))
 
-    async def work(tx: Any) -> tuple[Any, Any]:
+    async def work(tx: Any) -> TasksReconciled:
         return await task_reconcile.apply(tx, told, lambda task, error: scene.problem())
 
-    stop, gone = await scene.store.run(scene.call, "report", work)
-    assert stop == ()
-    assert [task.task_guid for task in gone] == (["job"] if lost else [])
+    done = await scene.store.run(scene.call, "report", work)
+    assert done.stop == ()
+    assert [task.task_guid for task in done.lost] == (["job"] if lost else [])
+    assert done.agree is named
     assert (await scene.row()).failed is lost
 
 
@@ -269,12 +271,12 @@ async def test_a_cell_stops_what_is_not_its_own(scene: Scene) -> None:
     stale = evolve(reported(task), instance_guid=InstanceGuid("stale"))
     told = evolve(report(sequence=1), tasks=(reported(task), stale))
 
-    async def work(tx: Any) -> tuple[Any, Any]:
+    async def work(tx: Any) -> TasksReconciled:
         return await task_reconcile.apply(tx, told, lambda task, error: scene.problem())
 
-    assert (await scene.store.run(scene.call, "report", work))[0] == ("stale",)
+    assert (await scene.store.run(scene.call, "report", work)).stop == ("stale",)
     await scene.lifecycle.cancel(scene.call, "job", scene.problem())
-    assert (await scene.store.run(scene.call, "report", work))[0] == (task.instance_guid, "stale")
+    assert (await scene.store.run(scene.call, "report", work)).stop == (task.instance_guid, "stale")
 
 
 def reported(task: Task) -> TaskReport:
