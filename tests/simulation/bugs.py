@@ -96,12 +96,12 @@ def _misread(change: Callable[[Snapshot], Snapshot]) -> AbstractContextManager[o
 
 BUGS: dict[Bug, dict[str, float]] = {
     claims_of_any_instance: {},
-    leaders_for_ever: {"leader_stalled": 0.5, "app_ends": 0.1},
+    leaders_for_ever: {"leader_stalled": 0.5, "bbs_frozen": 0.1, "app_ends": 0.3, "cut_off": 0.03},
     whatever_fails_is_a_crash: {"create": 0.1},
     no_back_off: {"app_ends": 0.1, "create": 0.1},
     every_domain_is_fresh: {"restored": 0.1},
     could_not_list_is_empty: {},
-    reports_of_other_cells: {"reply_lost": 0.1},
+    reports_of_other_cells: {"reply_lost": 0.3, "create": 0.2},
     heartbeats_whatever_is_wanted: {"cut_off": 0.1},
 }
 """With the faults that bring each to light sooner."""

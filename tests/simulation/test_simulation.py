@@ -14,7 +14,7 @@ from tests.simulation.simulation import run
 SEEDS = int(os.environ.get("DIEGO_SIMULATION_SEEDS", "300"))
 """A sample; `.ci/run` runs `scripts/simulate 0 10000` with both processors to itself."""
 FIRST = int(os.environ.get("DIEGO_SIMULATION_FIRST", "0"))
-BUG_SEEDS_MAX = 600
+BUG_SEEDS_MAX = 1_500
 """Within so many seeds a bug that was put in is found."""
 ROOT = Path(__file__).parents[2]
 
