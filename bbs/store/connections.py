@@ -17,6 +17,8 @@ from attrs import define, field, frozen
 from diego_py.errors import Outcome, Saturated
 
 CLOSE_TIMEOUT_S = 1.0
+CROWD = 4
+"""So many times as many as there are connections may wait for one before nothing new is begun."""
 
 
 @frozen(kw_only=True)
@@ -96,10 +98,10 @@ class ConnectionPool:
             self._slots.release()
 
     def crowded(self) -> str | None:
-        """In words, always the same ones, that as many wait for a connection as there are; None while fewer do."""
-        if self._waiting < self.size:
+        """In words, always the same ones, that too many wait for a connection; None while fewer do."""
+        if self._waiting < self.size * CROWD:
             return None
-        return f"as many transactions wait for a connection to Postgres as there are: {self.size}"
+        return f"{CROWD} times as many transactions wait for a connection to Postgres as there are: {self.size}"
 
     def forget(self) -> None:
         """Drop all idle connections: the server behind them is no longer the right one."""

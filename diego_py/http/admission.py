@@ -14,9 +14,9 @@ from attrs import define, field
 
 T = TypeVar("T")
 
-LAG_MAX_S = 0.01
+LAG_MAX_S = 0.02
 """How late the event loop may be. Whoever is refused waits a handful of turns of it."""
-ALWAYS = 16
+ALWAYS = 32
 """So many under way are never too many, however late the loop is: others may use the processor."""
 LOOK_S = 0.02
 LOOKS = 5

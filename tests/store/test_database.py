@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from bbs.store import migrate
-from bbs.store.connections import DatabaseSettings
+from bbs.store.connections import CROWD, DatabaseSettings
 from bbs.store.database import Database
 from bbs.store.postgres_transaction import PostgresTransaction
 from diego_py import chain
@@ -181,14 +181,14 @@ async def test_too_many_waiters_are_refused_at_once(database_dsn: str) -> None:
     await database.stop()
 
 
-async def test_it_is_crowded_while_as_many_wait_as_there_are_connections(database_dsn: str) -> None:
+async def test_it_is_crowded_while_some_times_as_many_wait_as_there_are_connections(database_dsn: str) -> None:
     database = Database(database_dsn, SystemClock(), DatabaseSettings(connections_max=1))
     async with asyncio.TaskGroup() as group, database.transaction(a_call(), "holder"):
+        waiting = [group.create_task(database.read(a_call(), "one", one)) for _ in range(CROWD)]
         assert database.crowded() is None
-        waiting = group.create_task(database.read(a_call(), "one", one))
         while database.crowded() is None:  # noqa: ASYNC110 - a pool has no event for it
             await asyncio.sleep(0)
-    assert await waiting == 1
+    assert [await each for each in waiting] == [1] * CROWD
     assert database.crowded() is None
     await database.stop()
 
