@@ -54,6 +54,8 @@ class DatabaseSettings:
             "client_connection_check_interval": _milliseconds(1.0),
             "timezone": "UTC",
             "jit": "off",
+            # Plans are kept until the table is analyzed, also one that was made while it had a handful of rows.
+            "enable_seqscan": "off",
         }
 
 
