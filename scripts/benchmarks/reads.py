@@ -14,9 +14,11 @@ from pathlib import Path
 import asyncpg
 from attrs import define
 
+from scripts.benchmarks import diego_wire
 from scripts.benchmarks.probes import EACH, Told, measured, parser, percentiles, timed
 from scripts.benchmarks.site import Site, site
 
+OVER_DIEGO = "--diego"
 NDJSON = {"Accept": "application/x-ndjson"}
 ALL = "/v1/actual_lrps"
 ROWS = """
@@ -46,6 +48,9 @@ def main(arguments: Sequence[str]) -> int:
     options = parser("reads", __doc__)
     options.add_argument("--rows", default="250000", help="sizes, one after another; 1000,10000,100000,250000")
     options.add_argument("--reads", type=int, default=200, help="of one LRP's instances, in each round")
+    options.add_argument(OVER_DIEGO, action="store_true", help="over Diego's wire, and its changes: `bench diego_wire`")
+    if OVER_DIEGO in arguments:
+        return diego_wire.main([word for word in arguments if word != OVER_DIEGO])
     return measured(options, arguments, 3, _measure)
 
 
