@@ -53,13 +53,25 @@ class CellMark(NamedTuple):
     expires_at: datetime
 
 
+FINGERPRINT = """CASE WHEN NOT EXISTS (
+        SELECT FROM abandoned_attempts AS left_over WHERE left_over.cell_id = cells.cell_id
+    ) THEN (SELECT coalesce(bit_xor(hash), 0) FROM (
+        SELECT hashtextextended(instance_guid, tag_index) FROM actual_lrps AS instance
+        WHERE instance.cell_id = cells.cell_id
+        UNION ALL
+        SELECT hashtextextended(instance_guid, -1) FROM tasks
+        WHERE tasks.cell_id = cells.cell_id AND state = 'RUNNING'
+    ) AS had (hash)) END"""
+"""Of all rows of a cell as they are; NULL, which equals nothing, while an attempt there is not accounted for."""
+
+
 @frozen
 class PostgresCells:
     """Cells in Postgres. What each method means is said in `tables.CellTable`."""
 
     connection: asyncpg.Connection
 
-    UPSERT = """
+    UPSERT = f"""
         INSERT INTO cells (cell_id, boot_id, url, zone, address, presence, available_memory_mb, available_disk_mb,
                            available_containers, sequence, told, seen_at, expires_at, home_id, draining, digest)
         SELECT cell_id, boot_id, url, zone, address, presence, memory_mb, disk_mb, containers, sequence, sequence,
@@ -84,14 +96,7 @@ class PostgresCells:
                    AND (cells.former_boot_id IS DISTINCT FROM excluded.boot_id
                         OR cells.expires_at <= clock_timestamp())))
         RETURNING cell_id,
-            CASE WHEN NOT EXISTS (SELECT FROM abandoned_attempts AS left_over WHERE left_over.cell_id = cells.cell_id)
-            THEN (SELECT coalesce(bit_xor(hash), 0) FROM (
-                SELECT hashtextextended(instance_guid, tag_index) FROM actual_lrps AS instance
-                WHERE instance.cell_id = cells.cell_id
-                UNION ALL
-                SELECT hashtextextended(instance_guid, -1) FROM tasks
-                WHERE tasks.cell_id = cells.cell_id AND state = 'RUNNING'
-            ) AS had (hash)) END AS fingerprint
+            {FINGERPRINT} AS fingerprint
     """
 
     async def upsert(self, reports: Sequence[CellReport], ttl_s: float) -> dict[CellId, int | None]:
@@ -107,20 +112,13 @@ class PostgresCells:
     async def settle(self, fingerprints: Mapping[CellId, int]) -> None:
         await self.connection.execute(self.SETTLE, list(fingerprints), list(fingerprints.values()))
 
-    RENEW = """
+    RENEW = f"""
         WITH same AS (
             SELECT cells.cell_id, told.sequence
             FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[]) AS told (cell_id, boot_id, sequence, digest)
             JOIN cells USING (cell_id, boot_id, digest)
             WHERE cells.sequence <= told.sequence
-              AND NOT EXISTS (SELECT FROM abandoned_attempts AS left_over WHERE left_over.cell_id = cells.cell_id)
-              AND settled = (SELECT coalesce(bit_xor(hash), 0) FROM (
-                  SELECT hashtextextended(instance_guid, tag_index) FROM actual_lrps AS instance
-                  WHERE instance.cell_id = cells.cell_id
-                  UNION ALL
-                  SELECT hashtextextended(instance_guid, -1) FROM tasks
-                  WHERE tasks.cell_id = cells.cell_id AND state = 'RUNNING'
-              ) AS had (hash))
+              AND settled = {FINGERPRINT}
             ORDER BY cells.cell_id FOR UPDATE OF cells
         )
         UPDATE cells SET sequence = same.sequence, seen_at = clock_timestamp(),
