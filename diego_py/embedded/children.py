@@ -65,8 +65,19 @@ class Children:
                 return child
         return None
 
-    async def spawn(self, name: str, package: str, config: Path, url: str, log_path: Path) -> Child:
-        """Start `python -m PACKAGE --config CONFIG`; nothing is waited for. Raises ClusterError."""
+    async def start(
+        self, name: str, package: str, config: Path, settings: Mapping[str, Any], url: str, log_path: Path
+    ) -> Child:
+        """Start `python -m PACKAGE --config CONFIG` with these settings in it; return when it says it is ready.
+
+        Raises ClusterError when it ends first, or takes too long.
+        """
+        _write(config, settings)
+        child = await self._spawn(name, package, config, url, log_path)
+        await self.until(child, "ready", lambda: _is_ready(url))
+        return child
+
+    async def _spawn(self, name: str, package: str, config: Path, url: str, log_path: Path) -> Child:
         before = self._children.get(name)
         if before is not None and not before.ended:
             raise ClusterError(f"start {name}: it is running as process {before.process.pid}")
@@ -85,10 +96,6 @@ class Children:
             os.close(log)
         child = self._children[name] = Child(name, url, log_path, process)
         return child
-
-    async def ready(self, child: Child) -> None:
-        """Return when it says that it is. Raises ClusterError when it ends first, or takes too long."""
-        await self.until(child, "ready", lambda: _is_ready(child.url))
 
     async def until(self, child: Child, what: str, holds: Callable[[], Awaitable[bool]]) -> None:
         """Poll until `holds()` is true. Raises ClusterError when the child ends first, or takes too long."""
@@ -124,7 +131,7 @@ class Children:
                 await self.kill(child.name)
 
 
-def write(path: Path, settings: Mapping[str, Any]) -> None:
+def _write(path: Path, settings: Mapping[str, Any]) -> None:
     """A configuration, for the process only: a database address may hold a password."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with open(fd, "wb") as file:

@@ -19,7 +19,7 @@ from attrs import define, field
 
 from diego_py.clients.bbs import BbsClient
 from diego_py.embedded import host_sweep
-from diego_py.embedded.children import Child, Children, tail, write
+from diego_py.embedded.children import Child, Children, tail
 from diego_py.embedded.cluster_layout import (
     CELLS_MAX,
     CellLayout,
@@ -123,19 +123,15 @@ class Cluster:
             raise ClusterError("start the BBS: its Postgres is not running")
         self.bbs_port = self.bbs_port or free_port()
         settings = {"dsn": self._postgres.dsn, "listen_port": self.bbs_port, **self.bbs_settings}
-        path = self.state_dir / "bbs.json"
-        write(path, settings)
-        child = await self._children.spawn(BBS, "bbs", path, self.url, self.state_dir / "logs" / "bbs.log")
-        await self._children.ready(child)
+        log_path = self.state_dir / "logs" / "bbs.log"
+        await self._children.start(BBS, "bbs", self.state_dir / "bbs.json", settings, self.url, log_path)
 
     async def start_cell(self, cell_id: str) -> None:
         """Start a cell, again if it was killed; returns when it is ready and the BBS counts it as live."""
         layout = self._layouts[cell_id]
         port = free_port()
-        write(layout.config_path, self._cell_config(layout, port))
-        url = f"http://127.0.0.1:{port}"
-        child = await self._children.spawn(cell_id, "cells", layout.config_path, url, layout.log_path)
-        await self._children.ready(child)
+        settings, url = self._cell_config(layout, port), f"http://127.0.0.1:{port}"
+        child = await self._children.start(cell_id, "cells", layout.config_path, settings, url, layout.log_path)
         await self._children.until(child, "known to the BBS", lambda: _is_live(self.url, cell_id))
 
     async def kill_cell(self, cell_id: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Self
 from attrs import define, field
 
 from diego_py.clients.bbs import BbsClient
-from diego_py.embedded.children import Child, Children, write
+from diego_py.embedded.children import Child, Children
 from diego_py.embedded.cluster_layout import free_port
 from diego_py.embedded.postgres import EmbeddedPostgres
 from diego_py.errors import DiegoError
@@ -97,11 +97,8 @@ class SimulatedCluster:
         return self._children.failed()
 
     async def _started(self, name: str, package: str, url: str, settings: Mapping[str, Any]) -> Child:
-        path = self.state_dir / f"{name}.json"
-        write(path, settings)
-        child = await self._children.spawn(name, package, path, url, self.state_dir / "logs" / f"{name}.log")
-        await self._children.ready(child)
-        return child
+        config, log_path = self.state_dir / f"{name}.json", self.state_dir / "logs" / f"{name}.log"
+        return await self._children.start(name, package, config, settings, url, log_path)
 
     async def _all_known(self) -> bool:
         await asyncio.sleep(KNOWN_POLL_S)
