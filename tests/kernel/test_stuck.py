@@ -77,6 +77,16 @@ async def refused(garden: Garden, budget_ms: float = BUDGET_MS) -> Problem:
     return document
 
 
+async def stays_until_its_end(garden: Garden, server: asyncio.subprocess.Process) -> None:
+    """What is left of `a` is refused and harms no other container; once its server has ended it can be destroyed."""
+    assert [container.state for container in garden.containers()] == ["destroying"]
+    await refused(garden, AGAIN_MS)
+    assert await output(garden, shell("b", "echo works")) == ["works"]
+    await ended(server)
+    await garden.destroy(call(), "a")
+    assert garden.containers() == []
+
+
 def kept(garden: Garden) -> dict[str, Any]:
     """What a stuck container still has: place in the list, record, numbers."""
     box = garden._boxes["a"]
@@ -163,12 +173,7 @@ async def test_a_directory_of_the_host_whose_server_does_not_answer(
         assert document.outcome == Outcome.PARTIAL
         (waiting,) = document.evidence["waiting"]
         assert waiting["what"] == "mount directories of the host for a"
-        assert [container.state for container in garden.containers()] == ["destroying"]
-        await refused(garden, AGAIN_MS)
-        assert await output(garden, shell("b", "echo works")) == ["works"]
-        await ended(server)
-        await garden.destroy(call(), "a")
-        assert garden.containers() == []
+        await stays_until_its_end(garden, server)
 
 
 async def test_a_creation_whose_time_is_over_says_that_something_is_left(
@@ -216,12 +221,7 @@ async def test_one_whose_server_falls_silent_before_the_runtime_has_it(
         assert document.outcome == Outcome.PARTIAL
         assert any(each["name"].startswith("runc:") for each in document.evidence["waiting"])
         assert str(remote) in {mount["at"] for mount in document.evidence["mounts"]}
-        assert [container.state for container in garden.containers()] == ["destroying"]
-        await refused(garden, AGAIN_MS)
-        assert await output(garden, shell("b", "echo works")) == ["works"]
-        await ended(server)
-        await garden.destroy(call(), "a")
-        assert garden.containers() == []
+        await stays_until_its_end(garden, server)
 
 
 async def test_a_restart_goes_on_without_it(
