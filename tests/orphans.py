@@ -46,7 +46,7 @@ def reap() -> None:
     """Return when no holder is left among our children, dead or dying, and nothing else that is dead."""
     until_s = time.monotonic() + PATIENCE_S
     reap_dead()
-    while any(_name(pid) == HOLDER for pid in children()) and time.monotonic() < until_s:
+    while any(_name(pid) == HOLDER for pid in processes.children()) and time.monotonic() < until_s:
         time.sleep(LOOK_S)
         reap_dead()
 
@@ -56,12 +56,6 @@ def reap_dead() -> None:
     with contextlib.suppress(ChildProcessError):
         while os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG):
             pass
-
-
-def children() -> set[int]:
-    """Ours, whichever of our threads they belong to."""
-    lists = (Path(thread.path, "children").read_text().split() for thread in os.scandir("/proc/self/task"))
-    return {int(pid) for pids in lists for pid in pids}
 
 
 def _name(pid: int) -> str:

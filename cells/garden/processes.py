@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from attrs import frozen
@@ -163,7 +163,7 @@ def strangers(pids: list[int], init: int, holder: int) -> list[int]:
 def orphans(name: str, group: int) -> list[Process]:
     """Our children of this name in a process group: helpers that the runtime left to us when it gave up half-way."""
     found = []
-    for pid in _children():
+    for pid in children():
         with contextlib.suppress(OSError):
             seen = stat(pid)
             if seen is not None and seen.group == group and kernel_files.read(f"/proc/{pid}/comm") == name + "\n":
@@ -178,7 +178,7 @@ def strays() -> list[Process]:
     those that hold a namespace (ours when their maker died) are no strays.
     """
     found, depth, here = [], len(_namespace_pids(os.getpid())), pid_namespace(os.getpid())
-    for pid in _children():
+    for pid in children():
         if pid_namespace(pid) == here:  # Nearly all are: the monitors. To ask this takes a tenth of what the rest does.
             continue
         pids = _namespace_pids(pid)
@@ -194,11 +194,13 @@ def pid_namespace(pid: int) -> str | None:
     return None
 
 
-def _children() -> Iterator[int]:
-    """Ours, whichever thread of ours started them."""
-    for thread in os.scandir("/proc/self/task"):
+def children() -> set[int]:
+    """Ours, whichever thread of ours started them. Those of a thread that ends meanwhile may be missed this once."""
+    found: set[int] = set()
+    for thread in os.listdir("/proc/self/task"):
         with contextlib.suppress(OSError):
-            yield from map(int, kernel_files.read(f"{thread.path}/children").split())
+            found.update(map(int, kernel_files.read(f"/proc/self/task/{thread}/children").split()))
+    return found
 
 
 def _namespace_pids(pid: int) -> list[str]:

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from attrs import asdict
 
-from tests.orphans import children
+from cells.garden import processes
 
 pytestmark = pytest.mark.kernel
 
@@ -122,9 +122,9 @@ asyncio.run(main())
 @pytest.fixture
 def orphans(host_sweep: None) -> Iterator[None]:
     """What the garden's process leaves to this one, a subreaper, has ended or is about to: wait for all of it."""
-    before = children()
+    before = processes.children()
     yield
-    for pid in children() - before:
+    for pid in processes.children() - before:
         os.waitpid(pid, 0)
 
 
