@@ -85,7 +85,7 @@ async def test_what_finds_no_place_stays(installation: Installation) -> None:
     assert (await installation.desire({**SERVED, "instances": 2, "memory_mb": 100})).status == 201
     before = await rows(installation)
     small = await installation.start_cell(2, memory_mb=150)
-    answer = await installation.request("POST", f"{EMPTY}?timeout_s=1", {})
+    answer = await installation.request("POST", f"{EMPTY}?timeout_s=3", {})
     document = well_formed(answer)
     assert (answer.status, document["code"], document["outcome"]) == (503, "auction.no_cell_fits", "partial")
     assert answer.codes[0] == "bbs.evacuation_failed"
