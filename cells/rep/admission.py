@@ -24,7 +24,7 @@ class Admission:
     drain: DrainMark
 
     def admit(self, work: Work) -> None:
-        """Let the work in. Raises StaleEpoch, CellDraining, HandleTaken or ClaimLost; nothing was changed then."""
+        """Let the work in. Raises StaleEpoch, EpochNotKept, CellDraining, HandleTaken or ClaimLost: nothing changed."""
         if self.ended.has(work.instance_guid):
             raise HandleTaken("this instance ran here and has ended", outcome=Outcome.NOT_STARTED)
         self._admit(work.epoch)

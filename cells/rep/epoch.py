@@ -5,7 +5,7 @@ from __future__ import annotations
 from attrs import define, field
 
 from cells.rep.disk import Disk
-from diego_py.errors import Outcome, StaleEpoch
+from diego_py.errors import EpochNotKept, Outcome, StaleEpoch
 
 NAME = "epoch"
 
@@ -26,11 +26,14 @@ class EpochFence:
     def admit(self, epoch: int) -> None:
         """Let a command pass, remembering a new epoch before it does. 0 comes from a client's request, from no leader.
 
-        Raises StaleEpoch.
+        Raises StaleEpoch, EpochNotKept.
         """
         if epoch == 0 or epoch == self.highest:
             return
         if epoch < self.highest:
             raise StaleEpoch(f"epoch {epoch} was replaced by {self.highest}", outcome=Outcome.NOT_STARTED)
-        self.disk.write(NAME, str(epoch).encode())
+        try:
+            self.disk.write(NAME, str(epoch).encode())
+        except OSError as refused:
+            raise EpochNotKept(f"keep epoch {epoch} on disk", outcome=Outcome.NOT_STARTED) from refused
         self.highest = epoch

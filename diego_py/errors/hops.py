@@ -201,6 +201,17 @@ class StateDirectoryInUse(DiegoError):
     next = (Next("End the other process, or give each cell a `state_dir` of its own"),)
 
 
+class EpochNotKept(DiegoError):
+    """The cell could not write the epoch of a new leader to disk: started again, it would obey an old one. Nothing was
+    started.
+    """
+
+    code = "rep.epoch_not_kept"
+    title = "The cell cannot keep who leads"
+    retryable = True
+    next = (Next("Make room on the file system of the cell's state_dir, then repeat it"),)
+
+
 class ClaimRefused(DiegoError):
     """The row was no longer waiting for this instance: a late or repeated request. Nothing was started."""
 

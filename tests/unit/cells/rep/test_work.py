@@ -16,6 +16,7 @@ from diego_py.errors import (
     ContainerNotFound,
     DestroyFailed,
     DiegoError,
+    EpochNotKept,
     ExecNotFound,
     HandleTaken,
     InsufficientResources,
@@ -32,7 +33,7 @@ from diego_py.models.egress import EgressProtocol, SecurityGroupRule
 from diego_py.models.identifiers import InstanceGuid
 from diego_py.models.work import EgressChange, InstanceState
 from tests.fakes.bbs import FakeBBS
-from tests.fakes.cell import call, failed, running_cell, work
+from tests.fakes.cell import call, config, failed, running_cell, work
 from tests.fakes.garden import FakeGarden
 
 NEVER = (Check(tcp=TCPCheck(port=1)),)
@@ -233,6 +234,20 @@ async def test_stale_epoch(tmp_path: Path, garden: FakeGarden, bbs: FakeBBS) -> 
         await cell.work.run_instance(call(), work("i-3", index=3, epoch=0))
     async with running_cell(tmp_path, garden, bbs) as later:
         assert isinstance(await failed(later, guid="i-4", epoch=6), StaleEpoch)
+
+
+async def test_a_leader_that_cannot_be_remembered_is_not_obeyed(
+    tmp_path: Path, garden: FakeGarden, bbs: FakeBBS
+) -> None:
+    async with running_cell(tmp_path, garden, bbs) as cell:
+        in_the_way = config(tmp_path, bbs.url).rep_state / ".epoch.new"
+        in_the_way.mkdir()
+        refused = await failed(cell, epoch=7)
+        assert isinstance(refused, EpochNotKept)
+        assert isinstance(refused.__cause__, IsADirectoryError)
+        assert_nothing_left(cell, garden)
+        in_the_way.rmdir()
+        await cell.work.run_instance(call(), work(epoch=7))
 
 
 async def test_a_namesake_says_why_it_gets_no_work(tmp_path: Path, garden: FakeGarden, bbs: FakeBBS) -> None:
