@@ -155,8 +155,9 @@ class CellConfig:
     """Seconds between SIGTERM and SIGKILL when an instance is stopped."""
     default_start_timeout_s: float = 60.0
     """Seconds to the first healthy check for an LRP whose `start_timeout_ms` is 0."""
-    sandboxes_ready: int = 4
-    """Namespaces with their network that are made ahead of need; 0: made when a container is."""
+    sandboxes_ready: int = 64
+    """Namespaces with their network that are made ahead of need: as many as containers come at once; 0: made when a
+    container is."""
     settle_ms: int = 50
     """Milliseconds of processor time after which a process without a check counts as RUNNING, though never idle."""
     unhealthy_interval_s: float = 1.0

@@ -215,8 +215,9 @@ class GardenConfig:
     dns_options: tuple[str, ...] = ()
     extra_hosts: tuple[str, ...] = field(default=(), validator=_hosts)
     """Lines for /etc/hosts of every container: an address and its names."""
-    sandboxes_ready: int = 4
-    """Namespaces that are made ahead of need, each with its id range and address; 0: made when a container is."""
+    sandboxes_ready: int = 64
+    """Namespaces that are made ahead of need, each with its id range and address: as many as containers come at once,
+    never more than there is room for. 0: made when a container is."""
     runtime_timeout_s: float = 30.0
     """How long one call of the runtime may take before it is killed."""
     images: ImageSettings = ImageSettings()

@@ -139,7 +139,6 @@ class Garden:
                         await together(*first, self._build(call, spec, box, root))
                     box.complete = True
                     undo.pop_all()
-                self._host.sandboxes.refill()
             return box.container()
 
     async def _build(self, call: Call, spec: ContainerSpec, box: Box, root: provide.Root) -> None:
@@ -299,7 +298,6 @@ class Garden:
         demolition.forget(self._host, box)
         self._host.release(box.record)
         del self._boxes[box.handle]
-        self._host.sandboxes.refill()
 
     async def _clear(self, call: Call | None, box: Box) -> None:
         """Kill what runs in it. Then nobody uses anything of it, and all goes at the same time."""

@@ -92,6 +92,7 @@ class Host:
         self.sandboxes = Sandboxes(
             id_base=config.id_base,
             size=config.sandboxes_ready,
+            places_max=config.containers_max,
             link_of=self.link,
             link_gone=self.link_watch.gone,
             addresses=self.addresses,

@@ -130,8 +130,9 @@ async def end_runtimes(host: Host) -> None:
 
 
 async def _end(found: Iterable[Process]) -> None:
-    for process in found:
+    for process in (killed := list(found)):
         processes.kill(process)
+    for process in killed:
         await gone(process)
 
 
@@ -205,9 +206,7 @@ async def end_sandboxes(host: Host, keep: set[Process]) -> None:
     try:
         async with asyncio.timeout(demolition.KILL_TIMEOUT_S):
             while found := {processes.identify(pid) for pid in host.cgroups.processes(SANDBOXES)} - keep:
-                for process in filter(processes.is_alive, found):
-                    processes.kill(process)
-                    await gone(process)
+                await _end(filter(processes.is_alive, found))
                 await asyncio.sleep(0)
     except TimeoutError as stuck:
         raise DestroyFailed("end the sandboxes of no container") from stuck

@@ -28,6 +28,7 @@ from scripts.benchmarks.figures import Figures
 from scripts.benchmarks.first_instruction import COMMAND, NextContainer
 from scripts.benchmarks.garden_steps import GardenSteps
 from scripts.benchmarks.hundred import Scale
+from scripts.benchmarks.prepared import Prepared
 
 NOPE = ("/bin/nope",)
 TOO_MUCH_MB = 1_000_000
@@ -44,6 +45,7 @@ class Starts:
     runc: BareRunc
     yardsticks: tuple[BareRunc, ...]
     """The runtimes that are measured alone; runc is the first."""
+    prepared: Prepared
     figures: Figures = field(factory=Figures)
     hops: dict[str, list[float]] = field(factory=lambda: defaultdict(list))
     noisy: int = 0
@@ -60,6 +62,7 @@ class Starts:
             kind()
 
     def _settle(self, heat: str = "cold") -> None:
+        self.prepared.wait()
         self.noisy += not machine.wait_for_idle()
         machine.cool_down()
         if heat == "hot":
@@ -163,7 +166,8 @@ async def measure(rounds: int, scale_rounds: int, home: Path, runtime: str = "ru
         async with cluster:
             for yardstick in (runc, *others):
                 yardstick.prepare()
-            starts = Starts(cluster, Api(cluster.url), runc, (runc, *others))
+            prepared = Prepared(cluster)
+            starts = Starts(cluster, Api(cluster.url), runc, (runc, *others), prepared)
             starts.figures.begin_round()
             starts.start("hot")  # has garden write the configuration that the bare runs take over
             for _ in range(WARM_UP_ROUNDS if rounds else 0):
@@ -174,7 +178,7 @@ async def measure(rounds: int, scale_rounds: int, home: Path, runtime: str = "ru
             for number in range(rounds):
                 starts.round()
                 report.progress("round", number + 1, rounds)
-            scale = Scale(starts.api, runc)
+            scale = Scale(starts.api, runc, prepared)
             for number in range(scale_rounds):
                 scale.round()
                 report.progress("round of 100 containers", number + 1, scale_rounds)

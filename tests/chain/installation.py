@@ -225,6 +225,7 @@ def _cell_config(layout: CellLayout, bbs_url: str, image_root: Path) -> CellConf
         port_count=64,
         id_base=layout.id_base,
         id_slots=32,
+        sandboxes_ready=4,
         cgroup_parent=layout.names.cgroup_parent,
         interface_prefix=layout.names.interface_prefix,
         nft_table=layout.names.nft_table,

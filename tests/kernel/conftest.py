@@ -121,6 +121,7 @@ def new_config(image_root: Path, host_address: str, runtime_path: str) -> Iterat
             "port_count": 100,
             "id_base": ID_BASE + number * 10_000_000,
             "id_slots": 16,
+            "sandboxes_ready": 4,
             "cgroup_parent": f"/{CGROUP_PREFIX}{number}",
             "interface_prefix": f"{LINK_PREFIX}{number}n",
             "nft_table": f"{TABLE_PREFIX}{number}",

@@ -15,11 +15,14 @@ from cells.garden.cgroups import SANDBOXES
 from cells.garden.garden import Garden
 from cells.garden.monitor import gone
 from cells.garden.processes import Process, identify, is_alive
+from cells.garden.sandboxes import pool
+from cells.garden.sandboxes.pool import SCARCE
 from cells.garden.spec import ProcessSpec
 from diego_py.embedded import host_sweep
 from diego_py.embedded.host_sweep import CellNames
 from diego_py.errors import ContainerNotFound, DiegoError
 from tests.kernel.containers import SOON_S, call, every_runtime, output, shell, spec, start, until_printed
+from tests.kernel.images import until
 from tests.kernel.test_restart import orphans, owner
 
 pytestmark = pytest.mark.kernel
@@ -117,6 +120,34 @@ async def test_the_ready_ones_are_used_first(new_garden: Callable[..., Any]) -> 
     with pytest.raises(DiegoError) as failed:
         await garden.create(call(), shell("c", "true"))
     assert failed.value.root.code == "garden.pool_exhausted"
+
+
+async def test_more_than_a_few_are_made_only_when_it_is_quiet(
+    new_garden: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "QUIET_S", 3600.0)
+    garden = await new_garden(sandboxes_ready=SCARCE + 3)
+    sandboxes = garden._host.sandboxes
+    await until(lambda: len(sandboxes._ready) == SCARCE)
+    await start(garden, spec("a", "/bin/sleep", "600"))
+    assert sandboxes.idle == set(sandboxes._ready)
+    await until(lambda: len(sandboxes._ready) == SCARCE)  # The one that was taken.
+    monkeypatch.setattr(pool, "QUIET_S", 0.0)
+    await garden.destroy(call(), "a")
+    most = 0
+    while len(sandboxes._ready) < sandboxes.size:
+        most = max(most, len(sandboxes._making))
+        await asyncio.sleep(0)
+    assert most == 1
+
+
+async def test_there_are_no_more_than_containers_can_be(new_garden: Callable[..., Any]) -> None:
+    garden = await new_garden(sandboxes_ready=3, containers_max=3)
+    sandboxes = garden._host.sandboxes
+    await until(lambda: len(sandboxes._ready) == sandboxes.size)
+    await garden.create(call(), shell("a", "true"))
+    sandboxes._refill()
+    assert len(sandboxes.idle) == sandboxes.size - 1
 
 
 async def test_a_ready_one_that_was_killed_is_not_used(garden: Garden) -> None:

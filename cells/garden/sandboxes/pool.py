@@ -1,7 +1,8 @@
 """The sandboxes of one garden: numbers of the host with namespaces that are theirs, some made ahead of need.
 
 A sandbox belongs to one container and ends with it; it is never used again. What is ready is used first, so that the
-prepared ones never keep a container from its numbers.
+prepared ones never keep a container from its numbers. They are made when nothing else is done: there are as many as a
+burst takes, and whoever takes one does not pay for the next.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from functools import partial
 
 from attrs import define, field, frozen
 
+from cells.garden.children import together
 from cells.garden.monitor import gone
 from cells.garden.network.pair import Link
 from cells.garden.pools import IDS_PER_SLOT, Addresses, Pool
@@ -21,8 +23,12 @@ from cells.garden.processes import Process, is_alive, kill
 from cells.garden.sandboxes.maker import Maker
 from diego_py.errors import PoolExhausted
 
-REFILL_AFTER_S = 0.05
-"""How long after a sandbox was taken another one is begun: until then its container needs the processors."""
+SCARCE = 4
+"""When fewer are left, more are made also while containers are."""
+SOON_S = 0.1
+"""How long after a sandbox was taken one of those is begun: until then its container needs the processors."""
+QUIET_S = 1.0
+"""How long no container must have come or gone before the others are made, one after the other."""
 
 
 @frozen
@@ -40,6 +46,8 @@ class Sandboxes:
     id_base: int
     size: int
     """How many are kept ready."""
+    places_max: int
+    """Containers that there can be: with so many, and those that are ready, no more is made ahead."""
     link_of: Callable[[int], Link]
     """The link that belongs to the number of an address."""
     link_gone: Callable[[str], Awaitable[None]]
@@ -50,7 +58,9 @@ class Sandboxes:
     _ready: deque[Place] = field(factory=deque, init=False)
     _holders: dict[Place, Process] = field(factory=dict, init=False)
     _making: dict[Place, asyncio.Future[Process]] = field(factory=dict, init=False)
+    _is_open: bool = field(default=False, init=False)
     _refilling: asyncio.TimerHandle | None = field(default=None, init=False)
+    _quiet_since_s: float = field(default=0.0, init=False)
 
     @property
     def idle(self) -> set[Place]:
@@ -60,6 +70,8 @@ class Sandboxes:
     async def open(self) -> None:
         """Begin to make some ahead of need. Raises RuntimeMissing, CgroupFailed, OSError."""
         await self.maker.open()
+        self._is_open = True
+        self._quiet_since_s = asyncio.get_running_loop().time()
         self._refill()
 
     def reserve(self, privileged: bool = False) -> Place:
@@ -72,7 +84,7 @@ class Sandboxes:
             if is_alive(self._holders[place]):
                 return place
             self._holders.pop(place)
-            self.release(place)
+            self._give_back(place)
         return self._new_place()
 
     async def enter(self, place: Place, privileged: bool = False) -> Process:
@@ -80,6 +92,7 @@ class Sandboxes:
 
         Raises SandboxFailed, NetworkFailed.
         """
+        self._refill_later()
         holder = self._holders.pop(place, None)
         if holder is not None and privileged:
             kill(holder)
@@ -98,20 +111,34 @@ class Sandboxes:
 
     def release(self, place: Place) -> None:
         """Give the numbers back; the container is gone. A sandbox that was not entered is as good as before."""
+        self._refill_later()
         if place in self._holders:
             self._ready.append(place)
             return
-        self.id_slots.give_back(place.id_slot)
-        self.addresses.give_back(place.address_number)
+        self._give_back(place)
 
-    def refill(self) -> None:
-        """Have as many made as are missing, in a moment; they become ready by themselves."""
-        if self._refilling is None:
-            self._refilling = asyncio.get_running_loop().call_later(REFILL_AFTER_S, self._refill)
+    def _refill_later(self) -> None:
+        """A container comes or goes."""
+        self._quiet_since_s = asyncio.get_running_loop().time()
+        if self._is_open and (self._refilling is None or self._refilling.when() > self._quiet_since_s + SOON_S):
+            self._wake(SOON_S)
+
+    def _wake(self, after_s: float) -> None:
+        if self._refilling is not None:
+            self._refilling.cancel()
+        self._refilling = asyncio.get_running_loop().call_later(after_s, self._refill)
 
     def _refill(self) -> None:
+        """Have made what is scarce, and the rest when it is quiet; they become ready by themselves."""
         self._refilling = None
-        while len(self._ready) + len(self._making) < self.size:
+        while self._is_open and self._ahead < self.size and self.id_slots.taken < self.places_max:
+            if self._ahead >= SCARCE:
+                if self._making:  # It is the next one's turn when this one is made.
+                    return
+                quiet_in_s = self._quiet_since_s + QUIET_S - asyncio.get_running_loop().time()
+                if quiet_in_s > 0:
+                    self._wake(quiet_in_s)
+                    return
             try:
                 place = self._new_place()
             except PoolExhausted:
@@ -122,28 +149,37 @@ class Sandboxes:
             if answer.done():
                 return
 
+    @property
+    def _ahead(self) -> int:
+        return len(self._ready) + len(self._making)
+
     def _made(self, place: Place, answer: asyncio.Future[Process]) -> None:
         del self._making[place]
         if answer.cancelled() or answer.exception() is not None:
             # Nobody asked for this one yet: whoever needs one has it made, and is told why not.
-            self.release(place)
+            self._give_back(place)
             return
         self._holders[place] = answer.result()
         self._ready.append(place)
+        if self._refilling is None:
+            self._refill()
 
     async def close(self) -> None:
         """End those that no container has, and whatever makes them."""
+        self._is_open = False
         if self._refilling is not None:
             self._refilling.cancel()
         await asyncio.gather(*self._making.values(), return_exceptions=True)
         await self.maker.close()
-        for place in self._ready:
-            holder = self._holders.pop(place)
-            kill(holder)
-            await gone(holder)
-            await self.link_gone(self.link_of(place.address_number).name)
-            self.release(place)
-        self._ready.clear()
+        ready, self._ready = self._ready, deque()
+        await together(*map(self._end, ready))
+
+    async def _end(self, place: Place) -> None:
+        holder = self._holders.pop(place)
+        kill(holder)
+        await gone(holder)
+        await self.link_gone(self.link_of(place.address_number).name)
+        self._give_back(place)
 
     def _new_place(self) -> Place:
         slot = self.id_slots.take()
@@ -152,6 +188,10 @@ class Sandboxes:
         except PoolExhausted:
             self.id_slots.give_back(slot)
             raise
+
+    def _give_back(self, place: Place) -> None:
+        self.id_slots.give_back(place.id_slot)
+        self.addresses.give_back(place.address_number)
 
     def _ids(self, place: Place) -> tuple[int, int]:
         return self.id_base + place.id_slot * IDS_PER_SLOT, IDS_PER_SLOT
