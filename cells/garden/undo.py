@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -16,14 +17,25 @@ from diego_py.errors import BudgetSpent, DiegoError, Outcome
 
 @asynccontextmanager
 async def in_time(call: Call, handle: str, boxes: Mapping[str, Box]) -> AsyncIterator[None]:
-    """Bound a creation by its caller's time. Raises BudgetSpent, which says whether anything of it is left."""
+    """Bound a creation by its caller's time. Raises BudgetSpent, which says whether anything of it is left.
+
+    Its cause is what had failed before, if that is what was being undone: nobody should read only that it took long.
+    """
     try:
         async with call.within_budget("create container", Outcome.ROLLED_BACK):
             yield
     except BudgetSpent as spent:
         if spent.outcome is Outcome.ROLLED_BACK and handle in boxes:
             spent.outcome = Outcome.PARTIAL
-        raise
+        raise spent from _failed_before(spent) or spent.__cause__
+
+
+def _failed_before(spent: BudgetSpent) -> DiegoError | None:
+    """What `Undo` was undoing when it was cancelled."""
+    link = spent.__cause__
+    while link is not None and not isinstance(link, DiegoError):
+        link = link.__cause__
+    return link
 
 
 @frozen
@@ -38,7 +50,10 @@ class Undo:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # To its end, also when the caller's time is up meanwhile: nobody else would know of what is left.
-        leftover = await uninterrupted(self._undo())
+        try:
+            leftover = await uninterrupted(self._undo())
+        except asyncio.CancelledError as over:
+            raise over from error
         if leftover is not None and error is not None:
             error.add_note(f"undo failed: {leftover.message}")
         if isinstance(error, DiegoError) and error.outcome is None:

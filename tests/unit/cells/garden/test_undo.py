@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,10 +11,11 @@ import pytest
 
 from cells.garden.box import Box
 from cells.garden.threads import Threads
-from cells.garden.undo import Undo
-from diego_py.call import Call
-from diego_py.errors import DestroyFailed, MountFailed, Outcome
+from cells.garden.undo import Undo, in_time
+from diego_py.call import ANSWER_MARGIN_MS, Call
+from diego_py.errors import BudgetSpent, DestroyFailed, MountFailed, Outcome
 from diego_py.service.clock import SystemClock
+from tests.unit.diego_py.service.hand_clock import HandClock
 
 CALL = Call.begin(SystemClock(), 1_000)
 
@@ -64,3 +66,30 @@ async def test_it_ends_although_its_caller_has_no_more_time(failure: DestroyFail
     assert undoing.cancelled()
     assert demolition.ended
     assert box.complete is (failure is not None)
+
+
+@pytest.mark.parametrize(("left", "outcome"), [({}, Outcome.ROLLED_BACK), ({"a": None}, Outcome.PARTIAL)])
+async def test_what_failed_is_told_when_undoing_it_takes_longer_than_its_caller_has_time(
+    left: dict[str, Any], outcome: Outcome
+) -> None:
+    box, error, demolition = half_built(), MountFailed("mount"), Demolition()
+    hurried = Call.begin(HandClock(), ANSWER_MARGIN_MS + 1)
+
+    async def create() -> None:
+        async with in_time(hurried, "a", left), AsyncExitStack() as undo:
+            undo.push_async_exit(Undo(hurried, box, demolition))
+            asyncio.get_running_loop().call_later(0.002, demolition.may_end.set)
+            raise error
+
+    with pytest.raises(BudgetSpent) as told:
+        await create()
+    assert (list(told.value.links()), told.value.outcome) == ([told.value, error], outcome)
+    assert demolition.ended
+
+
+async def test_no_failure_is_told_when_only_time_was_over() -> None:
+    hurried = Call.begin(HandClock(), ANSWER_MARGIN_MS + 1)
+    with pytest.raises(BudgetSpent) as told:
+        async with in_time(hurried, "a", {}):
+            await asyncio.Event().wait()
+    assert told.value.root is told.value
