@@ -49,6 +49,8 @@ class Child:
 class Children:
     """All of them by name. Started from the main thread; on Linux they end with the thread that started them."""
 
+    ready_timeout_s: float = READY_TIMEOUT_S
+    """How long each may take until it is ready, and whatever is waited for of it after that."""
     _children: dict[str, Child] = field(factory=dict, init=False)
 
     def all(self) -> tuple[Child, ...]:
@@ -100,13 +102,13 @@ class Children:
     async def until(self, child: Child, what: str, holds: Callable[[], Awaitable[bool]]) -> None:
         """Poll until `holds()` is true. Raises ClusterError when the child ends first, or takes too long."""
         try:
-            async with asyncio.timeout(READY_TIMEOUT_S):
+            async with asyncio.timeout(self.ready_timeout_s):
                 while not await holds():
                     if child.ended:
                         raise _failure(child, f"it ended with status {child.process.returncode}")
                     await asyncio.sleep(READY_POLL_S)
         except TimeoutError as timeout:
-            raise _failure(child, f"not {what} within {READY_TIMEOUT_S:.0f} s") from timeout
+            raise _failure(child, f"not {what} within {self.ready_timeout_s:.0f} s") from timeout
 
     async def kill(self, name: str) -> None:
         """End one at once."""

@@ -16,10 +16,9 @@ from attrs import define
 
 from scripts.benchmarks import diego_wire
 from scripts.benchmarks.probes import EACH, Told, measured, parser, percentiles, timed
-from scripts.benchmarks.site import Site, site
+from scripts.benchmarks.site import NDJSON, Site, site
 
 OVER_DIEGO = "--diego"
-NDJSON = {"Accept": "application/x-ndjson"}
 ALL = "/v1/actual_lrps"
 ROWS = """
     INSERT INTO actual_lrps (process_guid, index, presence, domain, state, instance_guid, cell_id, net_info, since,

@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import itertools
 import json
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
+import msgspec
 from attrs import asdict, frozen
 
 from scripts.benchmarks import machine
@@ -128,17 +128,28 @@ async def _desire(place: Site, definition: dict[str, Any]) -> Any:
     return await place.request("POST", "/v1/desired_lrps", definition, **{"X-Budget-Ms": BUDGET_MS})
 
 
+class Row(msgspec.Struct):
+    """What is looked at of a row."""
+
+    process_guid: str
+    state: str
+    availability_zone: str
+
+
 async def _wrong(place: Site, made: int) -> list[str]:
     """What the rows and the cells themselves say against the promise."""
-    rows = await everything(place, "/v1/actual_lrps")
+    states: Counter[str] = Counter()
+    zones: dict[str, Counter[str]] = defaultdict(Counter)
+    async for rows in everything(place, "/v1/actual_lrps", Row):
+        for row in rows:
+            states[row.state] += 1
+            zones[row.process_guid][row.availability_zone] += row.state == "RUNNING"
     wrong = []
-    states = Counter(row["state"] for row in rows)
     if states != {"RUNNING": made}:
         wrong.append(f"{made} instances were asked for, and there are {dict(states)}")
-    for guid, ours in itertools.groupby(rows, key=lambda row: row["process_guid"]):
-        zones = Counter(row["availability_zone"] for row in ours if row["state"] == "RUNNING")
-        if max(zones.values(), default=0) - min(zones.values(), default=0) > 1:
-            wrong.append(f"{guid} is not even: {dict(zones)}")
+    for guid, counts in zones.items():
+        if max(counts.values()) - min(counts.values()) > 1:
+            wrong.append(f"{guid} is not even: {dict(counts)}")
     state = (await place.simulation("GET", "/v1/simulation")).expect(200).json()
     if state["overcommitted"]:
         wrong.append(f"over-committed: {state['overcommitted'][:5]}")

@@ -6,27 +6,29 @@ import asyncio
 import contextlib
 import json
 import os
-import signal
-import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
-from attrs import define, field, frozen
+import asyncpg
+import msgspec
+from attrs import define, frozen
 
 from cells.simulated.prefilled import EACH
+from diego_py.embedded.children import Child, Children
 from diego_py.embedded.cluster_layout import free_port
 from diego_py.embedded.postgres import EmbeddedPostgres
 from scripts.benchmarks.prefill import prefill
 
-READY_S = 1_800.0
-POLL_S = 0.1
-SATURATED = 503
-"""Reports of all cells at once come first."""
-STOP_S = 60.0
+T = TypeVar("T")
+
+NDJSON = {"Accept": "application/x-ndjson"}
+READY_S = 300.0
+"""For each process: thousands of cells, and all that they have, are made before any of them answers."""
+POLL_S = 0.2
 PLENTY = aiohttp.ClientTimeout(total=900)
 TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
@@ -58,7 +60,7 @@ class Site:
     cells_url: str
     pids: dict[str, int]
     session: aiohttp.ClientSession
-    children: list[asyncio.subprocess.Process] = field(factory=list)
+    children: Children
 
     async def request(self, method: str, path: str, body: object = None, **headers: str) -> Answer:
         """Ask the BBS."""
@@ -101,8 +103,9 @@ async def site(
         session = await undo.enter_async_context(
             aiohttp.ClientSession(timeout=PLENTY, connector=aiohttp.TCPConnector(limit=0))
         )
-        made = Site(directory, postgres, _free_url(), _free_url(), {"postgres": _pid_of(postgres)}, session)
-        undo.push_async_callback(_end, made)
+        children = Children(READY_S)
+        undo.push_async_callback(_end, children)
+        made = Site(directory, postgres, _free_url(), _free_url(), {"postgres": postgres.pid}, session, children)
         instances -= instances % EACH
         if instances:
             await prefill(postgres.dsn, cells, instances)
@@ -115,86 +118,50 @@ async def site(
             **(cell_settings or {}),
         }
         # The cells first: a BBS that finds rows of cells that never reported would look after their instances.
-        await _spawn(made, "cells", "cells.simulated", simulation, made.cells_url)
-        await _spawn(made, "bbs", "bbs", bbs, made.bbs_url)
-        await _until_known(made, cells, instances)
+        await _start(made, "cells", "cells.simulated", simulation, made.cells_url)
+        child = await _start(made, "bbs", "bbs", bbs, made.bbs_url)
+        await children.until(child, "told of all cells", lambda: _all_live(made, cells))
+        state = (await made.simulation("GET", "/v1/simulation")).expect(200).json()
+        if state["running"] != instances:
+            raise RuntimeError(f"{state['running']} of {instances} instances run")
         yield made
 
 
-async def _until_known(site: Site, cells: int, instances: int) -> None:
-    """The BBS knows every cell as live, and the cells have what they had."""
-
-    async def known() -> bool:
-        state = (await site.simulation("GET", "/v1/simulation")).expect(200).json()
-        if (await site.request("GET", "/v1/cells?limit=1")).status == SATURATED:
-            return False
-        return state["running"] == instances and await live_cells(site) == cells
-
-    await _until(site, known)
+async def _all_live(site: Site, cells: int) -> bool:
+    await asyncio.sleep(POLL_S)
+    return await live_cells(site) == cells
 
 
 async def live_cells(site: Site) -> int:
-    return sum(cell["live"] for cell in await everything(site, "/v1/cells"))
+    """As Postgres has it: the list that the BBS gives would cost it more than all their reports."""
+    database = await asyncpg.connect(site.postgres.dsn)
+    try:
+        live: int = await database.fetchval("SELECT count(*) FROM cells WHERE expires_at > clock_timestamp()")
+        return live
+    finally:
+        await database.close()
 
 
-async def everything(site: Site, path: str) -> list[Any]:
-    """All items of a list, page by page."""
-    items: list[Any] = []
-    following = f"{path}{'&' if '?' in path else '?'}limit=5000"
-    while True:
-        page = (await site.request("GET", following)).expect(200).json()
-        items += page["items"]
-        if page["next_cursor"] is None:
-            return items
-        base = following.split("&cursor=")[0]
-        following = f"{base}&cursor={page['next_cursor']}"
+async def everything(site: Site, path: str, kind: type[T]) -> AsyncIterator[list[T]]:
+    """A whole list of one moment, some at a time, each read as a `kind`. Raises msgspec.ValidationError for a failure
+    on the way."""
+    decoder, rest = msgspec.json.Decoder(kind), b""
+    async with site.session.get(site.bbs_url + path, headers=NDJSON) as response:
+        async for piece in response.content.iter_any():
+            whole, _, rest = (rest + piece).rpartition(b"\n")
+            yield decoder.decode_lines(whole)
 
 
-async def _spawn(site: Site, name: str, package: str, settings: Mapping[str, Any], url: str) -> None:
-    config = site.directory / f"{name}.json"
-    config.write_text(json.dumps(settings))
-    with (site.directory / f"{name}.log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", package, "--config", str(config), stdout=log, stderr=log
-        )
-    site.children.append(process)
-    site.pids[name] = process.pid
-
-    async def ready() -> bool:
-        try:
-            async with site.session.get(f"{url}/readyz") as response:
-                return response.status == 200
-        except aiohttp.ClientError:
-            return False
-
-    await _until(site, ready)
+async def _start(site: Site, name: str, package: str, settings: Mapping[str, Any], url: str) -> Child:
+    config, log = site.directory / f"{name}.json", site.directory / f"{name}.log"
+    child = await site.children.start(name, package, config, settings, url, log)
+    site.pids[name] = child.process.pid
+    return child
 
 
-async def _until(site: Site, holds: Callable[[], Awaitable[bool]]) -> None:
-    """Poll until it is so. Raises RuntimeError when a process ends before."""
-    async with asyncio.timeout(READY_S):
-        while not await holds():
-            for process in site.children:
-                if process.returncode is not None:
-                    logs = [path.read_text(errors="replace")[-3000:] for path in site.directory.glob("*.log")]
-                    raise RuntimeError(f"a process ended with status {process.returncode}: {logs}")
-            await asyncio.sleep(POLL_S)
-
-
-async def _end(site: Site) -> None:
-    for process in reversed(site.children):
-        if process.returncode is None:
-            process.send_signal(signal.SIGTERM)
-            try:
-                async with asyncio.timeout(STOP_S):
-                    await process.wait()
-            except TimeoutError:
-                process.kill()
-                await process.wait()
-
-
-def _pid_of(postgres: EmbeddedPostgres) -> int:
-    return int((postgres.data_dir / "postmaster.pid").read_text().splitlines()[0])
+async def _end(children: Children) -> None:
+    for child in reversed(children.all()):
+        await children.end([child])
 
 
 def _free_url() -> str:
