@@ -177,7 +177,7 @@ async def test_killed_monitor_does_not_hide_the_end(garden: Garden) -> None:
 async def test_cancelled_create_leaves_nothing(garden: Garden) -> None:
     for after_s in (0.0, 0.002, 0.01, 0.02, 0.03, 0.04):
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(after_s):
+            async with asyncio.timeout(patient(after_s)):
                 await garden.create(call(), spec("a", "/bin/sleep", "600", ports=(80,)))
         await garden.destroy(call(), "a")
         assert garden.containers() == []

@@ -34,6 +34,7 @@ from tests.kernel.containers import (
 )
 from tests.kernel.images import until
 from tests.orphans import reap_dead
+from tests.slowness import patient
 
 pytestmark = pytest.mark.kernel
 
@@ -280,7 +281,7 @@ async def scenario(garden, hang):
     for after_ms in (2, 8, 15, 25, 35, 45):
         config = new_config()
         async with owner(config, scenario):
-            await asyncio.wait([asyncio.get_running_loop().create_future()], timeout=after_ms / 1000)
+            await asyncio.wait([asyncio.get_running_loop().create_future()], timeout=patient(after_ms / 1000))
         garden = await new_garden(config)
         assert {container.handle for container in garden.containers()} <= {"any"}
         for container in garden.containers():

@@ -18,6 +18,7 @@ from cells.garden.session import SESSIONS_MAX, Session
 from cells.garden.spec import ProcessSpec, Window
 from diego_py.errors import ContainerNotFound, DiegoError, GardenFailed, IllegalTransition, InvalidSpec
 from tests.kernel.containers import SOON_S, call, shell, spec, start, until_printed
+from tests.slowness import patient
 
 pytestmark = pytest.mark.kernel
 
@@ -152,7 +153,7 @@ async def test_input_that_nobody_reads_is_held_back(asleep: Garden) -> None:
                 await session.write(bytes(64 * 1024))
 
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(much(), 0.5)
+            await asyncio.wait_for(much(), patient(0.5))
 
 
 async def test_twenty_at_once(asleep: Garden) -> None:
@@ -271,7 +272,7 @@ async def test_destroy_while_sessions_begin(garden: Garden) -> None:
         await start(garden, SLEEP)
         async with asyncio.TaskGroup() as group:
             begun = [group.create_task(one()) for _ in range(5)]
-            await asyncio.sleep(pause_s)
+            await asyncio.sleep(patient(pause_s))
             await garden.destroy(call(), "a")
         assert {task.result() for task in begun} <= {None, 128 + signal.SIGKILL}
         assert garden._host.extras == Extras()
@@ -295,7 +296,7 @@ async def test_destroying_one_takes_no_status_from_sessions_of_another(garden: G
 async def test_cancelled_while_it_begins(asleep: Garden) -> None:
     for after_s in (0.0, 0.005, 0.02, 0.04):
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asleep.open(call(), "a", ProcessSpec("/bin/sleep", ("601",))), after_s)
+            await asyncio.wait_for(asleep.open(call(), "a", ProcessSpec("/bin/sleep", ("601",))), patient(after_s))
     for session in list(asleep._box("a").sessions):
         await session.close()
     assert "sleep 601" not in " ".join(await running(asleep))
