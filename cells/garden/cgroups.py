@@ -152,7 +152,7 @@ class Cgroups:
         else:
             base = f"{self._v2}{self.path(handle)}/memory."
             limit, peak = _number(base + "max"), _number(base + "peak")
-            killed = _counter(base + "events", "oom_kill")
+            killed = _out_of_memory(base + "events")
         if limit is not None and limit > UNLIMITED:
             limit = None
         return _present(memory_limit_bytes=limit, memory_peak_bytes=peak, oom_kill=killed)
@@ -280,6 +280,16 @@ def _counter(path: str, name: str) -> int | None:
         if key == name and value.strip().isdigit():
             return int(value)
     return None
+
+
+def _out_of_memory(events: str) -> int | None:
+    """How many processes the kernel killed in this cgroup, or anywhere in it for want of its memory.
+
+    v2 counts for a cgroup what happens below it, too: a privileged container may hold parts of itself to less memory.
+    """
+    killed = _counter(events, "oom_kill")
+    own = _counter(f"{events}.local", "oom_kill") if killed else None
+    return killed if own is None or _counter(f"{events}.local", "oom") else own
 
 
 def _present(**figures: int | None) -> dict[str, int]:

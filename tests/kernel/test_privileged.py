@@ -110,6 +110,28 @@ async def test_memory_is_limited(garden: Garden) -> None:
     assert (await garden.wait("a")).oom_killed
 
 
+DIVIDES = """
+mount -o remount,bind,rw /sys/fs/cgroup && cd /sys/fs/cgroup && mkdir own inner && echo 0 > own/cgroup.procs
+echo '+memory +pids' > cgroup.subtree_control && echo 8M > inner/memory.max
+sh -c 'echo 0 > inner/cgroup.procs; exec tail -c 100m /dev/zero'
+echo inner $?; trap 'exit 7' TERM; while :; do sleep 0.05; done
+"""
+
+
+async def test_its_cgroup_is_its_own_to_divide(garden: Garden) -> None:
+    """As systemd does there. Nobody may be in a cgroup that passes controllers on, so who enters goes where it is."""
+    if not Path("/sys/fs/cgroup/cgroup.controllers").exists():
+        pytest.skip("needs cgroup v2 alone: in v1 no cgroup passes controllers on")
+    await start(garden, privileged("a", DIVIDES, limits=Limits(memory_bytes=64 * MEBIBYTE)))
+    await until_printed(garden, "a", "inner 137")
+    assert garden._boxes["a"].init.pid in garden._host.cgroups.processes("a")
+    result = await garden.exec(call(), "a", ProcessSpec("/bin/cat", ("/proc/self/cgroup",)), SOON_S)
+    assert (result.status, result.output) == (0, "0::/own\n")
+    ended = await garden.stop(call(), "a", SOON_S)
+    # What died there had less memory than the container has: that is no end of the container.
+    assert (ended.status, ended.oom_killed, ended.cgroup["memory_limit_bytes"]) == (7, False, 64 * MEBIBYTE)
+
+
 @pytest.fixture(params=PLACES)
 def settings(request: pytest.FixtureRequest, host_sweep: None) -> Iterator[dict[str, Any]]:
     with place(request.param) as made:

@@ -52,3 +52,21 @@ def test_beside_v1_nothing_is_passed_down(tmp_path: Path) -> None:
     trees = [Hierarchy(str(v1), frozenset({"memory"}), v2=False), Hierarchy(str(tmp_path), frozenset(), v2=True)]
     Cgroups("/diego", trees).prepare()
     assert sorted(tmp_path.rglob("*")) == [tmp_path / "diego", v1, v1 / "diego"]
+
+
+@pytest.mark.parametrize(
+    ("own", "told"),
+    [
+        ("oom 0\noom_kill 0\n", 0),  # A cgroup below had less memory, and too little.
+        ("oom 0\noom_kill 2\n", 2),  # The host had too little.
+        ("oom 1\noom_kill 0\n", 3),  # The container's own limit, and its processes are in cgroups below.
+        (None, 3),  # Linux before 5.2.
+    ],
+)
+def test_who_died_for_want_of_the_containers_memory_on_v2(tmp_path: Path, own: str | None, told: int) -> None:
+    place = tmp_path / "diego/a"
+    place.mkdir(parents=True)
+    (place / "memory.events").write_text("oom 3\noom_kill 3\n")
+    if own is not None:
+        (place / "memory.events.local").write_text(own)
+    assert Cgroups("/diego", [Hierarchy(str(tmp_path), frozenset(), v2=True)]).usage("a") == {"oom_kill": told}
