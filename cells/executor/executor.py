@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from enum import Enum, auto
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from attrs import define, frozen
 
@@ -14,7 +14,7 @@ from cells.executor import failures, results
 from cells.executor.backend import ContainerBackend
 from cells.executor.failures import APP_LOG_TAIL_LINES, CheckProgress
 from cells.executor.health import Health, Unhealthy, Watched
-from cells.executor.outcomes import first_of, outcome_of
+from cells.executor.outcomes import first_of, outcome_of, unless
 from cells.executor.pace import Pace
 from cells.executor.plan import Plan, Workload
 from cells.executor.programs import Program, Programs
@@ -34,7 +34,7 @@ STOP_MARGIN_MS = 30_000.0
 """What removing a container may take beside the grace time of its process."""
 
 
-Reached: TypeAlias = Callable[[], Awaitable[object]]
+Reached: TypeAlias = Callable[[], Coroutine[Any, Any, object]]
 """Returns when what is waited for is so."""
 
 
@@ -68,7 +68,9 @@ class Executor:
         """Make the container; no process of the user runs. Not a hop of the executor: the chain goes on to garden."""
         return await self.garden.create(call, plan.spec)
 
-    async def start(self, call: Call, container: Container, workload: Workload, stop_asked: asyncio.Event) -> None:
+    async def start(
+        self, call: Call, container: Container, workload: Workload, stop_asked: asyncio.Future[None]
+    ) -> None:
         """Do the setup and begin the action; returns when it is healthy.
 
         Raises what the steps do, NeverHealthy, BudgetSpent or StoppedWhileStarting, and leaves the container as it then
@@ -79,7 +81,7 @@ class Executor:
             await self._until(watched, stop_asked, watched.program.set_up.wait)
             await self._until_healthy(inner, watched, stop_asked)
 
-    async def _until_healthy(self, call: Call, watched: Watched, stop_asked: asyncio.Event) -> None:
+    async def _until_healthy(self, call: Call, watched: Watched, stop_asked: asyncio.Future[None]) -> None:
         """Return with the first round of checks that all pass; raise when something else happens first."""
         start_timeout_s = watched.workload.health.start_timeout_s
         budget_s = max(0.0, call.remaining_ms() - 2 * ANSWER_MARGIN_MS) / 1000
@@ -98,8 +100,13 @@ class Executor:
             told = f"not healthy when the {call.budget.total_ms:.0f} ms of the request were spent"
             raise BudgetSpent(told, outcome=Outcome.UNKNOWN, evidence=evidence) from None
 
-    async def _until(self, watched: Watched, stop_asked: asyncio.Event, reached: Reached) -> None:
-        """Return when `reached` does; raise when the program ends before, or somebody wants its end."""
+    async def _until(self, watched: Watched, stop_asked: asyncio.Future[None], reached: Reached) -> None:
+        """Return when `reached` does; raise when the program ends before, or somebody wants its end.
+
+        What a program that has ended left behind may go on, and is then waited for anew.
+        """
+        if await unless((watched.program.ended, stop_asked), reached()):
+            return
         if await first_of(self._end_of(watched), _asked(stop_asked), _reached(reached)) is Signal.STOP_ASKED:
             raise StoppedWhileStarting("stopped before it was running")
 
@@ -107,7 +114,7 @@ class Executor:
         """Wait until an adopted workload is healthy again; returns how it failed instead, framed and chained."""
         try:
             with call.hop("executor", self.cell_id, "adopt", ExecutorFailed) as inner:
-                await self._until_healthy(inner, self._watched(inner, container, workload), asyncio.Event())
+                await self._until_healthy(inner, self._watched(inner, container, workload), _never())
         except DiegoError as failure:
             return failure
         return None
@@ -133,18 +140,15 @@ class Executor:
         except DiegoError as failure:
             return failure
 
-    async def run_to_end(
-        self, call: Call, container: Container, workload: Workload, result_file: str, stop_asked: asyncio.Event
-    ) -> str:
+    async def run_to_end(self, call: Call, container: Container, workload: Workload, result_file: str) -> str:
         """Carry out a workload that shall end, or wait for the one under way; returns what `result_file` then holds.
 
-        Empty when no file is named. The container stays. Raises what the steps do, StoppedWhileStarting when its end is
-        wanted before, ProgramLost, ResultMissing, ResultTooLarge.
+        Empty when no file is named. The container stays. Raises what the steps do, ProgramLost, ResultMissing,
+        ResultTooLarge.
         """
         with call.hop("executor", self.cell_id, "run_to_end", ExecutorFailed) as inner:
             watched = self._watched(inner, container, workload)
-            if await first_of(_done(watched.program), _asked(stop_asked)) is Signal.STOP_ASKED:
-                raise StoppedWhileStarting("stopped before it had ended")
+            await _done(watched.program)
             if not result_file:
                 return ""
             # What its timeout gave up may still run, and could go on writing.
@@ -212,8 +216,13 @@ async def _done(program: Program) -> Signal:
     return Signal.REACHED
 
 
-async def _asked(stop_asked: asyncio.Event) -> Signal:
-    await stop_asked.wait()
+def _never() -> asyncio.Future[None]:
+    """Nobody asks for its end."""
+    return asyncio.get_running_loop().create_future()
+
+
+async def _asked(stop_asked: asyncio.Future[None]) -> Signal:
+    await asyncio.wait([stop_asked])
     return Signal.STOP_ASKED
 
 

@@ -41,8 +41,7 @@ class RunOnce:
         try:
             if workload.lost:
                 raise TaskInterrupted("what ran in the container cannot be taken up in the middle")
-            never = asyncio.Event()
-            return await self.executor.run_to_end(call, container, workload, result_file, never), None
+            return await self.executor.run_to_end(call, container, workload, result_file), None
         except DiegoError as failure:
             return "", failure
 

@@ -26,20 +26,21 @@ class Program:
     """Where the action works."""
     set_up: asyncio.Event = field(factory=asyncio.Event)
     """The setup is done, or there is none."""
-    _ended: asyncio.Future[DiegoError | None] = field(factory=lambda: asyncio.get_running_loop().create_future())
+    ended: asyncio.Future[DiegoError | None] = field(factory=lambda: asyncio.get_running_loop().create_future())
+    """How it failed; None when all of it was done."""
     task: asyncio.Task[None] | None = None
 
     @property
     def has_ended(self) -> bool:
-        return self._ended.done()
+        return self.ended.done()
 
     async def end(self) -> DiegoError | None:
         """How it failed, once it has ended; None when all of it was done. Never, when it was cancelled."""
-        return await asyncio.shield(self._ended)
+        return await asyncio.shield(self.ended)
 
     async def carry_out(self, call: Call, workload: Workload, setup_site: Site) -> None:
         """Setup, then the action."""
-        self._ended.set_result(await outcome_of(self._carry_out(call, workload, setup_site)))
+        self.ended.set_result(await outcome_of(self._carry_out(call, workload, setup_site)))
 
     async def _carry_out(self, call: Call, workload: Workload, setup_site: Site) -> None:
         if workload.setup is not None:

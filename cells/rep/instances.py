@@ -86,8 +86,8 @@ class Instance:
     """Of the LRP whose rules hold, as far as this process was told."""
     reopening: asyncio.Lock = field(factory=asyncio.Lock)
     """Held while its rules change."""
-    stop_asked: asyncio.Event = field(factory=asyncio.Event)
-    """Set when somebody wants the end of an instance that is still starting."""
+    stop_asked: asyncio.Future[None] = field(factory=lambda: asyncio.get_running_loop().create_future())
+    """Done when somebody wants the end of an instance that is still starting."""
     watching: asyncio.Task[None] | None = None
     """Waits for its end and does what follows; its container has no other owner then."""
     _told: InstanceReport | None = None
@@ -99,6 +99,11 @@ class Instance:
     def happen(self, event: InstanceEvent) -> None:
         """Move to the next state. Raises IllegalTransition."""
         self.state = transition(self.state, event)
+
+    def ask_to_stop(self) -> None:
+        """Somebody wants its end. Idempotent."""
+        if not self.stop_asked.done():
+            self.stop_asked.set_result(None)
 
     def report(self) -> InstanceReport:
         """As the cell tells the BBS of it; the same object for as long as nothing changes."""

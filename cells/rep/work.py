@@ -84,7 +84,7 @@ class CellWork:
                 undo.push_async_callback(self._destroy, call, instance, left)
                 async with hurried.within_budget("run_instance"):
                     container = await self._claim_and_create(hurried, instance, plan)
-                    if instance.stop_asked.is_set():
+                    if instance.stop_asked.done():
                         raise StoppedWhileStarting("stopped before its process was started")
                     await self.executor.start(hurried, container, plan.workload, instance.stop_asked)
                 undo.pop_all()
@@ -104,9 +104,9 @@ class CellWork:
         What the instance may reach may have changed since the work was sent: the claim says what holds by now.
         """
         async with asyncio.TaskGroup() as group:
-            claiming = group.create_task(outcome_of(self._claim(call, instance)))
             creating = group.create_task(outcome_of(self.executor.create(call, plan)))
-        granted = value_of(claiming.result())
+            claimed = await outcome_of(self._claim(call, instance))
+        granted = value_of(claimed)
         container = value_of(creating.result())
         if granted.egress is not None:
             await self._reopen(call, instance, granted.egress, plan.spec.egress)
@@ -149,7 +149,7 @@ class CellWork:
     async def _stop(self, call: Call, guid: InstanceGuid) -> Stopped:
         known = self.books.instances.get(guid)
         if known is not None:
-            known.stop_asked.set()
+            known.ask_to_stop()
         existed = known is not None or self.executor.has(guid)
         await self._starts.settled(guid)  # who starts it undoes what he did
         await self._settled_end(guid)  # it may be ending by itself

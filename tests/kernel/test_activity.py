@@ -73,7 +73,7 @@ async def test_a_command_that_fails_at_once_never_counts_as_running(garden: Gard
     async def fail(number: int) -> DiegoError | None:
         handle = f"a{number}"
         container = await garden.create(call(), shell(handle, "echo oops; exit 3"))
-        never = asyncio.Event()
+        never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         failure = await _failure(executor(garden).start(call(), container, WORKLOAD, never))
         await garden.destroy(call(), handle)
         return failure

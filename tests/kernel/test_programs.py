@@ -66,7 +66,7 @@ async def running(garden: Garden, handle: str = "a") -> list[str]:
 async def to_end(garden: Garden, action: Action, result_file: str = "", **more: Any) -> str:
     container = await garden.create(call(), idle(**more))
     workload = Workload(health=HEALTH, action=plan.in_idle(action, (), "APP"))
-    return await executor(garden).run_to_end(call(), container, workload, result_file, asyncio.Event())
+    return await executor(garden).run_to_end(call(), container, workload, result_file)
 
 
 async def test_run_to_end_gives_the_result(garden: Garden) -> None:
@@ -133,7 +133,7 @@ async def test_downloads_and_uploads(garden: Garden, tmp_path: Path) -> None:
         workload = Workload(health=HEALTH, action=plan.in_idle(Action(serial=SerialAction(actions=steps)), (), "APP"))
         settings = TransferSettings(directory=tmp_path, hosts=(server.host,))
         one = executor_of(garden, SystemClock(), PACE, settings)  # type: ignore[arg-type]
-        await one.run_to_end(call(), container, workload, "", asyncio.Event())
+        await one.run_to_end(call(), container, workload, "")
         assert server.taken[-1] == b"downloaded\n1000\nvcap\n"
 
 
@@ -144,7 +144,7 @@ async def test_stop_asks_each_process_and_a_restart_ends_all(new_garden: Callabl
     container = await garden.create(call(), idle())
     script = "trap 'echo asked; exit 0' TERM; echo ready; while :; do sleep 0.05; done"
     workload = Workload(health=HEALTH, action=plan.in_idle(parallel(sh(script), sh("sleep 600")), (), ""))
-    await one.start(call(), container, workload, asyncio.Event())
+    await one.start(call(), container, workload, asyncio.Future())
     await until_printed(garden, "a", "ready")
     await one.programs.end("a")
     assert "asked" in [line.text async for line in garden.logs("a")]

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from cells.executor.outcomes import first_of, outcome_of
+from cells.executor.outcomes import first_of, outcome_of, unless
 from diego_py.errors import DiegoError, GardenFailed, twin
 
 
@@ -40,3 +40,48 @@ def test_twin() -> None:
     assert other is not error
     assert (type(other), other.message, other.evidence) == (GardenFailed, "create", {"a": 1})
     assert other.__cause__ is error.__cause__
+
+
+def future() -> asyncio.Future[None]:
+    return asyncio.get_running_loop().create_future()
+
+
+async def test_unless_nothing_happens() -> None:
+    assert await unless((future(),), say("done"))
+    with pytest.raises(GardenFailed):
+        await unless((future(),), fail())
+
+
+async def test_unless_something_happens() -> None:
+    before, meanwhile = future(), future()
+    before.set_result(None)
+    assert not await unless((future(), before), say("done"))
+    asyncio.get_running_loop().call_soon(meanwhile.set_result, None)
+    assert not await unless((future(), meanwhile), forever())
+    assert not await unless((before, meanwhile), forever())
+    await asyncio.sleep(0)  # nothing comes later
+
+
+async def test_unless_is_cancelled_itself() -> None:
+    """Also in the moment in which it is interrupted; and a deadline around it is still one."""
+    end = future()
+    task = asyncio.get_running_loop().create_task(unless((end,), forever()))
+    await asyncio.sleep(0)
+    end.set_result(None)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await unless((future(),), forever())
+
+
+async def test_what_happens_late_harms_nobody() -> None:
+    end = future()
+
+    async def ends() -> None:
+        end.set_result(None)
+
+    assert not await unless((end,), ends())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)

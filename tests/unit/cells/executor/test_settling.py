@@ -45,7 +45,7 @@ async def started(garden: FakeGarden, script: str = SLEEP) -> tuple[Executor, Co
 
 def start(executor: Executor, container: Container) -> asyncio.Future[None]:
     workload = Workload(health=HealthPlan(start_timeout_s=60.0))
-    return asyncio.ensure_future(executor.start(call(), container, workload, asyncio.Event()))  # noqa: TID251
+    return asyncio.ensure_future(executor.start(call(), container, workload, asyncio.Future()))  # noqa: TID251
 
 
 async def test_one_that_waits_is_running_at_once() -> None:
