@@ -138,7 +138,7 @@ class Cgroups:
             if tree is not None:
                 for directory in _with_those_below(f"{tree}{self.path(handle)}"):
                     with contextlib.suppress(OSError):
-                        Path(directory, name).write_text(value)
+                        kernel_files.write(f"{directory}/{name}", value)
 
     def usage(self, handle: str) -> dict[str, int]:
         """The figures of `Exit.cgroup`; those the kernel does not give are left out."""

@@ -50,12 +50,11 @@ async def kill(host: Host, box: Box, call: Call | None = None) -> None:
 
 async def _kill(host: Host, box: Box, limit_s: float) -> None:
     copies = {copy.child.pid for copy in box.copies}
-    strays = host.extras.unclaimed()
     async with _stuck_after(limit_s, host, box, copies):
         copying.kill_all(box)
         if box.record.init_pid == 0:
             await kill_half_built(host, box.handle, box.directory, limit_s)
-        await _kill_whole(host, box, strays)
+        await _kill_whole(host, box)
     if box.record.init_pid != 0:
         await session.close_all(box)
 
@@ -68,7 +67,13 @@ async def end_sandbox(host: Host, box: Box, call: Call | None = None) -> None:
 
 async def _end_sandbox(host: Host, box: Box, limit_s: float) -> None:
     async with _stuck_after(limit_s, host, box, set()):
-        await gone(box.holder)
+        await _end_namespaces(host, box)
+
+
+async def _end_namespaces(host: Host, box: Box) -> None:
+    for stray in host.extras.keeping(box.holder):
+        await gone(stray)
+    await gone(box.holder)
 
 
 @contextlib.asynccontextmanager
@@ -93,25 +98,20 @@ async def _end_monitor(box: Box) -> None:
     processes.kill(box.monitor)
 
 
-async def _kill_whole(host: Host, box: Box, strays: list[processes.Process]) -> None:
-    host.thaw(box.handle, box.directory)
-    inside = host.cgroups.processes(box.handle)
+async def _kill_whole(host: Host, box: Box) -> None:
+    if host.cgroups.processes(box.handle) or box.runtimes.count:
+        host.thaw(box.handle, box.directory)
     if box.main is None:
         processes.kill(box.holder)
     else:
         await _kill_inside(host, box)
-    for stray in strays:
-        if stray.pid in inside:
-            await gone(stray)
-        else:
-            processes.reap(stray)
     await gone(box.init)
     await copying.none(box)
     await box.runtimes.none()
     # With its own process all are gone, nearly always. Those that are not (or not where they were put) go with the
     # holder: the kernel ends the namespaces then, which takes a while that need not be waited for here.
     if box.main is None and (box.record.privileged or host.cgroups.processes(box.handle)):
-        await gone(box.holder)
+        await _end_namespaces(host, box)
 
 
 async def _stuck(host: Host, handle: str, pids: set[int], holder: int = 0) -> ContainerStuck:
@@ -134,12 +134,18 @@ async def death(host: Host, box: Box) -> Exit:
 
 async def _kill_inside(host: Host, box: Box) -> None:
     """Kill who is in a sidecar's cgroup, until nobody is left and nobody is being started: its PID 1 has to live on."""
+    strays, victims = host.extras.unclaimed(), host.cgroups.processes(box.handle)
     while (inside := host.cgroups.processes(box.handle)) or box.runtimes.count:
         for process in (killed := [processes.identify(pid) for pid in inside]):
             processes.kill(process)
         for process in killed:
             await dead(process)
         await asyncio.sleep(LOOK_S if box.runtimes.count else 0)
+    for stray in strays:
+        if stray.pid in victims:
+            await gone(stray)
+        else:
+            processes.reap(stray)
 
 
 async def kill_half_built(host: Host, handle: str, directory: Directory, limit_s: float) -> None:
@@ -199,8 +205,9 @@ def _told(box: Box) -> Iterator[None]:
 
 async def _remove(host: Host, box: Box, limit_s: float) -> None:
     await together(
-        _remove_from_runtime(host, box),
+        # First, for it takes longest: most of that it waits for the kernel, and the others are done meanwhile.
         box.threads.run(limit_s, f"remove the root of {box.handle}", host.remove_root, box.directory),
+        _remove_from_runtime(host, box),
         *([] if box.main is not None else [host.link_watch.gone(box.interface)]),
     )
 

@@ -59,6 +59,15 @@ class Extras:
         found = [stray for stray in processes.strays() if not self._claimed(stray.pid)]
         return [stray for stray in found if self._is_ours(processes.pid_namespace(stray.pid))]
 
+    def keeping(self, holder: Process) -> list[Process]:
+        """Those in the namespaces of a holder that was killed, dead or about to be: it cannot end before they are
+        reaped."""
+        name = self._namespaces.get(holder)
+        if name is None or not processes.is_there(holder):
+            return []
+        found = [stray for stray in processes.strays() if not self._claimed(stray.pid)]
+        return [stray for stray in found if processes.pid_namespace(stray.pid) == name]
+
     def _is_ours(self, namespace: str | None) -> bool:
         """While its holder is there, no other namespace has its name."""
         holders = [holder for holder, name in self._namespaces.items() if name == namespace]

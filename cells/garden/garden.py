@@ -303,7 +303,7 @@ class Garden:
         """Kill what runs in it. Then nobody uses anything of it, and all goes at the same time."""
         await demolition.kill(self._host, box, call)
         remove = demolition.remove(self._host, box, call)
-        await together(self._last_words(box), demolition.end_sandbox(self._host, box, call), remove)
+        await together(remove, demolition.end_sandbox(self._host, box, call), self._last_words(box))
 
     async def _last_words(self, box: Box) -> None:
         """Wait for the monitor of a container that is dead, and tell everybody how it ended."""

@@ -249,6 +249,7 @@ class Host:
 
     def remove_root(self, directory: Directory) -> None:
         """Take the container's root away with all that it wrote. Idempotent. Raises MountFailed, VolumeFailed."""
+        self.volumes.thaw(directory.volume)
         rootfs.unmount(directory)
         self.volumes.remove(directory.volume)
 
