@@ -18,7 +18,7 @@ from bbs.outcome import framed_by_cell, subject
 from bbs.store import attempts, desires, failures, moves, replay, rows
 from bbs.store.actual_lrps import Locked, RemovedRow
 from bbs.store.attempts import Claim, Claimed, Start
-from bbs.store.desires import Desired, Removed, Updated, etag
+from bbs.store.desires import Desired, Updated, etag
 from bbs.store.failures import Document, document_of
 from bbs.store.fence import run_fenced
 from bbs.store.idempotency import IdempotencyKey, StoredAnswer
@@ -85,7 +85,7 @@ class Lifecycle:
             await self.keep(call, tx, key)
             return await desires.desire(tx, definition, self.new_guid)
 
-        return await self.store.run(call, "desire_lrp", work)
+        return await self.store.run(call, "desire_lrp", work, single=key is None)
 
     async def update(
         self,
@@ -105,14 +105,17 @@ class Lifecycle:
 
     async def undesire(
         self, call: Call, process_guid: str, key: IdempotencyKey | None = None, only: ModificationTag | None = None
-    ) -> Removed:
-        """Remove an LRP and the rows that no cell has. Raises DesiredLRPNotFound, PreconditionFailed, as keys do."""
+    ) -> tuple[ActualLRP, ...]:
+        """Remove an LRP and the rows that no cell has; gives the others and abandoned attempts, to be stopped.
 
-        async def work(tx: Transaction) -> Removed:
+        Raises DesiredLRPNotFound, PreconditionFailed, and what keys raise.
+        """
+
+        async def work(tx: Transaction) -> tuple[ActualLRP, ...]:
             await self.keep(call, tx, key)
             return await desires.undesire(tx, process_guid, only)
 
-        return await self.store.run(call, "undesire_lrp", work)
+        return await self.store.run(call, "undesire_lrp", work, single=key is None and only is None)
 
     async def add_missing(self, call: Call, process_guid: str, epoch: int | None) -> tuple[ActualLRP, ...]:
         """Add UNCLAIMED rows for the indices of a desired LRP that have none; each is still to be offered."""
@@ -384,4 +387,4 @@ def _moved_on(event: str, seen: ActualLRP, now: ActualLRP) -> IllegalTransition:
     return IllegalTransition(told, evidence=evidence)
 
 
-__all__ = ["Desired", "Lifecycle", "Removed", "ReportOutcome", "Restarted", "Updated", "etag"]
+__all__ = ["Desired", "Lifecycle", "ReportOutcome", "Restarted", "Updated", "etag"]

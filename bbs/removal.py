@@ -42,7 +42,7 @@ class Removal:
         """
         try:
             with not_started_unless_said():
-                rows: Sequence[ActualLRP] = (await self.lifecycle.undesire(call, process_guid, None, only)).actuals
+                rows: Sequence[ActualLRP] = await self.lifecycle.undesire(call, process_guid, None, only)
         except DesiredLRPNotFound:
             rows = await self._undesired(call, process_guid)
             if not rows:

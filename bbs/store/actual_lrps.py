@@ -33,16 +33,6 @@ class Locked:
 
 
 @frozen
-class Ending:
-    """What is left of an LRP that shall end."""
-
-    actuals: tuple[ActualLRP, ...]
-    """Rows that a cell has, in order."""
-    abandoned: bool
-    """A cell whose presence lasts may have attempts that no row names."""
-
-
-@frozen
 class RemovedRow:
     """What became of the row of an instance that is gone."""
 
@@ -90,7 +80,7 @@ class PostgresActualLRPs:
         rows = await self.connection.fetch(
             self.INSERT_UNCLAIMED, process_guid, domain, indices, instance_guids, tag_epochs, revision
         )
-        return sorted((_row(row) for row in rows), key=lambda row: row.index)
+        return sorted((row_of(row) for row in rows), key=lambda row: row.index)
 
     GET = """
         SELECT actual_lrps.*, failures.document FROM actual_lrps LEFT JOIN failures ON failures.id = failure_id
@@ -99,7 +89,7 @@ class PostgresActualLRPs:
 
     async def get(self, process_guid: str, index: int, presence: str = "ORDINARY") -> ActualLRP | None:
         row = await self.connection.fetchrow(self.GET, process_guid, index, presence)
-        return None if row is None else _row(row, with_failure=True)
+        return None if row is None else row_of(row, with_failure=True)
 
     LOCK = """
         SELECT *, clock_timestamp() AS now FROM actual_lrps
@@ -108,7 +98,7 @@ class PostgresActualLRPs:
 
     async def lock(self, process_guid: str, index: int, presence: str = "ORDINARY") -> Locked | None:
         row = await self.connection.fetchrow(self.LOCK, process_guid, index, presence)
-        return None if row is None else Locked(_row(row), row["failure_id"], row["now"])
+        return None if row is None else Locked(row_of(row), row["failure_id"], row["now"])
 
     LOCK_MANY = """
         SELECT actual_lrps.*, clock_timestamp() AS now FROM actual_lrps
@@ -118,7 +108,7 @@ class PostgresActualLRPs:
 
     async def lock_many(self, keys: Sequence[Key]) -> list[Locked]:
         found = await self.connection.fetch(self.LOCK_MANY, [guid for guid, _ in keys], [index for _, index in keys])
-        return [Locked(_row(row), row["failure_id"], row["now"]) for row in found]
+        return [Locked(row_of(row), row["failure_id"], row["now"]) for row in found]
 
     LIST_PAGE = """
         SELECT * FROM actual_lrps
@@ -147,7 +137,7 @@ class PostgresActualLRPs:
         statement = self.LIST_PAGE_WITH_FAILURE if with_failure else self.LIST_PAGE
         filters = (wanted.process_guid, wanted.domain, wanted.cell_id, wanted.state)
         rows = await self.connection.fetch(statement, *(after or ("", -1, "")), *filters, limit)
-        return [_row(row, with_failure=with_failure) for row in rows]
+        return [row_of(row, with_failure=with_failure) for row in rows]
 
     LIST_OF = "SELECT * FROM actual_lrps WHERE process_guid = $1 ORDER BY index, presence"
 
@@ -158,12 +148,12 @@ class PostgresActualLRPs:
 
     async def list_of(self, process_guid: str, *, with_failure: bool = False) -> list[ActualLRP]:
         rows = await self.connection.fetch(self.LIST_OF_WITH_FAILURE if with_failure else self.LIST_OF, process_guid)
-        return [_row(row, with_failure=with_failure) for row in rows]
+        return [row_of(row, with_failure=with_failure) for row in rows]
 
     LIST_OF_CELL = "SELECT * FROM actual_lrps WHERE cell_id = $1 ORDER BY process_guid, index, presence"
 
     async def list_of_cell(self, cell_id: str) -> list[ActualLRP]:
-        return [_row(row) for row in await self.connection.fetch(self.LIST_OF_CELL, cell_id)]
+        return [row_of(row) for row in await self.connection.fetch(self.LIST_OF_CELL, cell_id)]
 
     LIST_CONCERNING = """
         SELECT * FROM actual_lrps WHERE cell_id = ANY($1::text[]) OR instance_guid = ANY($2::text[])
@@ -171,12 +161,12 @@ class PostgresActualLRPs:
     """
 
     async def list_concerning(self, cell_ids: Sequence[str], instance_guids: Sequence[str]) -> list[ActualLRP]:
-        return [_row(row) for row in await self.connection.fetch(self.LIST_CONCERNING, cell_ids, instance_guids)]
+        return [row_of(row) for row in await self.connection.fetch(self.LIST_CONCERNING, cell_ids, instance_guids)]
 
     LIST_ALL = "SELECT * FROM actual_lrps ORDER BY process_guid, index, presence"
 
     async def list_all(self) -> list[ActualLRP]:
-        return [_row(row) for row in await self.connection.fetch(self.LIST_ALL)]
+        return [row_of(row) for row in await self.connection.fetch(self.LIST_ALL)]
 
     LIST_OF_KEYS = """
         SELECT actual_lrps.* FROM actual_lrps
@@ -186,7 +176,7 @@ class PostgresActualLRPs:
 
     async def list_of_keys(self, keys: Sequence[Key]) -> list[ActualLRP]:
         columns = [guid for guid, _ in keys], [index for _, index in keys]
-        return [_row(row) for row in await self.connection.fetch(self.LIST_OF_KEYS, *columns)]
+        return [row_of(row) for row in await self.connection.fetch(self.LIST_OF_KEYS, *columns)]
 
     SAVE = """
         UPDATE actual_lrps
@@ -231,35 +221,6 @@ class PostgresActualLRPs:
         await self.connection.execute(
             self.MOVE, row.process_guid, row.index, row.presence.value, presence, failure_id
         )
-
-    END_ALL = """
-        WITH found AS (
-            SELECT process_guid, index, presence, state FROM actual_lrps
-            WHERE process_guid = $1 ORDER BY index, presence FOR UPDATE
-        ), deleted AS (
-            DELETE FROM actual_lrps USING found
-            WHERE (actual_lrps.process_guid, actual_lrps.index, actual_lrps.presence)
-                  = (found.process_guid, found.index, found.presence) AND found.state IN ('UNCLAIMED', 'CRASHED')
-        ), asked AS (
-            UPDATE actual_lrps
-            SET stop_asked_at = coalesce(stop_asked_at, clock_timestamp()),
-                tag_index = tag_index + (stop_asked_at IS NULL)::integer
-            FROM found
-            WHERE (actual_lrps.process_guid, actual_lrps.index, actual_lrps.presence)
-                  = (found.process_guid, found.index, found.presence) AND found.state IN ('CLAIMED', 'RUNNING')
-            RETURNING actual_lrps.*
-        )
-        SELECT asked.*, EXISTS (
-            SELECT FROM abandoned_attempts JOIN cells USING (cell_id)
-            WHERE abandoned_attempts.process_guid = $1 AND expires_at > clock_timestamp()
-        ) AS abandoned
-        FROM (SELECT) AS always LEFT JOIN asked ON true ORDER BY asked.index, asked.presence
-    """
-
-    async def end_all(self, process_guid: str) -> Ending:
-        found = await self.connection.fetch(self.END_ALL, process_guid)
-        actuals = (_row(row) for row in found if row["process_guid"] is not None)
-        return Ending(tuple(actuals), found[0]["abandoned"])
 
     ASK_STOP = """
         UPDATE actual_lrps
@@ -344,7 +305,8 @@ def _columns(row: ActualLRP, failure_id: str | None) -> tuple[object, ...]:
     )
 
 
-def _row(row: asyncpg.Record, *, with_failure: bool = False) -> ActualLRP:
+def row_of(row: asyncpg.Record, *, with_failure: bool = False) -> ActualLRP:
+    """All columns of a row as a model."""
     net_info = row["net_info"]
     return ActualLRP(
         process_guid=row["process_guid"],

@@ -11,7 +11,6 @@ from attrs import frozen
 from bbs.labels import labels_of
 from bbs.store import labels
 from diego_py import wire
-from diego_py.errors import AlreadyExists
 from diego_py.models.desired_lrp import DesiredLRP, DesiredLRPDefinition, SchedulingInfo, UpdateStrategy
 from diego_py.models.identifiers import ProcessGuid
 from diego_py.models.workload import ModificationTag
@@ -41,21 +40,6 @@ class PostgresDesiredLRPs:
     """Desired LRPs in Postgres. What each method means is said in `tables.DesiredLRPTable`."""
 
     connection: asyncpg.Connection
-
-    INSERT = """
-        INSERT INTO desired_lrps (process_guid, domain, instances, memory_mb, disk_mb, rootfs, placement_tags,
-                                  definition, update_strategy, labels, tag_epoch, tag_index, created_at, updated_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 0, clock_timestamp(), clock_timestamp())
-        ON CONFLICT (process_guid) DO NOTHING
-        RETURNING tag_epoch, tag_index, revision, created_at, updated_at
-    """
-
-    async def insert(self, definition: DesiredLRPDefinition, tag_epoch: str) -> DesiredLRP:
-        row = await self.connection.fetchrow(self.INSERT, definition.process_guid, *_columns(definition), tag_epoch)
-        if row is None:
-            guid = definition.process_guid
-            raise AlreadyExists(f"desired LRP {guid} exists already", subject={"kind": "lrp", "guid": guid})
-        return _desired(definition, row)
 
     GET = """
         SELECT definition, tag_epoch, tag_index, revision, created_at, updated_at
@@ -139,20 +123,12 @@ class PostgresDesiredLRPs:
     """
 
     async def update(self, definition: DesiredLRPDefinition, revision: int) -> DesiredLRP | None:
-        row = await self.connection.fetchrow(self.UPDATE, definition.process_guid, *_columns(definition), revision)
+        row = await self.connection.fetchrow(self.UPDATE, definition.process_guid, *columns_of(definition), revision)
         return None if row is None else _desired(definition, row)
 
-    DELETE = """
-        DELETE FROM desired_lrps WHERE process_guid = $1
-        RETURNING definition, tag_epoch, tag_index, revision, created_at, updated_at
-    """
 
-    async def delete(self, process_guid: str) -> DesiredLRP | None:
-        row = await self.connection.fetchrow(self.DELETE, process_guid)
-        return None if row is None else _decoded(row)
-
-
-def _columns(definition: DesiredLRPDefinition) -> tuple[str, int, int, int, str, Sequence[str], bytes, str, bytes]:
+def columns_of(definition: DesiredLRPDefinition) -> tuple[str, int, int, int, str, Sequence[str], bytes, str, bytes]:
+    """Domain, instances, memory_mb, disk_mb, rootfs, placement_tags, definition, update_strategy, labels."""
     return (
         definition.domain,
         definition.instances,

@@ -8,13 +8,10 @@ from attrs import frozen
 
 from bbs.labels import labels_of
 from bbs.store.transaction import Transaction
-from diego_py.errors import ConflictError, DesiredLRPNotFound, PreconditionFailed, StillBeingDeleted
+from diego_py.errors import ConflictError, DesiredLRPNotFound, PreconditionFailed
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, Presence
 from diego_py.models.desired_lrp import DesiredLRP, DesiredLRPDefinition, DesiredLRPUpdate, same_containers
 from diego_py.models.workload import ModificationTag
-
-RETRY_AFTER_S = 5.0
-"""For who desires what is still being deleted: most processes end sooner when they are asked to."""
 
 
 @frozen
@@ -58,16 +55,6 @@ class Replaced:
     """Rows beside ordinary ones: what an earlier replacement or evacuation left."""
 
 
-@frozen
-class Removed:
-    """A desired LRP that is gone."""
-
-    desired: DesiredLRP
-    actuals: tuple[ActualLRP, ...]
-    """CLAIMED and RUNNING rows, and abandoned attempts, for the caller to stop and then `remove`. All others are
-    deleted."""
-
-
 def etag(desired: DesiredLRP) -> str:
     """The ETag of a desired LRP, quoted, as If-Match brings it back.
 
@@ -78,12 +65,10 @@ def etag(desired: DesiredLRP) -> str:
 
 
 async def desire(tx: Transaction, definition: DesiredLRPDefinition, new_guid: Callable[[], str]) -> Desired:
-    """Store it with an UNCLAIMED row for each instance. Raises AlreadyExists, StillBeingDeleted."""
-    desired = await tx.desired_lrps.insert(definition, new_guid())
-    if any(row.stop_asked_at is not None for row in await tx.actual_lrps.list_of(definition.process_guid)):
-        told = f"{definition.process_guid} was deleted, and containers of it have not ended yet"
-        raise StillBeingDeleted(told, retry_after_s=RETRY_AFTER_S)
-    return Desired(desired, await _insert(tx, desired, list(range(definition.instances)), new_guid))
+    """Store it with an UNCLAIMED row for each instance: one statement. Raises AlreadyExists, StillBeingDeleted."""
+    names, epochs = ([new_guid() for _ in range(definition.instances)] for _ in range(2))
+    desired, actuals = await tx.lrps.desire(definition, new_guid(), names, epochs)
+    return Desired(desired, tuple(actuals))
 
 
 async def take_up(tx: Transaction, process_guid: str) -> Desired:
@@ -171,22 +156,17 @@ async def _tell_labels(tx: Transaction, before: DesiredLRP, after: DesiredLRP) -
         await tx.labels.changed(after.definition.process_guid)
 
 
-async def undesire(tx: Transaction, process_guid: str, only: ModificationTag | None = None) -> Removed:
-    """Remove it, and the rows that no cell has: a claim of such a row comes too late. Raises DesiredLRPNotFound.
+async def undesire(tx: Transaction, process_guid: str, only: ModificationTag | None = None) -> tuple[ActualLRP, ...]:
+    """Remove it, and the rows that no cell has: a claim of such a row comes too late. One statement.
 
-    With `only`, just that revision of it: another one is somebody else's wish. Raises PreconditionFailed.
+    Gives CLAIMED and RUNNING rows and abandoned attempts, for the caller to stop and then `remove`. With `only`, just
+    that revision of it: another one is somebody else's wish. Raises DesiredLRPNotFound, PreconditionFailed.
     """
     if only is not None:
         present = await tx.desired_lrps.get(process_guid, for_update=True)
         if present is not None and present.modification_tag != only:
             raise PreconditionFailed(f"desired LRP {process_guid} is now {etag(present)}")
-    desired = await tx.desired_lrps.delete(process_guid)
-    if desired is None:
-        raise DesiredLRPNotFound(f"no desired LRP {process_guid}")
-    # A statement of its own: only one that begins once the LRP is ours sees rows that somebody was just adding to it.
-    ending = await tx.actual_lrps.end_all(process_guid)
-    abandoned = await tx.abandoned.list_of(process_guid) if ending.abandoned else ()
-    return Removed(desired, (*ending.actuals, *abandoned))
+    return tuple(await tx.lrps.undesire(process_guid))
 
 
 async def everything_of(tx: Transaction, process_guid: str) -> tuple[ActualLRP, ...]:

@@ -18,6 +18,7 @@ from bbs.store.failures import PostgresFailures
 from bbs.store.idempotency import PostgresIdempotency
 from bbs.store.labels import PostgresLabels
 from bbs.store.leader import PostgresLeader
+from bbs.store.lrps import PostgresLRPs
 from bbs.store.tasks import PostgresTasks
 
 
@@ -37,6 +38,7 @@ class PostgresTransaction:
     idempotency: PostgresIdempotency = field(init=False)
     labels: PostgresLabels = field(init=False)
     leader: PostgresLeader = field(init=False)
+    lrps: PostgresLRPs = field(init=False)
     tasks: PostgresTasks = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -51,6 +53,7 @@ class PostgresTransaction:
         self.idempotency = PostgresIdempotency(self.connection)
         self.labels = PostgresLabels(self.connection)
         self.leader = PostgresLeader(self.connection)
+        self.lrps = PostgresLRPs(self.connection)
         self.tasks = PostgresTasks(self.connection)
 
     NOW = "SELECT transaction_timestamp()"

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from bbs.labels import Labels
 from bbs.store import actual_lrps, desired_lrps, failures, tasks
-from bbs.store.actual_lrps import Cursor, Ending, Key, Locked, RemovedRow
+from bbs.store.actual_lrps import Cursor, Key, Locked, RemovedRow
 from bbs.store.cells import CellMark, CellRecord
 from bbs.store.decisions import LastRound
 from bbs.store.desired_lrps import StoredLRP
@@ -77,9 +77,6 @@ class ActualLRPTable(Protocol):
 
     async def save_many(self, changes: Sequence[tuple[ActualLRP, str | None]]) -> None:
         """Write rows that this transaction has locked, each with the id of its failure."""
-
-    async def end_all(self, process_guid: str) -> Ending:
-        """Remove the rows of an LRP that no cell has, and mark the others as to be stopped."""
 
     async def ask_stop(self, process_guid: str, first: int) -> None:
         """Mark the rows of an LRP from index `first` on as to be stopped, and the others as not."""
@@ -154,9 +151,6 @@ class AbandonedTable(Protocol):
 class DesiredLRPTable(Protocol):
     """What clients sent, and what decisions are made by."""
 
-    async def insert(self, definition: DesiredLRPDefinition, tag_epoch: str) -> DesiredLRP:
-        """Store a new one. Raises AlreadyExists."""
-
     async def get(self, process_guid: str, *, for_update: bool = False) -> DesiredLRP | None:
         """One, locked until the transaction ends if asked for."""
 
@@ -179,8 +173,27 @@ class DesiredLRPTable(Protocol):
     async def update(self, definition: DesiredLRPDefinition, revision: int) -> DesiredLRP | None:
         """Replace the definition and raise the tag; None if there is no such row. Lock and compare the row before."""
 
-    async def delete(self, process_guid: str) -> DesiredLRP | None:
-        """Remove one and return it as it was; None if it is not there."""
+
+class LRPTable(Protocol):
+    """Desired LRPs together with their rows. Each change is one statement."""
+
+    async def desire(
+        self,
+        definition: DesiredLRPDefinition,
+        tag_epoch: str,
+        instance_guids: Sequence[str],
+        tag_epochs: Sequence[str],
+    ) -> tuple[DesiredLRP, list[ActualLRP]]:
+        """Store a new one, and UNCLAIMED rows, each with the instance_guid it is offered under. Existing rows stay.
+
+        Raises AlreadyExists, and StillBeingDeleted while a row of it is to be stopped.
+        """
+
+    async def undesire(self, process_guid: str) -> list[ActualLRP]:
+        """Remove one with the rows that no cell has, and mark the others as to be stopped.
+
+        Gives these, and the abandoned attempts as `AbandonedTable.list_of` does. Raises DesiredLRPNotFound.
+        """
 
 
 class CellTable(Protocol):

@@ -18,6 +18,7 @@ from bbs.store.tables import (
     IdempotencyTable,
     LabelTable,
     LeaderTable,
+    LRPTable,
     TaskTable,
 )
 from diego_py.call import Call
@@ -60,6 +61,9 @@ class Transaction(Protocol):
 
     @property
     def leader(self) -> LeaderTable: ...
+
+    @property
+    def lrps(self) -> LRPTable: ...
 
     @property
     def tasks(self) -> TaskTable: ...

@@ -30,7 +30,7 @@ async def test_whatever_takes_a_claimed_instance_off_its_row_remembers_it(scene:
     claimed = await scene.claimed()
     await TAKEN_BY[taking](scene, claimed)
     assert await scene.abandoned() == [claimed.instance_guid]
-    (row,) = (await scene.lifecycle.undesire(scene.call, "app")).actuals
+    (row,) = await scene.lifecycle.undesire(scene.call, "app")
     assert (row.instance_guid, row.cell_id, row.index) == (claimed.instance_guid, "cell-1", 0)
 
 

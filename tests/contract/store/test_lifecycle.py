@@ -105,14 +105,13 @@ async def test_undesire_leaves_what_a_cell_has_and_deletes_the_rest(scene: Scene
     running = await scene.start(await scene.claim(rows[2]))
     await scene.crash(await scene.start(await scene.claim(rows[3])), "f")
     removed = await scene.lifecycle.undesire(scene.call, "app")
-    assert [(row.instance_guid, row.state) for row in removed.actuals] == [
+    assert [(row.instance_guid, row.state) for row in removed] == [
         (claimed.instance_guid, CLAIMED),
         (running.instance_guid, RUNNING),
     ]
-    assert all(row.stop_asked_at is not None for row in removed.actuals)
+    assert all(row.stop_asked_at is not None for row in removed)
     with pytest.raises(StillBeingDeleted):
         await scene.lifecycle.desire(scene.call, definition())
-    assert removed.desired.definition.process_guid == "app"
     with pytest.raises(ClaimRefused):
         await scene.claim(rows[0])
     with pytest.raises(DesiredLRPNotFound):
@@ -412,11 +411,11 @@ async def test_undesire_removes_what_no_cell_has_and_names_the_rest(scene: Scene
     running = await scene.start(running)
     await scene.lifecycle.offer(scene.call, moved)
     removed = await scene.lifecycle.undesire(scene.call, "app")
-    named = [row.instance_guid for row in removed.actuals]
+    named = [row.instance_guid for row in removed]
     assert named == [claimed.instance_guid, running.instance_guid, moved.instance_guid]
-    assert [row.stop_asked_at is not None for row in removed.actuals] == [True, True, False]
+    assert [row.stop_asked_at is not None for row in removed] == [True, True, False]
     left = await scene.store.read(scene.call, "list", lambda tx: tx.actual_lrps.list_of("app"))
-    assert left == list(removed.actuals[:2])
+    assert left == list(removed[:2])
     assert await scene.row("web") is not None
 
 

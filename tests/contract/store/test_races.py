@@ -6,8 +6,10 @@ from typing import Any, TypeVar
 
 import pytest
 
+from bbs.store import desires
 from bbs.store.fence import fence
-from diego_py.errors import AlreadyExists, ClaimRefused, DiegoError, IllegalTransition, NotLeader
+from bbs.store.transaction import Transaction
+from diego_py.errors import AlreadyExists, ClaimRefused, DiegoError, IllegalTransition, NotLeader, StillBeingDeleted
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState
 from diego_py.models.desired_lrp import DesiredLRPUpdate
 from diego_py.models.egress import EgressProtocol, SecurityGroupRule
@@ -119,6 +121,46 @@ async def test_orders_that_invite_deadlocks(scene: Scene) -> None:
     results = await outcomes(works)
     errors = {type(result).__name__ for result in results if isinstance(result, DiegoError)}
     assert errors <= {"ActualLRPNotFound", "DesiredLRPNotFound"}
+
+
+async def test_a_deletion_ends_the_rows_that_somebody_was_just_adding(scene: Scene) -> None:
+    """It waits for the LRP, and what it sees then is newer than its own beginning."""
+    await scene.claimed()
+    added, seen = asyncio.Event(), asyncio.Event()
+
+    async def add(tx: Transaction) -> None:
+        await desires.update(tx, "app", DesiredLRPUpdate(instances=3), None, scene.lifecycle.new_guid)
+        added.set()
+        await seen.wait()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(scene.store.run(scene.call, "add", add))
+        await added.wait()
+        deleting = group.create_task(scene.lifecycle.undesire(scene.call, "app"))
+        await scene.tampering.somebody_waits()
+        seen.set()
+    assert [row.index for row in deleting.result()] == [0]
+    assert await scene.store.read(scene.call, "list", lambda tx: tx.actual_lrps.list_of("app")) == [*deleting.result()]
+
+
+async def test_a_desire_waits_for_the_deletion_and_sees_what_is_still_to_be_stopped(scene: Scene) -> None:
+    await scene.claimed()
+    deleted, seen = asyncio.Event(), asyncio.Event()
+
+    async def delete(tx: Transaction) -> None:
+        await desires.undesire(tx, "app")
+        deleted.set()
+        await seen.wait()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(scene.store.run(scene.call, "delete", delete))
+        await deleted.wait()
+        desiring = group.create_task(outcomes([scene.lifecycle.desire(scene.call, definition(instances=2))]))
+        await scene.tampering.somebody_waits()
+        seen.set()
+    (refused,) = desiring.result()
+    assert isinstance(refused, StillBeingDeleted)
+    assert await scene.store.read(scene.call, "get", lambda tx: tx.desired_lrps.get("app")) is None
 
 
 async def test_an_old_leader_that_wakes_up_changes_nothing(scene: Scene) -> None:

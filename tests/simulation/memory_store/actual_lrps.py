@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 from attrs import evolve, frozen
 
-from bbs.store.actual_lrps import Cursor, Ending, Filter, Key, Locked, RemovedRow
+from bbs.store.actual_lrps import Cursor, Filter, Key, Locked, RemovedRow
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, Presence
 from diego_py.models.identifiers import Domain, InstanceGuid, ProcessGuid
 from diego_py.models.workload import ModificationTag
@@ -45,6 +45,18 @@ class MemoryActualLRPs:
         revision: int,
     ) -> list[ActualLRP]:
         await self.core.statement(process_guid, domain, *instance_guids)
+        return await self.inserted(process_guid, domain, indices, instance_guids, tag_epochs, revision)
+
+    async def inserted(
+        self,
+        process_guid: str,
+        domain: str,
+        indices: Sequence[int],
+        instance_guids: Sequence[str | None],
+        tag_epochs: Sequence[str],
+        revision: int,
+    ) -> list[ActualLRP]:
+        """The same within a statement."""
         inserted = []
         for index, instance_guid, epoch in zip(indices, instance_guids, tag_epochs, strict=True):
             key = (process_guid, index, Presence.ORDINARY.value)
@@ -138,22 +150,6 @@ class MemoryActualLRPs:
         written = evolve(row, domain=kept.domain, stop_asked_at=kept.stop_asked_at, modification_tag=tag, failure=None)
         self._write(key, Row(written, failure_id))
 
-    async def end_all(self, process_guid: str) -> Ending:
-        await self.core.statement(process_guid)
-        left = []
-        for lrp in self._listed(lambda lrp: lrp.process_guid == process_guid):
-            row = await self.core.lock(TABLE, _key(lrp))
-            if row is None:
-                continue
-            if row.lrp.state in WITHOUT_CELL:
-                self.core.write(TABLE, _key(lrp), None)
-                continue
-            if row.lrp.stop_asked_at is None:
-                row = evolve(row, lrp=self._asked(row.lrp, True))
-                self.core.write(TABLE, _key(lrp), row)
-            left.append(row.lrp)
-        return Ending(tuple(left), bool(live_attempts(self.core, process_guid)))
-
     async def ask_stop(self, process_guid: str, first: int) -> None:
         await self.core.statement(process_guid)
         for lrp in self._listed(lambda lrp: lrp.process_guid == process_guid):
@@ -162,7 +158,7 @@ class MemoryActualLRPs:
                 TABLE,
                 key,
                 lambda row: (row.lrp.stop_asked_at is None) == (row.lrp.index >= first),
-                lambda row: evolve(row, lrp=self._asked(row.lrp, row.lrp.index >= first)),
+                lambda row: evolve(row, lrp=self.asked(row.lrp, row.lrp.index >= first)),
             )
 
     async def close(self, row: ActualLRP) -> None:
@@ -171,10 +167,11 @@ class MemoryActualLRPs:
             TABLE,
             (row.process_guid, row.index, row.presence.value),
             lambda stored: stored.lrp.instance_guid == row.instance_guid and stored.lrp.stop_asked_at is None,
-            lambda stored: evolve(stored, lrp=evolve(self._asked(stored.lrp, True), routable=False)),
+            lambda stored: evolve(stored, lrp=evolve(self.asked(stored.lrp, True), routable=False)),
         )
 
-    def _asked(self, lrp: ActualLRP, asked: bool) -> ActualLRP:
+    def asked(self, lrp: ActualLRP, asked: bool) -> ActualLRP:
+        """A row that is to be stopped, or is not any more."""
         tag = evolve(lrp.modification_tag, index=lrp.modification_tag.index + 1)
         return evolve(lrp, stop_asked_at=self.core.now() if asked else None, modification_tag=tag)
 
@@ -207,7 +204,7 @@ class MemoryActualLRPs:
     ) -> RemovedRow:
         await self.core.statement(process_guid, instance_guid)
         key = (process_guid, index, str(presence))
-        others = {_key(lrp) for lrp in self._listed(lambda lrp: lrp.process_guid == process_guid)}
+        others = {key_of(lrp) for lrp in self._listed(lambda lrp: lrp.process_guid == process_guid)}
         attempts = [row for row in live_attempts(self.core, process_guid) if row.instance_guid != instance_guid]
         deleted = await self._delete(
             key, lambda row: instance_guid is None or row.lrp.instance_guid == instance_guid
@@ -241,7 +238,7 @@ class MemoryActualLRPs:
         self.core.write(TABLE, key, row)
 
 
-def _key(lrp: ActualLRP) -> tuple[str, int, str]:
+def key_of(lrp: ActualLRP) -> tuple[str, int, str]:
     return lrp.process_guid, lrp.index, lrp.presence.value
 
 

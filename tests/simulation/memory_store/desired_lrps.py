@@ -9,9 +9,7 @@ from attrs import evolve, frozen
 
 from bbs.store.desired_lrps import Filter, StoredLRP
 from diego_py import wire
-from diego_py.errors import AlreadyExists
 from diego_py.models.desired_lrp import DesiredLRP, DesiredLRPDefinition, SchedulingInfo
-from diego_py.models.workload import ModificationTag
 from tests.simulation.memory_store.engine import MemoryTransactionCore
 
 TABLE: Final = "desired_lrps"
@@ -22,17 +20,6 @@ class MemoryDesiredLRPs:
     """What `tables.DesiredLRPTable` promises."""
 
     core: MemoryTransactionCore
-
-    async def insert(self, definition: DesiredLRPDefinition, tag_epoch: str) -> DesiredLRP:
-        guid = definition.process_guid
-        await self.core.statement(guid)
-        await self.core.take(TABLE, guid)
-        if self.core.get(TABLE, guid) is not None:
-            raise AlreadyExists(f"desired LRP {guid} exists already", subject={"kind": "lrp", "guid": guid})
-        tag, now = ModificationTag(epoch=tag_epoch, index=0), self.core.now()
-        desired = DesiredLRP(definition=definition, modification_tag=tag, created_at=now, updated_at=now)
-        self.core.write(TABLE, guid, desired)
-        return desired
 
     async def share_many(self, process_guids: Sequence[str]) -> list[DesiredLRP]:
         await self.core.statement(*process_guids)
@@ -113,11 +100,6 @@ class MemoryDesiredLRPs:
             ),
         )
         return None if changed is None else changed[1]
-
-    async def delete(self, process_guid: str) -> DesiredLRP | None:
-        await self.core.statement(process_guid)
-        removed = await self.core.update(TABLE, process_guid, lambda row: True, lambda row: None)
-        return None if removed is None else removed[0]
 
     def _all(self) -> list[DesiredLRP]:
         return list(self.core.rows(TABLE))

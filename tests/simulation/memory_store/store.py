@@ -22,6 +22,7 @@ from tests.simulation.memory_store.cells import MemoryCells
 from tests.simulation.memory_store.desired_lrps import MemoryDesiredLRPs
 from tests.simulation.memory_store.deviations import MemoryDeviations
 from tests.simulation.memory_store.engine import MemoryDatabase, MemoryTransactionCore
+from tests.simulation.memory_store.lrps import MemoryLRPs
 from tests.simulation.memory_store.small_tables import (
     LEADER,
     NOBODY,
@@ -74,6 +75,7 @@ class MemoryTransaction:
     idempotency: MemoryIdempotency = field(init=False)
     labels: MemoryLabels = field(init=False)
     leader: MemoryLeader = field(init=False)
+    lrps: MemoryLRPs = field(init=False)
     tasks: MemoryTasks = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -88,6 +90,7 @@ class MemoryTransaction:
         self.idempotency = MemoryIdempotency(self.core)
         self.labels = MemoryLabels(self.core)
         self.leader = MemoryLeader(self.core)
+        self.lrps = MemoryLRPs(self.core, self.actual_lrps)
         self.tasks = MemoryTasks(self.core)
 
     async def now(self) -> datetime:
