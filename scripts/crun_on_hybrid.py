@@ -7,10 +7,13 @@ with unshare(1) and mount(1) costs each call of crun 4 ms of processor time, a f
 
 from __future__ import annotations
 
+import functools
 import shutil
 import struct
 from pathlib import Path
 from typing import Final
+
+from cells.garden import sealed
 
 UNIFIED: Final = Path("/sys/fs/cgroup/unified/cgroup.controllers")
 """What crun looks at; it is there on hybrid hosts only."""
@@ -34,15 +37,30 @@ LEAVE: Final = bytes.fromhex("f7d889c7")
 """neg eax; mov edi, eax: the errno is the status."""
 
 
-def write(directory: Path) -> str:
-    """The path of a program that is crun for whoever calls it; written there. Raises FileNotFoundError."""
+def write(directory: Path, as_cell: bool = True) -> str:
+    """The path of a program that is crun for whoever calls it; written there. Raises FileNotFoundError.
+
+    A cell that was given crun itself would execute a sealed copy of it, so that is what its stand-in does, for as long
+    as this process lives.
+    """
     crun = shutil.which("crun")
     if crun is None:
         raise FileNotFoundError("crun is not installed")
+    if as_cell:
+        names = directory / "sealed"
+        names.mkdir()
+        crun = sealed.name(_copied(crun), names / "crun")
     path = directory / "crun"
     path.write_bytes(executable(crun))
     path.chmod(0o755)
     return str(path)
+
+
+@functools.cache
+def _copied(crun: str) -> int:
+    copied = sealed.copy(crun)
+    assert copied is not None, "crun is no script"
+    return copied
 
 
 def executable(crun: str) -> bytes:

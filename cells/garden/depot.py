@@ -200,12 +200,17 @@ class Depot:
         """Where the OCI runtime keeps its own state."""
         return self.root / "runtime"
 
+    @property
+    def programs(self) -> Path:
+        """Names of programs that are in memory."""
+        return self.root / "programs"
+
     def prepare(self) -> None:
         """Make the layout. Raises OSError."""
         for path in (self.root, self.containers):
             path.mkdir(parents=True, exist_ok=True)
             path.chmod(DIRECTORY_MODE)
-        for path in (self.logs, self.rates, self.sources, self.runtime):
+        for path in (self.logs, self.rates, self.sources, self.runtime, self.programs):
             path.mkdir(exist_ok=True)
             path.chmod(PRIVATE_MODE)
         draft = self.pause.with_suffix(".new")

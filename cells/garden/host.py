@@ -113,6 +113,7 @@ class Host:
         self.runtime.check()
         self.apparmor = apparmor.choose(self.config.apparmor_profile)
         self.depot.prepare()
+        self.runtime.seal(self.depot.programs)
         self.depot.keep_in_memory(self.config.containers_max)
         self.volumes.prepare()
         for directory in (self.depot.root, self.volumes.root):
@@ -139,6 +140,7 @@ class Host:
 
     def let_go(self) -> None:
         """Give back what only containers need, if there are none. Raises OSError."""
+        self.runtime.close()
         self.volumes.close()
         self.depot.close()
 

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 from attrs import define, field
 
-from cells.garden import children, conmon, kernel, null_device, runtimes
+from cells.garden import children, conmon, kernel, null_device, runtimes, sealed
 from cells.garden.bundle.plan import Config
 from cells.garden.conmon import Conmon
 from cells.garden.depot import Directory, remove_tree
@@ -56,9 +56,13 @@ class Runtime:
     log_bytes_max: int
     timeout_s: float
     version: RuntimeVersion = field(init=False)
+    program: str = field(init=False)
+    """What is executed."""
+    _sealed: int | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.version = runtimes.named_by(self.runtime_path)
+        self.program = self.runtime_path
 
     def check(self) -> None:
         """Learn the runtime's name and version. Raises RuntimeMissing when a program is not there or not executable."""
@@ -70,6 +74,22 @@ class Runtime:
             said = subprocess.run(asked, capture_output=True, text=True, errors="replace", timeout=self.timeout_s)
             self.version = runtimes.parse(said.stdout, self.runtime_path)
 
+    def seal(self, links: Path) -> None:
+        """From now on execute a copy that nobody can write, if it is a runtime that makes one of itself; until `close`.
+
+        It has a name in this directory. Raises OSError.
+        """
+        found = shutil.which(self.runtime_path)
+        if found is not None and self.version.release != "call":
+            self._sealed = sealed.copy(found)
+        if self._sealed is not None:
+            self.program = sealed.name(self._sealed, links / self.version.name)
+
+    def close(self) -> None:
+        if self._sealed is not None:
+            os.close(self._sealed)
+            self._sealed = None
+
     @property
     def name(self) -> str:
         """`runc`, `crun`, ...: whose words those are that come back."""
@@ -80,15 +100,15 @@ class Runtime:
 
         It takes as long to load as a bundle takes to make, so both are done at once. Raises RuntimeMissing.
         """
-        runtime_path = shutil.which(self.runtime_path)
-        if runtime_path is None:
-            raise RuntimeMissing(f"find {self.runtime_path} on this host", evidence={"path": self.runtime_path})
+        program = shutil.which(self.program)
+        if program is None:
+            raise RuntimeMissing(f"find {self.program} on this host", evidence={"path": self.program})
         options = {
             "--api-version": "1",
             "--cid": handle,
             "--cuuid": handle,
             "--name": handle,
-            "--runtime": runtime_path,
+            "--runtime": program,
             "--bundle": str(directory.bundle),
             "--exit-dir": str(directory.exit),
             "--container-pidfile": str(directory.path / "init.pid"),
@@ -157,7 +177,7 @@ class Runtime:
 
     async def _call(self, operation: str, directory: Directory, arguments: list[str]) -> None:
         log = directory.path / f"runtime-{operation}.log"
-        argv = [self.runtime_path, *self._globals(log), operation, *arguments]
+        argv = [self.program, *self._globals(log), operation, *arguments]
         try:
             finished = await children.run(argv, timeout_s=self.timeout_s)
         except TimeoutError as timeout:
@@ -169,7 +189,7 @@ class Runtime:
         """The command that runs one more process in the container, by the files NAME.json, .pid and .log."""
         base = directory.exit / name
         return [
-            self.runtime_path,
+            self.program,
             *self._globals(base.with_suffix(".log")),
             "exec",
             "--process",

@@ -19,9 +19,9 @@ COLD_PAUSE_S = 0.1
 
 
 
-def runtime(name: str, home: Path) -> str:
+def runtime(name: str, home: Path, as_cell: bool = True) -> str:
     """Where the runtime is; on a hybrid host crun needs a wrapper, whose half a millisecond each of its figures has."""
-    return crun_on_hybrid.write(home) if name == "crun" and crun_on_hybrid.UNIFIED.exists() else name
+    return crun_on_hybrid.write(home, as_cell) if name == "crun" and crun_on_hybrid.UNIFIED.exists() else name
 
 
 def facts(runtime_path: str = "runc") -> dict[str, str]:

@@ -161,7 +161,9 @@ async def measure(rounds: int, scale_rounds: int, home: Path, runtime: str = "ru
     cluster = Cluster(home / "cluster", cells=2, cell_settings={"runtime_path": program})
     image = cluster.image_root / "busybox"
     runc = BareRunc(home / "bare", image)
-    others = [BareRunc(home / "bare-other", image, runtime, program)] if runtime != "runc" else []
+    (home / "alone").mkdir()
+    alone = machine.runtime(runtime, home / "alone", as_cell=False)
+    others = [BareRunc(home / "bare-other", image, runtime, alone)] if runtime != "runc" else []
     try:
         async with cluster:
             for yardstick in (runc, *others):

@@ -144,7 +144,7 @@ async def test_missing_program_at_start(
     assert "/nowhere/program" in failed.value.message
 
 
-@pytest.mark.parametrize("program", ["runtime_path", "conmon_path"])
+@pytest.mark.parametrize("program", ["program", "conmon_path"])
 async def test_program_that_vanishes(garden: Garden, program: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(garden._host.runtime, program, "/nowhere/program")
     with pytest.raises(DiegoError) as failed:
