@@ -11,6 +11,7 @@ is on the disk, volumes and logs, is: a volume without a record is of a containe
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from pathlib import Path
@@ -210,6 +211,10 @@ class Depot:
         for path in (self.root, self.containers):
             path.mkdir(parents=True, exist_ok=True)
             path.chmod(DIRECTORY_MODE)
+        if not self.logs.exists():
+            # An ext4 without a journal looks for inodes of new logs among all that were just deleted near them.
+            with contextlib.suppress(OSError):  # It is no ext4.
+                kernel.spread(str(self.root))
         for path in (self.logs, self.rates, self.sources, self.runtime, self.programs):
             path.mkdir(exist_ok=True)
             path.chmod(PRIVATE_MODE)
