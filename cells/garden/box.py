@@ -46,6 +46,8 @@ class Box:
     """False while it is being created: nobody but its creator sees it."""
     lock: asyncio.Lock = field(factory=asyncio.Lock)
     ended: asyncio.Future[Exit] = field(factory=lambda: asyncio.get_running_loop().create_future())
+    listeners: int = 0
+    """How many wait to hear how it ends."""
     sessions: set[Session] = field(factory=set)
     """Extra processes that somebody talks to."""
     runtimes: Runtimes = field(factory=Runtimes)
@@ -127,6 +129,14 @@ class Box:
     @property
     def elements(self) -> Elements:
         return Elements(self.interface, self.network, self.handle, self.record.egress)
+
+    async def end(self) -> Exit:
+        """How the user process ended, as soon as it has, for any number of callers."""
+        self.listeners += 1
+        try:
+            return await asyncio.shield(self.ended)
+        finally:
+            self.listeners -= 1
 
     def container(self) -> Container:
         """What others may see of it."""

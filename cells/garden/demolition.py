@@ -127,7 +127,7 @@ async def death(host: Host, box: Box) -> Exit:
     """How a container ended that was just killed, as soon as that is known. Raises ContainerStuck."""
     try:
         async with asyncio.timeout(DEATH_TIMEOUT_S):
-            return await asyncio.shield(box.ended)
+            return await box.end()
     except TimeoutError as timeout:
         raise await _stuck(host, box.handle, {box.init.pid}) from timeout
 

@@ -43,11 +43,16 @@ def left_behind(box: Box, host: Host) -> list[int]:
 
 
 def read(box: Box, host: Host, status: int | None, now: datetime) -> Exit:
-    """The end of a container. `status` is used when its monitor left none (it was killed, say)."""
+    """The end of a container. `status` is used when its monitor left none (it was killed, say).
+
+    Of one that is destroyed while nobody waits to hear of its end, no more than that: the rest is twenty files to read.
+    """
     found = oci.exit_status(box.directory, box.handle)
     if found is not None:
         status = found
         now = datetime.fromtimestamp((box.directory.exit / box.handle).stat().st_mtime, UTC)
+    if box.record.phase == "destroying" and not box.listeners:
+        return Exit(status, _signal(status), oom_killed=False, log_tail=(), cgroup={}, at=now)
     ended = of_process(box, host, status, now)
     goes_on = box.record.lingers and box.record.phase != "destroying" and status == 0
     return evolve(ended, lingers=goes_on and bool(left_behind(box, host)))

@@ -6,7 +6,6 @@ whole container: it takes away whatever it finds and does not mind what is missi
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
 from contextlib import AsyncExitStack
@@ -175,7 +174,7 @@ class Garden:
 
     async def wait(self, handle: str) -> Exit:
         """How the user process ended, as soon as it has, for any number of callers. Raises ContainerNotFound."""
-        return await asyncio.shield(self._box(handle).ended)
+        return await self._box(handle).end()
 
     def activity(self, handle: str) -> Activity:
         """What the container does at this moment; `ended` for one that is not there. Reads some files of /proc."""

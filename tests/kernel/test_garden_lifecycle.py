@@ -105,10 +105,13 @@ async def test_stop_before_run_and_after_the_end(garden: Garden) -> None:
 
 @every_runtime
 async def test_destroy_of_a_running_one_tells_its_waiters(garden: Garden) -> None:
-    await start(garden, spec("a", "/bin/sleep", "600"))
+    await start(garden, spec("a", "/bin/sh", "-c", "echo here; exec sleep 600"))
+    async for _ in garden.logs("a", follow=True):
+        break
     waiter = asyncio.gather(garden.wait("a"))
     await garden.destroy(call(), "a")
-    assert (await waiter)[0].signal == signal.SIGKILL
+    (ended,) = await waiter
+    assert (ended.signal, ended.log_tail) == (signal.SIGKILL, ("here",))
     with pytest.raises(ContainerNotFound):
         await garden.wait("a")
 
