@@ -20,7 +20,7 @@ from diego_py.call import Call
 from diego_py.errors import CellNotFound, ConflictError, EvacuationFailed, InvalidSpec, RequestFailed
 from diego_py.http import headers
 from diego_py.http.conditional import tagged
-from diego_py.http.server import Route, answer, decode, found, read_json
+from diego_py.http.server import Route, answer, decode, decode_told, found, read_json
 from diego_py.models.cell import CellCapacity, RootfsProvider
 from diego_py.models.identifiers import CellId, InstanceGuid
 from diego_py.models.work import (
@@ -107,6 +107,18 @@ class Cells:
     def routes(self) -> list[Route]:
         path = "/v1/cells/{cell_id}"
         return [
+            # First, for paths are tried in turn, and nothing is asked as often.
+            Route(
+                "POST",
+                path + "/heartbeat",
+                "cell_heartbeat",
+                self.heartbeat,
+                RequestFailed,
+                counted=False,
+                light=True,
+                takes=Heartbeat,
+                gives=HeartbeatAnswer,
+            ),
             Route("GET", "/v1/cells", "list_cells", self.list, RequestFailed, gives=CellPage, query=PAGING),
             Route("GET", path, "get_cell", self.get, RequestFailed, gives=CellStatus),
             Route("DELETE", path, "forget_cell", self.forget, RequestFailed),
@@ -129,16 +141,6 @@ class Cells:
                 counted=False,
                 takes=CellReport,
                 gives=ReportAnswer,
-            ),
-            Route(
-                "POST",
-                path + "/heartbeat",
-                "cell_heartbeat",
-                self.heartbeat,
-                RequestFailed,
-                counted=False,
-                takes=Heartbeat,
-                gives=HeartbeatAnswer,
             ),
         ]
 
@@ -216,7 +218,7 @@ class Cells:
         Whoever does not know what it said last, for another BBS was told or this one was started since, asks for all of
         it; but no more cells at once than whose reports are taken up together.
         """
-        beat = decode(Heartbeat, await read_json(request))
+        beat = decode_told(Heartbeat, await read_json(request))
         cell_id = CellId(request.match_info["cell_id"])
         taken = await self.heartbeats.take_up(call, cell_id, beat)
         known = taken and self.pool.cells.repeated(cell_id, beat)

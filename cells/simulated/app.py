@@ -37,6 +37,9 @@ from diego_py.service.run import Part, Process
 
 STARTED_AT_ONCE_MAX = 64
 """Cells that report for the first time at once."""
+CONNECTIONS_MAX = 512
+"""Of all cells together to one BBS. Each heartbeat holds one for as long as the BBS gathers others, and thousands come a
+second; a real cell has connections of its own."""
 
 
 class ContentProber(Prober):
@@ -58,7 +61,7 @@ class SimulatedCells:
     cells: dict[str, app.Cell] = field(factory=dict, init=False)
     listeners: dict[str, CellListener] = field(factory=dict, init=False)
     _metrics: ServerMetrics = field(factory=ServerMetrics, init=False)
-    _http: HopClient = field(factory=HopClient, init=False)
+    _http: HopClient = field(factory=lambda: HopClient(CONNECTIONS_MAX), init=False)
     _listener: HttpListener | None = field(default=None, init=False)
     _random: Random = field(init=False)
 

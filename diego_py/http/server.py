@@ -62,6 +62,9 @@ class Route:
     fails_as: type[DiegoError]
     counted: bool = True
     """Counts against the limit of requests under way. Probes, heartbeats and log streams do not."""
+    light: bool = False
+    """Asked thousands of times a second, and nobody reads what is told of it: unless it fails it has no line in the
+    log, and its answer no ids and no timings."""
     takes: type | None = None
     """The model of the body, for the description of the API."""
     gives: type | None = None
@@ -142,6 +145,8 @@ class HopServer:
 
         async def serve(request: web.Request) -> web.StreamResponse:
             call = headers.call_from(request.headers, self.clock, self.default_budget_ms)
+            if route.light:
+                return await self._answer_lightly(route, request, call)
             if not route.counted:
                 return await self._answer(route, request, call)
             if (why := self._why_not(request.method)) is not None:
@@ -196,6 +201,23 @@ class HopServer:
         asyncio.get_running_loop().call_soon(
             self._record, route.op, request, call, status, failure, ended_s - began_s
         )
+        return response
+
+    async def _answer_lightly(self, route: Route, request: web.Request, call: Call) -> web.StreamResponse:
+        """Counted, and no more than that. What fails is answered and told as everywhere."""
+        began_s = self.clock.monotonic()
+        try:
+            budget = headers.budget_from(request.headers, self.clock)
+            response = await route.handler(request, call if budget is None else evolve(call, budget=budget))
+        except Exception as error:
+            failed = error
+
+            async def fail(request: web.Request, call: Call) -> web.StreamResponse:
+                raise failed
+
+            return await self._answer(evolve(route, handler=fail), request, call)
+        assert isinstance(response, web.StreamResponse)
+        self.metrics.observe(route.op, response.status, self.clock.monotonic() - began_s, None)
         return response
 
     async def _answer_parts(

@@ -17,6 +17,7 @@ from diego_py.errors import (
     DiegoError,
     Fault,
     Frame,
+    InvalidHeader,
     NoCellFits,
     Outcome,
     PlacementFailed,
@@ -91,6 +92,7 @@ class Handlers:
             Route("DELETE", "/things/{name}", "delete_thing", self.get, RequestFailed),
             Route("GET", "/wait", "wait", self.wait, RequestFailed),
             Route("GET", "/uncounted", "uncounted", self.get_uncounted, RequestFailed, counted=False),
+            Route("GET", "/light/{name}", "light", self.light, RequestFailed, counted=False, light=True),
             Route("GET", "/defect", "defect", self.defect, RequestFailed),
             Route("GET", "/place", "place", self.place, DesireFailed),
             Route("GET", "/store", "store", self.store, DesireFailed),
@@ -101,6 +103,12 @@ class Handlers:
 
     async def get_uncounted(self, request: web.Request, call: Call) -> web.StreamResponse:
         return answer(Thing(name="x"))
+
+    async def light(self, request: web.Request, call: Call) -> web.StreamResponse:
+        self.calls.append(call)
+        if request.match_info["name"] == "defect":
+            raise KeyError(CANARY)
+        return await self.get(request, call)
 
 
 def missing() -> DesiredLRPNotFound:
@@ -377,3 +385,32 @@ async def test_the_metrics_count_by_operation_code_and_fault(served: Served) -> 
     assert 'http_failures_total{code="internal",fault="platform",op="defect"} 1.0' in text
     assert 'http_failures_total{code="route_not_found",fault="caller",op="route"} 1.0' in text
     assert "/nothing" not in text
+
+
+async def test_a_light_answer_is_only_counted(served: Served, handlers: Handlers) -> None:
+    given = await served.send("GET", "/light/x", X_Budget_Ms="700", X_Request_Id="r-1")
+    assert (given.status, given.document["name"]) == (200, "x")
+    assert "X-Request-Id" not in given.headers
+    assert 0 < handlers.calls[0].remaining_ms() <= 700
+    assert served.events("request") == []
+    metrics = (await served.send("GET", "/metrics")).body.decode()
+    assert 'http_requests_total{op="light",status="200"} 1.0' in metrics
+
+
+@pytest.mark.parametrize(
+    ("name", "budget", "status", "code"),
+    [
+        ("gone", "700", 404, DesiredLRPNotFound.code),
+        ("defect", "700", 500, "internal"),
+        ("x", "soon", 400, InvalidHeader.code),
+    ],
+)
+async def test_a_light_route_fails_as_every_other_does(
+    served: Served, name: str, budget: str, status: int, code: str
+) -> None:
+    given = await served.send("GET", f"/light/{name}", X_Budget_Ms=budget, X_Request_Id="r-1")
+    assert (given.status, given.document["code"], given.document["request_id"]) == (status, code, "r-1")
+    assert given.document["chain"][0]["op"] == "light"
+    assert CANARY not in given.body.decode()
+    (event,) = served.events("request")
+    assert (event["status"], event["request_id"]) == (status, "r-1")
