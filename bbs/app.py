@@ -35,6 +35,7 @@ from bbs.evacuation import Evacuation
 from bbs.heartbeats import Heartbeats
 from bbs.known_cells import KnownCells
 from bbs.lifecycle import Lifecycle
+from bbs.pace import Pace
 from bbs.placement import Placement
 from bbs.removal import Removal
 from bbs.replacement import Replacement
@@ -149,8 +150,10 @@ def wire(config: BbsConfig, outside: Outside, on_defect: Callable[[], None]) -> 
     store, lists, clock, log = outside.store, outside.lists, outside.clock, outside.log
     owner = f"{config.id}:{outside.new_guid()}"
     tasks = OwnedTasks(log, grace_s=config.stop_grace_s)
-    lifecycle = Lifecycle(store, clock, outside.new_guid, config.presence_ttl_s, config.crash_policy)
-    pool = CellPool(store, CellClient(outside.http), KnownCells(Fleet(config.bin_pack_weight)))
+    known = KnownCells(Fleet(config.bin_pack_weight))
+    pace = Pace(config.presence_ttl_s, config.heartbeats_per_second_max, known.count)
+    lifecycle = Lifecycle(store, clock, outside.new_guid, pace, config.crash_policy)
+    pool = CellPool(store, CellClient(outside.http), known)
     removal = Removal(store, lifecycle, pool, config.route_grace_s)
     succession = Succession(store, lifecycle)
     placement = Placement(
@@ -178,7 +181,7 @@ def wire(config: BbsConfig, outside: Outside, on_defect: Callable[[], None]) -> 
         clock=clock,
         log=log,
         interval_s=config.convergence_interval_s,
-        presence_ttl_s=config.presence_ttl_s,
+        pace=pace,
         jitter=lambda: outside.random.uniform(-1, 1),
     )
     waiting = Waiting(tasks, outside.admission)
@@ -190,7 +193,7 @@ def wire(config: BbsConfig, outside: Outside, on_defect: Callable[[], None]) -> 
         ).routes(),
         *ActualLRPs(store, lists, placement, pool, waiting, start_budget_ms).routes(),
         *_task_routes(config, outside, of_tasks, idempotency, waiting),
-        *_cell_routes(config, lifecycle, pool, of_tasks.callbacks, evacuation, waiting),
+        *_cell_routes(lifecycle, pool, of_tasks.callbacks, evacuation, waiting),
         *_other_routes(outside, lifecycle, placement),
         *outside.standard_routes,
     ]
@@ -250,16 +253,14 @@ def _task_parts(config: BbsConfig, outside: Outside, pool: CellPool, tasks: Owne
 
 
 def _cell_routes(
-    config: BbsConfig,
     lifecycle: Lifecycle,
     pool: CellPool,
     callbacks: TaskCallbacks,
     evacuation: Evacuation,
     waiting: Waiting,
 ) -> list[Route]:
-    ttl_s, store = config.presence_ttl_s, lifecycle.store
-    heartbeats = Heartbeats(store, ttl_s)
-    return Cells(store, lifecycle, heartbeats, pool, callbacks, evacuation, waiting, ttl_s).routes()
+    store, pace = lifecycle.store, lifecycle.pace
+    return Cells(store, lifecycle, Heartbeats(store, pace), pool, callbacks, evacuation, waiting, pace).routes()
 
 
 def _task_routes(

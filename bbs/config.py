@@ -8,6 +8,7 @@ from attrs import field, frozen, validators
 
 from bbs.callback_client import DENIED
 from bbs.convergence.backoff import DIEGO, CrashPolicy
+from bbs.pace import BEATS_PER_SECOND_MAX, PRESENCE_TTL_S
 from diego_py.http.tls import TlsFiles
 from diego_py.models.supported import ONLY_DEFAULT
 
@@ -53,8 +54,11 @@ class BbsConfig:
     """Requests worked on at once; more are answered 503 with Retry-After before anything is done."""
     body_bytes_max: int = 4 * 1024 * 1024
     database_connections_max: int = 20
-    presence_ttl_s: float = 15.0
-    """How long a cell counts as live after its last report, by the database's clock."""
+    presence_ttl_s: float = PRESENCE_TTL_S
+    """How long a cell counts as live after its last report, by the database's clock. With many cells it is longer."""
+    heartbeats_per_second_max: float = field(default=BEATS_PER_SECOND_MAX, validator=validators.gt(0))
+    """Of all cells at all BBSes. Where its interval would make more, each cell is told to report less often, and its
+    presence lasts three such pauses: with 7,500 cells 7.5 s and 22.5 s. See docs/decisions/0016-pace.md."""
     leader_ttl_s: float = 15.0
     """How long a convergence leader leads after its last renewal, by the database's clock."""
     convergence_interval_s: float = 1.0

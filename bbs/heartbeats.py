@@ -7,6 +7,7 @@ from typing import Final
 
 from attrs import define, field
 
+from bbs.pace import Pace
 from bbs.store.together import Together
 from bbs.store.transaction import Store, Transaction
 from diego_py.call import Call
@@ -27,7 +28,7 @@ class Heartbeats:
     """Takes them up. What it says no to is said by a whole report then."""
 
     store: Store
-    presence_ttl_s: float
+    pace: Pace
     _together: Together[Told, bool] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -44,5 +45,5 @@ class Heartbeats:
         for cell_id, beat in told:
             if cell_id not in last or beat.sequence >= last[cell_id].sequence:
                 last[cell_id] = beat
-        renewed = await tx.cells.renew(list(last.items()), self.presence_ttl_s)
+        renewed = await tx.cells.renew(list(last.items()), self.pace.ttl_s)
         return [cell_id in renewed and beat == last[cell_id] for cell_id, beat in told]

@@ -75,6 +75,10 @@ class KnownCells:
     _known: dict[CellId, Known] = field(factory=dict, init=False)
     _promises: dict[CellId, dict[Promise, None]] = field(factory=dict, init=False)
 
+    def count(self) -> int:
+        """Cells that are live, as far as is known here."""
+        return len(self._known)
+
     def get(self, cell_id: CellId) -> CellRecord | None:
         known = self._known.get(cell_id)
         return known.record if known is not None else None

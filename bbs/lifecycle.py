@@ -15,6 +15,7 @@ from attrs import define, evolve, field, frozen
 
 from bbs.convergence.backoff import DIEGO, CrashPolicy
 from bbs.outcome import framed_by_cell, subject
+from bbs.pace import Pace
 from bbs.store import attempts, desires, failures, moves, replay, rows
 from bbs.store.actual_lrps import Locked, RemovedRow
 from bbs.store.attempts import Claim, Claimed, Start
@@ -41,7 +42,6 @@ from diego_py.service.clock import Clock
 
 T = TypeVar("T")
 
-PRESENCE_TTL_S = 15.0
 REPORTS_WAITING_MAX = 256
 """Reports that wait; a cell whose report is refused sends the next one in its turn."""
 REPORTS_MAX = 64
@@ -66,7 +66,7 @@ class Lifecycle:
     store: Store
     clock: Clock
     new_guid: Callable[[], str]
-    presence_ttl_s: float = PRESENCE_TTL_S
+    pace: Pace = field(factory=Pace)
     crash_policy: CrashPolicy = DIEGO
     _claims: Together[Claim, Claimed] = field(init=False)
     _starts: Together[Start, ActualLRP] = field(init=False)
@@ -317,7 +317,7 @@ class Lifecycle:
             _, problem = tell(call, f"run {task.task_guid}", task, framed_by_cell(error, task.cell_id))
             return evolve(problem, instance=failures.PATH + self.new_guid())
 
-        rules = Rules(self.new_guid, self.presence_ttl_s, self.crash_policy, vanished, task_vanished)
+        rules = Rules(self.new_guid, self.pace.ttl_s, self.crash_policy, vanished, task_vanished)
         return await self._reports.ask(call, Told(report, rules))
 
     @property

@@ -13,6 +13,7 @@ from bbs.cell_pool import CellPool
 from bbs.evacuation import ANSWER_S, EVACUATION_TIMEOUT_S, EVACUATION_TIMEOUT_S_MAX, Evacuation
 from bbs.heartbeats import Heartbeats
 from bbs.lifecycle import REPORTS_MAX, Lifecycle
+from bbs.pace import Pace
 from bbs.store.cells import CellRecord
 from bbs.store.transaction import Store
 from bbs.task_callbacks import TaskCallbacks
@@ -102,7 +103,7 @@ class Cells:
     callbacks: TaskCallbacks
     evacuation: Evacuation
     waiting: Waiting
-    presence_ttl_s: float
+    pace: Pace
 
     def routes(self) -> list[Route]:
         path = "/v1/cells/{cell_id}"
@@ -207,7 +208,8 @@ class Cells:
             ReportAnswer(
                 stop=tuple(InstanceGuid(guid) for guid in outcome.stop),
                 acknowledged=tuple(InstanceGuid(guid) for guid in outcome.acknowledged),
-                presence_ttl_ms=round(self.presence_ttl_s * 1000),
+                presence_ttl_ms=round(self.pace.ttl_s * 1000),
+                pause_ms=round(self.pace.pause_s * 1000),
                 settled=outcome.settled,
             )
         )
@@ -223,4 +225,5 @@ class Cells:
         taken = await self.heartbeats.take_up(call, cell_id, beat)
         known = taken and self.pool.cells.repeated(cell_id, beat)
         whole = not taken or (not known and self.lifecycle.reports_waiting < REPORTS_MAX)
-        return answer(HeartbeatAnswer(taken=taken, whole=whole, presence_ttl_ms=round(self.presence_ttl_s * 1000)))
+        ttl_ms, pause_ms = round(self.pace.ttl_s * 1000), round(self.pace.pause_s * 1000)
+        return answer(HeartbeatAnswer(taken=taken, whole=whole, presence_ttl_ms=ttl_ms, pause_ms=pause_ms))

@@ -15,6 +15,7 @@ from bbs.convergence.leader import Leadership
 from bbs.convergence.plan import Plan, Snapshot, in_pieces, mass_loss
 from bbs.convergence.reading import Reading, read
 from bbs.convergence.task_convergence import TaskConvergence
+from bbs.pace import Pace
 from bbs.store.transaction import Store, Transaction
 from diego_py.call import Call
 from diego_py.service.clock import Clock
@@ -47,7 +48,7 @@ class Convergence:
     clock: Clock
     log: structlog.stdlib.BoundLogger
     interval_s: float
-    presence_ttl_s: float
+    pace: Pace
     jitter: Callable[[], float]
     _wake_in_s: float = field(default=float("inf"), init=False)
     _valve: str = field(default="", init=False)
@@ -119,11 +120,11 @@ class Convergence:
 
     def _may_lose_cells(self) -> bool:
         """Whether we have led for so long that a cell that is there must have reported."""
-        return self.leadership.led_for_s() >= self.presence_ttl_s
+        return self.leadership.led_for_s() >= self.pace.ttl_s
 
     def _mass_lost(self) -> bool:
         """Whether most cells were missing at once so lately that one that is there need not have reported yet."""
-        return self.clock.monotonic() - self._mass_lost_s < self.presence_ttl_s
+        return self.clock.monotonic() - self._mass_lost_s < self.pace.ttl_s
 
     def _tell_valve(self, valve: str) -> None:
         """Say it when cells are gone and nothing is replaced, and when that is over."""

@@ -24,7 +24,7 @@ from diego_py.call import Call
 from diego_py.errors import DiegoError
 from diego_py.models.identifiers import InstanceGuid
 from diego_py.models.task_work import CellTaskState, TaskReport
-from diego_py.models.work import CellReport, EndedReport, Heartbeat, InstanceState, ReportAnswer
+from diego_py.models.work import CellReport, EndedReport, Heartbeat, HeartbeatAnswer, InstanceState, ReportAnswer
 from diego_py.service.clock import Clock
 from diego_py.service.run import OwnedTasks
 
@@ -59,6 +59,8 @@ class Sync:
     """Whose stop was ordered and is under way: the next order of it would only wait for the same."""
     _settled: CellReport | None = field(default=None, init=False)
     """What was reported last, if the BBS wants exactly that."""
+    _told_pause_s: float = field(default=0.0, init=False)
+    """What the BBS asked for last, for there are many cells."""
     _whole_s: float = field(default=0.0, init=False)
     """When a whole report was sent last."""
 
@@ -82,7 +84,7 @@ class Sync:
         except DiegoError as refused:
             self.admission.lease.refused(refused.root.message)
             raise
-        self.admission.lease.renew(sent_s, answer.presence_ttl_ms)
+        self._renewed(sent_s, answer)
         self._settled = report if answer.settled else None
         await self._obey(answer, report)
 
@@ -94,10 +96,14 @@ class Sync:
         beat = Heartbeat(boot_id=settled.presence.boot_id, sequence=sequence, digest=settled.digest)
         answer = await self.bbs.heartbeat(call, beat)
         if answer.taken:
-            self.admission.lease.renew(sent_s, answer.presence_ttl_ms)
+            self._renewed(sent_s, answer)
         if answer.whole:
             self._settled = None
             self.books.changed.set()
+
+    def _renewed(self, sent_s: float, answer: ReportAnswer | HeartbeatAnswer) -> None:
+        self.admission.lease.renew(sent_s, answer.presence_ttl_ms)
+        self._told_pause_s = answer.pause_ms / 1000
 
     async def _obey(self, answer: ReportAnswer, report: CellReport) -> None:
         await self.books.ended.acknowledge(answer.acknowledged)
@@ -120,8 +126,12 @@ class Sync:
             tasks=self._tasks(),
         )
 
+    def next_in_s(self) -> float:
+        """How long from now on nothing is said if nothing changes; by chance a fifth more or less."""
+        return max(self.interval_s, self._told_pause_s) * self.random.uniform(1 - JITTER, 1 + JITTER)
+
     async def _due(self) -> None:
-        pause_s = self.interval_s * self.random.uniform(1 - JITTER, 1 + JITTER)
+        pause_s = self.next_in_s()
         try:
             async with asyncio.timeout(pause_s) as scope:
                 await self.books.changed.wait()

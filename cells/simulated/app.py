@@ -38,8 +38,8 @@ from diego_py.service.run import Part, Process
 STARTED_AT_ONCE_MAX = 64
 """Cells that report for the first time at once."""
 CONNECTIONS_MAX = 512
-"""Of all cells together to one BBS. Each heartbeat holds one for as long as the BBS gathers others, and thousands come a
-second; a real cell has connections of its own."""
+"""Of all cells together to one BBS. Each heartbeat holds one for as long as the BBS gathers others, and there are a
+thousand a second; a real cell has connections of its own."""
 
 
 class ContentProber(Prober):

@@ -268,6 +268,8 @@ class ReportAnswer:
     """Ended instances whose failure is stored."""
     presence_ttl_ms: Count = 15_000
     """How long the presence lasts without another report, by the database's clock."""
+    pause_ms: Count = 0
+    """As long as nothing changes the next word may come so late, and shall: there are so many cells."""
     settled: bool = False
     """The BBS wants exactly what the cell has: heartbeats do until the cell changes."""
 
@@ -292,4 +294,6 @@ class HeartbeatAnswer:
     whole: bool
     """Send a whole report soon."""
     presence_ttl_ms: Count = 15_000
+    """As in ReportAnswer."""
+    pause_ms: Count = 0
     """As in ReportAnswer."""

@@ -50,6 +50,7 @@ class FakeBBS:
     """Whether heartbeats may follow a report."""
     takes_heartbeats: bool = True
     presence_ttl_ms: int = 15_000
+    pause_ms: int = 0
     claims: Happenings = field(factory=Happenings)
     claim_requests: Happenings = field(factory=Happenings)
     """What the claims came in."""
@@ -135,6 +136,7 @@ class FakeBBS:
                 stop=self.stop,
                 acknowledged=acknowledged,
                 presence_ttl_ms=self.presence_ttl_ms,
+                pause_ms=self.pause_ms,
                 settled=self.settled,
             )
         )
@@ -145,4 +147,5 @@ class FakeBBS:
             raise self.report_refusal
         self.heartbeats.add(beat)
         taken = self.takes_heartbeats
-        return answer(HeartbeatAnswer(taken=taken, whole=not taken, presence_ttl_ms=self.presence_ttl_ms))
+        times = {"presence_ttl_ms": self.presence_ttl_ms, "pause_ms": self.pause_ms}
+        return answer(HeartbeatAnswer(taken=taken, whole=not taken, **times))

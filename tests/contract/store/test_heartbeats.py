@@ -7,6 +7,7 @@ import pytest
 from attrs import evolve
 
 from bbs.heartbeats import Heartbeats
+from bbs.pace import Pace
 from bbs.succession import Succession
 from diego_py.models.actual_lrp import ActualLRP
 from diego_py.models.identifiers import CellId
@@ -17,7 +18,7 @@ CELL = CellId("cell-1")
 
 
 async def beat(scene: Scene, sequence: int = 9, boot: str = "boot-1", digest: str = "as-told") -> bool:
-    beats = Heartbeats(scene.store, 15.0)
+    beats = Heartbeats(scene.store, Pace())
     return await beats.take_up(scene.call, CELL, Heartbeat(boot_id=boot, sequence=sequence, digest=digest))
 
 
@@ -157,7 +158,7 @@ async def test_an_attempt_that_was_given_up_is_looked_for_until_it_is_gone(scene
 
 
 async def test_many_at_once_each_have_their_own_answer(scene: Scene) -> None:
-    beats = Heartbeats(scene.store, 15.0)
+    beats = Heartbeats(scene.store, Pace())
     cells = [CellId(f"cell-{number}") for number in range(20)]
     for cell_id in cells[::2]:
         await scene.lifecycle.report(scene.call, evolve(report(cell_id), digest="as-told"))

@@ -15,6 +15,7 @@ from bbs.convergence.leader import Leadership
 from bbs.convergence.plan import Plan
 from bbs.convergence.task_convergence import TaskConvergence
 from bbs.lifecycle import Lifecycle
+from bbs.pace import Pace
 from bbs.store.attempts import Start
 from diego_py.call import Call
 from diego_py.models.actual_lrp import ActualLRP
@@ -61,7 +62,7 @@ class Cluster:
         log = logger("bbs", "bbs-1", StringIO())
         store = MemoryStore(MemoryDatabase(self.clock), self.clock)
         self.tasks, self.seen = OwnedTasks(log), Seen(self.clock)
-        self.lifecycle = Lifecycle(store, self.clock, guids(), TTL_S)
+        self.lifecycle = Lifecycle(store, self.clock, guids(), Pace(TTL_S))
         self.convergence = Convergence(
             store=store,
             pool=CellPool(store, None),  # type: ignore[arg-type]
@@ -72,7 +73,7 @@ class Cluster:
             clock=self.clock,
             log=log,
             interval_s=INTERVAL_S,
-            presence_ttl_s=TTL_S,
+            pace=Pace(TTL_S),
             jitter=lambda: 0.0,
         )
         desired = await self.lifecycle.desire(self.call, definition(instances=len(self.due_s)))

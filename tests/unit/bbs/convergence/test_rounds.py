@@ -16,6 +16,7 @@ from bbs.convergence.leader import Leadership
 from bbs.convergence.plan import Plan
 from bbs.convergence.task_convergence import TaskConvergence
 from bbs.lifecycle import Lifecycle
+from bbs.pace import Pace
 from bbs.store.attempts import Start
 from bbs.store.decisions import LastRound
 from diego_py.call import Call
@@ -103,10 +104,10 @@ def leader() -> Leader:
         clock=clock,
         log=log,
         interval_s=INTERVAL_S,
-        presence_ttl_s=TTL_S,
+        pace=Pace(TTL_S),
         jitter=lambda: 0.5,
     )
-    return Leader(clock, Lifecycle(store, clock, guids(), TTL_S), seen, convergence, tasks)
+    return Leader(clock, Lifecycle(store, clock, guids(), Pace(TTL_S)), seen, convergence, tasks)
 
 
 async def test_the_interval_is_jittered(leader: Leader) -> None:

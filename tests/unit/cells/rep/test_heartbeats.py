@@ -40,6 +40,17 @@ async def test_what_is_as_it_was_is_said_so(cell: Cell, bbs: FakeBBS) -> None:
     assert beat.sequence > whole.sequence
 
 
+async def test_the_bbs_says_how_long_there_is_silence_when_nothing_changes(cell: Cell, bbs: FakeBBS) -> None:
+    interval_s = cell.sync.interval_s
+    bbs.pause_ms = round(interval_s * 2000)
+    assert await sent(cell, bbs) == "heartbeat"
+    assert 0.8 * 2 * interval_s <= cell.sync.next_in_s() <= 1.2 * 2 * interval_s
+    bbs.pause_ms, bbs.settled = 0, False
+    await cell.work.run_instance(call(), work())
+    assert await sent(cell, bbs) == "whole"
+    assert 0.8 * interval_s <= cell.sync.next_in_s() <= 1.2 * interval_s
+
+
 async def test_whatever_changes_is_told_whole(cell: Cell, bbs: FakeBBS) -> None:
     before = bbs.reports.items[-1].digest
     await cell.work.run_instance(call(), work())

@@ -1,0 +1,32 @@
+"""All cells together say no more than wanted, and none that says what it shall is taken for lost."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bbs.pace import Pace
+from cells.rep.sync import JITTER
+
+
+def test_few_cells_keep_their_interval_and_their_presence() -> None:
+    pace = Pace(15.0, 1_000.0, lambda: 5_000)
+    assert (pace.pause_s, pace.ttl_s) == (5.0, 15.0)
+
+
+def test_more_cells_report_less_often_and_are_missed_later() -> None:
+    pace = Pace(15.0, 1_000.0, lambda: 7_500)
+    assert (pace.pause_s, pace.ttl_s) == (7.5, 22.5)
+
+
+@given(
+    cells=st.integers(0, 100_000),
+    per_second_max=st.floats(1, 10_000),
+    ttl_s=st.floats(1, 60),
+    share=st.floats(0.01, 0.34),
+)
+def test_a_presence_outlasts_two_pauses_and_all_say_no_more_than_wanted(
+    cells: int, per_second_max: float, ttl_s: float, share: float
+) -> None:
+    pace, interval_s = Pace(ttl_s, per_second_max, lambda: cells), ttl_s * share
+    pause_s = max(interval_s, pace.pause_s)
+    assert pace.ttl_s >= 2 * pause_s * (1 + JITTER)
+    assert cells / pause_s <= per_second_max * (1 + 1e-9)
