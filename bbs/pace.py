@@ -1,4 +1,4 @@
-"""How often cells say that they are there, and how long it counts: however many they are, all say no more than wanted."""
+"""How often cells say that they are there, and how long it counts: however many there are, the BBS bears it."""
 
 from __future__ import annotations
 
