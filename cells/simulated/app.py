@@ -57,9 +57,10 @@ class SimulatedCells:
     clock: Clock
     log: structlog.stdlib.BoundLogger
     on_defect: Callable[[], None]
-    socket: SharedSocket = field(init=False)
-    cells: dict[str, app.Cell] = field(factory=dict, init=False)
-    listeners: dict[str, CellListener] = field(factory=dict, init=False)
+    # Each cell knows the socket, and that all cells: asyncio makes a text of a task's result when a run ends.
+    socket: SharedSocket = field(init=False, repr=False)
+    cells: dict[str, app.Cell] = field(factory=dict, init=False, repr=False)
+    listeners: dict[str, CellListener] = field(factory=dict, init=False, repr=False)
     _metrics: ServerMetrics = field(factory=ServerMetrics, init=False)
     _http: HopClient = field(factory=lambda: HopClient(CONNECTIONS_MAX), init=False)
     _listener: HttpListener | None = field(default=None, init=False)

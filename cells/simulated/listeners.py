@@ -57,7 +57,7 @@ class SharedSocket:
     host: str
     port: int = 0
     """Known once the process listens."""
-    cells: dict[str, CellListener] = field(factory=dict)
+    cells: dict[str, CellListener] = field(factory=dict, repr=False)
 
     def add_to(self, application: web.Application, routes: Sequence[Route], server: HopServer) -> None:
         """Serve these routes of every cell; what is no cell is answered by the server of the process."""
