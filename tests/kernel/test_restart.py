@@ -331,9 +331,11 @@ async def test_adopted_network_goes_on_without_a_gap(
 PULLING = """
 from cells.garden.images import provide
 from tests.kernel.images import MemorySource, member, tar, until
+from tests.slowness import patient
 
 async def scenario(garden, hang):
-    blob = tar(*(member(f"f{number}", bytes(4096)) for number in range(50_000)))
+    files = int(50_000 / patient(1))  # A second or two, wherever it is.
+    blob = tar(*(member(f"f{number}", bytes(4096)) for number in range(files)))
     source = MemorySource([blob], hold=asyncio.Event(), raw=True)
     provide.source_of = lambda spec, config: source
     async with asyncio.TaskGroup() as group:
