@@ -38,13 +38,13 @@ class Program:
         """How it failed, once it has ended; None when all of it was done. Never, when it was cancelled."""
         return await asyncio.shield(self.ended)
 
-    async def carry_out(self, call: Call, workload: Workload, setup_site: Site) -> None:
+    async def carry_out(self, call: Call, workload: Workload) -> None:
         """Setup, then the action."""
-        self.ended.set_result(await outcome_of(self._carry_out(call, workload, setup_site)))
+        self.ended.set_result(await outcome_of(self._carry_out(call, workload)))
 
-    async def _carry_out(self, call: Call, workload: Workload, setup_site: Site) -> None:
+    async def _carry_out(self, call: Call, workload: Workload) -> None:
         if workload.setup is not None:
-            await workload.setup.perform(call, setup_site)
+            await workload.setup.perform(call, self.site.another())
         self.set_up.set()
         await workload.action.perform(call, self.site)
 
@@ -64,9 +64,8 @@ class Programs:
         """Carry out a workload in a container; the one under way there, if there is one. Raises ShuttingDown."""
         if (known := self._all.get(container.handle)) is not None:
             return known
-        site, setup_site = self.site(container, workload), self.site(container, workload)
-        program = Program(site)
-        work = program.carry_out(call, workload, setup_site)
+        program = Program(self.site(container, workload))
+        work = program.carry_out(call, workload)
         program.task = self.owned.begin(work, f"program of {container.handle}")
         self._all[container.handle] = program
         return program

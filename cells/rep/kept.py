@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 import attrs
+import msgspec
 
 from cells.executor.plan import HealthPlan, Workload
 from cells.executor.steps import plan
@@ -17,6 +19,7 @@ from cells.rep.environment import network_env
 from cells.rep.instances import Identity
 from diego_py import wire
 from diego_py.models.actions import Action
+from diego_py.models.desired_lrp import DesiredLRPDefinition
 from diego_py.models.work import Work
 from diego_py.models.workload import Resources
 
@@ -46,15 +49,34 @@ class Kept:
     """It has several processes, or none that is the container's own."""
 
 
-def properties(work: Work, health: HealthPlan) -> dict[str, str]:
-    """What the container of a work is given."""
-    definition = work.definition
+@attrs.frozen
+class Stored:
+    """What the containers of all instances of a definition are given."""
+
+    kept: Mapping[str, Any]
+    """The JSON of Kept, of no instance yet."""
+    monitor: str | None
+
+    def properties(self, work: Work) -> dict[str, str]:
+        """What the container of a work is given."""
+        which = {
+            "process_guid": work.process_guid,
+            "index": work.index,
+            "domain": work.domain,
+            "instance_guid": work.instance_guid,
+        }
+        given = {LRP_PROPERTY: msgspec.json.encode({**self.kept, **which}).decode()}
+        return given if self.monitor is None else {**given, MONITOR_PROPERTY: self.monitor}
+
+
+def stored_of(definition: DesiredLRPDefinition, health: HealthPlan) -> Stored:
+    """What is stored of a definition."""
     single = workloads.own_process(definition) is not None
     kept = Kept(
-        process_guid=work.process_guid,
-        index=work.index,
-        domain=work.domain,
-        instance_guid=work.instance_guid,
+        process_guid="",
+        index=0,
+        domain="",
+        instance_guid="",
         memory_mb=definition.memory_mb,
         disk_mb=definition.disk_mb,
         max_pids=definition.max_pids,
@@ -64,10 +86,10 @@ def properties(work: Work, health: HealthPlan) -> dict[str, str]:
         action=plan.without_secrets(definition.action) if single else None,
         several=not single,
     )
-    given = {LRP_PROPERTY: wire.encode(kept).decode()}
-    if single and definition.monitor is not None and workloads.is_monitored(definition):
-        given[MONITOR_PROPERTY] = wire.encode_revealed(definition.monitor).decode()
-    return given
+    monitor = definition.monitor if single and workloads.is_monitored(definition) else None
+    told = wire.to_builtins(kept)
+    assert isinstance(told, dict)
+    return Stored(told, None if monitor is None else wire.encode_revealed(monitor).decode())
 
 
 def shown(properties: Mapping[str, str]) -> dict[str, str]:

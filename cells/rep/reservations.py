@@ -16,6 +16,9 @@ class Reservations:
 
     capacity: CellCapacity
     _taken: dict[str, Resources] = field(factory=dict, init=False)
+    _memory_mb: int = field(default=0, init=False)
+    _disk_mb: int = field(default=0, init=False)
+    """What all of them have taken."""
     _sequence: int = field(default=0, init=False)
 
     def reserve(self, handle: str, need: Resources) -> None:
@@ -40,18 +43,22 @@ class Reservations:
         """Enter what a container that runs already takes, whether or not the capacity still covers it."""
         assert handle not in self._taken
         self._taken[handle] = need
+        self._memory_mb += need.memory_mb
+        self._disk_mb += need.disk_mb
         self.next_sequence()
 
     def release(self, handle: str) -> None:
         """Give back what `handle` took. Idempotent."""
-        if self._taken.pop(handle, None) is not None:
+        if (taken := self._taken.pop(handle, None)) is not None:
+            self._memory_mb -= taken.memory_mb
+            self._disk_mb -= taken.disk_mb
             self.next_sequence()
 
     def available(self) -> AvailableResources:
         """Capacity less every reservation; negative where adopted containers exceed a capacity that was lowered."""
         return AvailableResources(
-            memory_mb=self.capacity.memory_mb - sum(taken.memory_mb for taken in self._taken.values()),
-            disk_mb=self.capacity.disk_mb - sum(taken.disk_mb for taken in self._taken.values()),
+            memory_mb=self.capacity.memory_mb - self._memory_mb,
+            disk_mb=self.capacity.disk_mb - self._disk_mb,
             containers=self.capacity.containers - len(self._taken),
         )
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-from cells.executor.plan import Plan
-from cells.garden.spec import PIDS_DEFAULT, Container, ContainerSpec, EgressRule, Limits, Network, Usage
-from cells.rep import kept, workloads
+from cells.garden.spec import PIDS_DEFAULT, Container, EgressRule, Limits, Network, Usage
+from cells.rep import kept
 from cells.rep.asked import asked_by
-from cells.rep.environment import container_env
 from cells.rep.instances import Identity
 from diego_py import wire
 from diego_py.errors import InvalidSpec, Outcome, UnsupportedField
@@ -65,29 +63,6 @@ def identity_of(work: Work) -> Identity:
         resources=work.definition.resources,
         asked=asked_by(work.definition),
     )
-
-
-def plan_of(work: Work, start_timeout_default_s: float) -> Plan:
-    """What the executor shall do for a checked work."""
-    definition = work.definition
-    workload = workloads.workload_of(definition, start_timeout_default_s)
-    spec = ContainerSpec(
-        handle=work.instance_guid,
-        rootfs=definition.rootfs,
-        path="",
-        env=container_env(work.instance_guid, work.index, definition.environment_variables),
-        image_username=definition.image_username,
-        image_password=definition.image_password or None,
-        limits=limits_of(definition),
-        ports=definition.ports,
-        mounts=workloads.mounts_of(definition),
-        egress=tuple(egress_of(rule) for rule in definition.egress_rules),
-        privileged=definition.privileged,
-        properties=kept.properties(work, workload.health),
-        network_env=workload.network_env,
-        lingers=workloads.lingers(definition),
-    )
-    return Plan(spec=workloads.with_own_process(spec, definition), workload=workload)
 
 
 def net_info_of(network: Network) -> NetInfo:

@@ -17,6 +17,7 @@ from cells.executor.plan import Plan
 from cells.garden.spec import Container, EgressRule
 from cells.rep import translate
 from cells.rep.admission import Admission
+from cells.rep.blueprint import Blueprint, blueprint_of
 from cells.rep.books import Books
 from cells.rep.claims import ClaimsTogether
 from cells.rep.instances import Identity, Instance, InstanceEvent
@@ -56,10 +57,11 @@ class CellWork:
 
         A repeat of the same instance_guid joins the first request, or is told what became of it.
         """
-        return await self.run_checked(call, translate.checked(work))
+        blueprint = blueprint_of(translate.checked(work).definition, self.start_timeout_default_s)
+        return await self.run_checked(call, work, blueprint)
 
-    async def run_checked(self, call: Call, work: Work) -> Started:
-        """The same of work that was checked."""
+    async def run_checked(self, call: Call, work: Work, blueprint: Blueprint) -> Started:
+        """The same of work that was checked, with what the blueprint of its definition says."""
         identity = translate.identity_of(work)
         known = self.books.instances.get(work.instance_guid)
         if known is not None and known.identity != identity:
@@ -69,12 +71,12 @@ class CellWork:
         if known is not None and not self._starts.under_way(work.instance_guid):
             raise HandleTaken(f"this instance is {known.state} already", outcome=Outcome.NOT_STARTED)
         async with call.within_budget("run_instance"):
-            return await self._starts.join(work.instance_guid, lambda: self._run(call, work, identity))
+            return await self._starts.join(work.instance_guid, lambda: self._run(call, work, blueprint, identity))
 
-    async def _run(self, call: Call, work: Work, identity: Identity) -> Started:
+    async def _run(self, call: Call, work: Work, blueprint: Blueprint, identity: Identity) -> Started:
         """Each step's undo is pushed before the step; the steps are in the order in which they happen."""
         self.admission.admit(work)
-        plan = translate.plan_of(work, self.start_timeout_default_s)
+        plan = blueprint.plan(work)
         instance = self.books.reserve(identity)
         left: list[DiegoError] = []
         hurried = with_time_to_undo(call)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Final
 
 from cells.executor.plan import Plan
-from cells.rep import translate
+from cells.rep.blueprint import Blueprint, blueprint_of
 from diego_py.models.actions import Action, RunAction
 from diego_py.models.desired_lrp import DesiredLRPDefinition
 from diego_py.models.identifiers import Domain, InstanceGuid, ProcessGuid
@@ -15,6 +16,12 @@ from diego_py.models.work import Work
 EACH: Final = 100
 """Instances of an LRP."""
 START_TIMEOUT_S: Final = 60.0
+
+
+@cache
+def blueprint(lrp: int) -> Blueprint:
+    """The same, as far as it goes for all instances."""
+    return blueprint_of(definition(lrp), START_TIMEOUT_S)
 
 
 def definition(lrp: int) -> DesiredLRPDefinition:
@@ -32,7 +39,8 @@ def definition(lrp: int) -> DesiredLRPDefinition:
 def on_cell(cell: int, cells: int, instances: int) -> Iterator[Plan]:
     """What runs on the cell of this number, counted from 1: every so many-th instance."""
     for number in range(cell - 1, instances, cells):
-        wanted = definition(number // EACH)
+        of_all = blueprint(number // EACH)
+        wanted = of_all.definition
         work = Work(
             process_guid=wanted.process_guid,
             index=number % EACH,
@@ -40,4 +48,4 @@ def on_cell(cell: int, cells: int, instances: int) -> Iterator[Plan]:
             instance_guid=InstanceGuid(f"fill-{number:08d}"),
             definition=wanted,
         )
-        yield translate.plan_of(work, START_TIMEOUT_S)
+        yield of_all.plan(work)

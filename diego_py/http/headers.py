@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import pairwise
 
 from attrs import frozen
@@ -34,6 +35,8 @@ _MILLISECONDS = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,6})?")
 _SECONDS = re.compile(r"[0-9]{1,4}")
 _TIMING = re.compile(r'([A-Za-z0-9_.-]+);dur=([0-9]{1,12}(?:\.[0-9]{1,6})?)(?:;desc="([^"]*)")?')
 _TIMINGS_MAX = 64
+NAMES_KEPT = 512
+"""Names of hops, their ids and what they do, as they are written in headers: each answer has the same."""
 
 _PROXY_ERRORS = {
     "hop_unreachable": "destination_unavailable",
@@ -160,12 +163,14 @@ def _timing(hop: str, self_ms: float, id: str, op: str) -> str:
     return f'{_token(hop)};dur={self_ms:.2f};desc="{_quotable(id).replace(" ", "_")} {_quotable(op)}"'
 
 
+@lru_cache(maxsize=NAMES_KEPT)
 def _token(text: str) -> str:
     """A name as a token of RFC 8941: names of hops may come from elsewhere."""
     token = re.sub(r"[^A-Za-z0-9_.-]", "_", text)[:80]
     return token if token[:1].isalpha() else f"x{token}"
 
 
+@lru_cache(maxsize=NAMES_KEPT)
 def _quotable(text: str) -> str:
     """Free text for between the quotes of a header: nothing that ends the quotes or the line."""
     return re.sub(r"[^\x20-\x21\x23-\x5b\x5d-\x7e]", "?", text)[:80]

@@ -17,10 +17,12 @@ from cells.executor.checks.prober import Prober
 from cells.executor.executor import Executor
 from cells.executor.health import Health
 from cells.executor.pace import Pace
+from cells.executor.plan import Plan
 from cells.executor.programs import Programs
 from cells.executor.transfers.settings import TransferSettings
 from cells.executor.transfers.transfers import Transfers
 from cells.garden.images.unpack import UnpackLimits
+from cells.rep.blueprint import blueprint_of
 from diego_py.call import Call
 from diego_py.clients.cell import CellClient
 from diego_py.errors import DiegoError
@@ -62,6 +64,12 @@ def config(state_dir: Path, *urls: str, **changes: Any) -> CellConfig:
         stop_grace_s=2.0,
     )
     return evolve(settings, **changes)
+
+
+
+def plan_of(work: Work, start_timeout_default_s: float) -> Plan:
+    """What a cell makes of it."""
+    return blueprint_of(work.definition, start_timeout_default_s).plan(work)
 
 
 @asynccontextmanager

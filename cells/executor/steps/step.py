@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import Protocol
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from cells.executor.backend import ContainerBackend
 from cells.executor.transfers.transfers import FileTransfers
@@ -31,6 +31,10 @@ class Site:
     """Stronger than the environment of any action."""
     begun: asyncio.Event = field(factory=asyncio.Event)
     """Set once a process of the user runs."""
+
+    def another(self) -> Site:
+        """The same container for other work: nothing of that has begun."""
+        return evolve(self, begun=asyncio.Event())
 
     def tell(self, source: str, text: str) -> None:
         """Write a line to the app's log; one whose container is gone has nobody to tell it to."""

@@ -128,8 +128,9 @@ async def test_a_check_keeps_up_what_the_own_process_left(
     async with running_cell(tmp_path, garden, bbs) as cell:
         await cell.work.run_instance(call(), work(checks=(check_of(server),)))
         garden.end("i-1", 0, left_behind=True)
+    seen = len(bbs.reports.items)
     async with running_cell(tmp_path, garden, bbs) as cell:
-        await bbs.report_with(lambda report: any(one.state is InstanceState.RUNNING for one in report.instances))
+        await bbs.report_with(lambda report: any(one.state is InstanceState.RUNNING for one in report.instances), seen)
         assert state(cell) is InstanceState.RUNNING
         server.close()
         assert isinstance((await told(bbs)).root, BecameUnhealthy)

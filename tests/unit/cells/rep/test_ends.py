@@ -13,7 +13,7 @@ from diego_py.errors import ContainerVanished, DiegoError, HandleTaken, Outcome,
 from diego_py.models.checks import Check, CommandCheck, TCPCheck
 from diego_py.models.work import CellReport, InstanceState
 from tests.fakes.bbs import FakeBBS
-from tests.fakes.cell import call, running_cell, work
+from tests.fakes.cell import call, plan_of, running_cell, work
 from tests.fakes.garden import FakeGarden
 
 
@@ -166,8 +166,7 @@ async def test_what_ended_meanwhile_is_told(tmp_path: Path, garden: FakeGarden, 
 
 
 async def test_what_never_ran_is_removed(tmp_path: Path, garden: FakeGarden, bbs: FakeBBS) -> None:
-    from cells.rep.translate import plan_of
-
+    
     await garden.create(call(), plan_of(work(), 1.0).spec)
     async with running_cell(tmp_path, garden, bbs) as cell:
         assert gone(cell)

@@ -13,7 +13,7 @@ from cells.executor.steps.run import Run
 from cells.executor.steps.timeout import Timeout
 from cells.garden.spec import Container, Limits, Network
 from cells.rep import kept
-from cells.rep.translate import identity_of, plan_of
+from cells.rep.translate import identity_of
 from diego_py.models.actions import (
     Action,
     EmitProgressAction,
@@ -25,7 +25,7 @@ from diego_py.models.actions import (
 from diego_py.models.checks import Check, HTTPCheck
 from diego_py.models.desired_lrp import Sidecar
 from diego_py.secret import Secret
-from tests.fakes.cell import work
+from tests.fakes.cell import plan_of, work
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CHECK = Check(http=HTTPCheck(port=8080, path="/health"))

@@ -93,7 +93,7 @@ def test_what_cannot_be_read_is_nobodys(cut: int) -> None:
 
 
 def test_an_lrps_container_is_no_tasks() -> None:
-    from cells.rep.translate import plan_of as plan_of_lrp
+    from tests.fakes.cell import plan_of as plan_of_lrp
 
     properties = dict(plan_of_lrp(work(), 60.0).spec.properties)
     assert task_kept.adopted(evolve(container(), properties=properties), NOW) is None

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 
 from cells.garden.spec import PIDS_DEFAULT, EgressRule, Network, PortForward
-from cells.rep.translate import net_info_of, plan_of
+from cells.rep.translate import net_info_of
 from diego_py.models.actions import Action, ResourceLimits, RunAction
 from diego_py.models.checks import Check, HTTPCheck
 from diego_py.models.egress import EgressProtocol, ICMPInfo, PortRange, SecurityGroupRule
 from diego_py.models.workload import LogRateLimit
-from tests.fakes.cell import work
+from tests.fakes.cell import plan_of, work
 
 CHECK = Check(http=HTTPCheck(port=8080, path="/health"))
 

@@ -13,7 +13,6 @@ from cells.executor.steps.serial import Serial
 from cells.executor.transfers.fetch import Checksum
 from cells.executor.transfers.transfers import Source
 from cells.garden.spec import BindMount, TmpfsMount
-from cells.rep.translate import plan_of
 from cells.rep.workloads import workload_of
 from diego_py.errors import Outcome, VolumeDriverMissing
 from diego_py.models.actions import Action, ChecksumAlgorithm, RunAction
@@ -29,7 +28,7 @@ from diego_py.models.image import (
     VolumeMountedFile,
 )
 from diego_py.secret import Secret
-from tests.fakes.cell import work
+from tests.fakes.cell import plan_of, work
 
 URL = "http://files.example/a"
 SHA256 = {"digest_algorithm": DigestAlgorithm.SHA256, "digest_value": "00ff"}
