@@ -34,11 +34,13 @@ class Labels:
 
     def tags(self, index: int, instance_guid: str) -> dict[str, str]:
         """The tags of one instance."""
-        values = {DynamicMetricTag.INDEX: str(index), DynamicMetricTag.INSTANCE_GUID: instance_guid}
-        return {
-            name: tag.static or "" if tag.dynamic is None else values[tag.dynamic]
-            for name, tag in self.metric_tags.items()
-        }
+        return {name: _said(tag, index, instance_guid) for name, tag in self.metric_tags.items()}
+
+
+def _said(tag: MetricTagValue, index: int, instance_guid: str) -> str:
+    if tag.dynamic is None:
+        return tag.static or ""
+    return str(index) if tag.dynamic is DynamicMetricTag.INDEX else instance_guid
 
 
 def labels_of(definition: DesiredLRPDefinition) -> Labels:

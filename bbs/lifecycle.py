@@ -36,7 +36,7 @@ from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, Presence
 from diego_py.models.desired_lrp import DesiredLRPDefinition, DesiredLRPUpdate
 from diego_py.models.identifiers import CellId, InstanceGuid
 from diego_py.models.task import Task
-from diego_py.models.work import CellReport, ClaimRequest
+from diego_py.models.work import CellReport
 from diego_py.models.workload import ModificationTag
 from diego_py.service.clock import Clock
 
@@ -166,10 +166,10 @@ class Lifecycle:
 
         return await self.store.run(call, "take_up_instance", work)
 
-    async def claim(self, call: Call, process_guid: str, index: int, request: ClaimRequest) -> Claimed:
+    async def claim(self, call: Call, claim: Claim) -> Claimed:
         """Give a row to the cell that it was offered to; again, if it has it already. Raises ClaimRefused."""
 
-        return await self._claims.ask(call, Claim(process_guid, index, request))
+        return await self._claims.ask(call, claim)
 
     async def claim_all(self, call: Call, claims: Sequence[Claim]) -> Sequence[Claimed | DiegoError]:
         """The same for several rows; what became of each, in order."""

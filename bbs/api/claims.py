@@ -21,7 +21,6 @@ from diego_py.errors import (
 from diego_py.http.server import JSON, Route, decode_told, read_json
 from diego_py.models.work import (
     ClaimGranted,
-    ClaimRequest,
     ClaimResult,
     ClaimResults,
     Claims,
@@ -71,8 +70,7 @@ class ClaimRoutes:
 
 
 def _claim(claims: Claims, item: InstanceClaim) -> Claim:
-    request = ClaimRequest(instance_guid=item.instance_guid, cell_id=claims.cell_id, boot_id=claims.boot_id)
-    return Claim(item.process_guid, item.index, request)
+    return Claim(item.process_guid, item.index, item.instance_guid, claims.cell_id, claims.boot_id)
 
 
 def _granted(claimed: Claimed) -> ClaimResult:

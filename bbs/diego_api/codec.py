@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from collections.abc import Sequence as Items
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Final, TypeVar
@@ -182,24 +183,28 @@ def proto_routes(routes: Mapping[str, Any]) -> dict[str, Any]:
     return {"routes": {name: msgspec.json.encode(value) for name, value in routes.items()}}
 
 
-def listed(name: str, key: str, items: Iterable[dict[str, Any]]) -> bytes:
-    """A response that is nothing but a list, or a part of one: such parts after each other are one message, too.
+def encoder(name: str, key: str) -> Callable[[dict[str, Any]], bytes]:
+    """What makes one of the values of a field that is repeated, delimited."""
+    make = MESSAGES[MESSAGES[name].DESCRIPTOR.fields_by_name[key].message_type.name]
 
-    Each item is made and encoded by itself: a page of dicts alive at once makes Python's collector look through them.
-    """
-    return b"".join(map(item_encoder(name, key), items))
-
-
-def item_encoder(name: str, key: str) -> Callable[[dict[str, Any]], bytes]:
-    """What makes one item of such a list: such items after each other are the list."""
-    field = MESSAGES[name].DESCRIPTOR.fields_by_name[key]
-    make, tag = MESSAGES[field.message_type.name], _varint(field.number << 3 | 2)
-
-    def encode(item: dict[str, Any]) -> bytes:
-        body: bytes = make(**item).SerializeToString()
-        return tag + _varint(len(body)) + body
+    def encode(value: dict[str, Any]) -> bytes:
+        return delimited(make(**value).SerializeToString())
 
     return encode
+
+
+def delimited(body: bytes) -> bytes:
+    """A message as it is the value of a field: behind its length."""
+    return _varint(len(body)) + body
+
+
+def repeated(name: str, key: str, items: Items[bytes]) -> bytes:
+    """A message of nothing but these values of one field, each delimited. Messages after each other are one, too.
+
+    Each value is made and encoded by itself: many dicts alive at once make Python's collector look through them.
+    """
+    tag = _varint(MESSAGES[name].DESCRIPTOR.fields_by_name[key].number << 3 | 2)
+    return tag + tag.join(items) if items else b""
 
 
 def _varint(number: int) -> bytes:

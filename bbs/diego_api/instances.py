@@ -1,86 +1,76 @@
-"""An instance as Diego tells it: its row, and what its LRP or its rep says besides. Pure."""
+"""An instance as Diego tells it. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from typing import Any, Final
 
-from attrs import asdict, field, frozen
+import msgspec
 
 from bbs.diego_api import codec, words
 from bbs.diego_api.nouns import ENUMERATIONS
-from bbs.labels import Labels
-from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, NetInfo, PreferredAddress, Presence
+from bbs.store import labels
+from bbs.store.told_instances import Mark, ToldInstance
+from diego_py.models.actual_lrp import ActualLRPState, Presence
 
-WITHOUT_CELL: Final = (ActualLRPState.UNCLAIMED, ActualLRPState.CRASHED)
+Item = tuple[Mark, bytes]
+"""An instance, and its message, delimited."""
+RUNNING: Final = ActualLRPState.RUNNING.value
+WITHOUT_CELL: Final = (ActualLRPState.UNCLAIMED.value, ActualLRPState.CRASHED.value)
 _PRESENCES: Final = ENUMERATIONS[Presence]
-_PREFERRED: Final = ENUMERATIONS[PreferredAddress]
 
 
-@frozen(kw_only=True)
-class Besides:
-    """What is told of instances and is not in their rows."""
-
-    of_lrps: Mapping[str, Labels] = field(factory=dict)
-    told: Mapping[str, Labels] = field(factory=dict)
-    """By instance_guid: what reps told, which counts instead."""
-    placement_tags: Mapping[str, Sequence[str]] = field(factory=dict)
-    """By LRP: what it asks for, of those that no cell fitted."""
-
-    def labels(self, row: ActualLRP) -> dict[str, Any]:
-        """The labels of an instance, which it has while it runs. Those of an LRP that was removed are not known."""
-        guid = row.instance_guid
-        found = None if guid is None else self.told.get(guid) or self.of_lrps.get(row.process_guid)
-        if found is None or guid is None or row.state is not ActualLRPState.RUNNING:
-            return {}
-        hostnames = [{"hostname": name} for name in found.hostnames()]
-        return {"internal_routes": hostnames, "metric_tags": found.tags(row.index, guid)}
-
-
-def instance(row: ActualLRP, besides: Besides) -> dict[str, Any]:
+def instance(row: ToldInstance) -> dict[str, Any]:
     """An instance, to make an ActualLRP from. In no state but CLAIMED and RUNNING has it a name, as in Diego."""
-    placed = row.state not in WITHOUT_CELL
-    asked = besides.placement_tags.get(row.process_guid, ())
+    (guid, index, presence), state, _ = row.mark
+    failure = None if row.document is None else msgspec.json.decode(row.document)
     return {
-        "key": {"process_guid": row.process_guid, "index": row.index, "domain": row.domain},
-        "instance_key": {"instance_guid": row.instance_guid, "cell_id": row.cell_id} if placed else {},
-        "net_info": {} if row.net_info is None else _net_info(row.net_info),
+        "key": {"process_guid": guid, "index": index, "domain": row.domain},
+        "instance_key": {}
+        if state in WITHOUT_CELL
+        else {"instance_guid": row.instance_guid, "cell_id": row.cell_id},
+        "net_info": {} if row.net_info is None else msgspec.json.decode(row.net_info),
         "crash_count": row.crash_count,
-        "crash_reason": words.crash_reason(row.crash_reason, row.failure),
-        "state": row.state.value,
-        "placement_error": words.placement_error(row.placement_error, row.failure, asked),
+        "crash_reason": words.crash_reason(row.crash_reason, failure),
+        "state": state,
+        "placement_error": words.placement_error(row.placement_error, failure, row.placement_tags or ()),
         "since": codec.nanoseconds(row.since),
-        "modification_tag": {"epoch": row.modification_tag.epoch, "index": row.modification_tag.index},
-        "presence": _PRESENCES[row.presence.value],
+        "modification_tag": {"epoch": row.tag_epoch, "index": row.tag_index},
+        "presence": _PRESENCES[presence],
         "routable": row.routable,
         "availability_zone": row.availability_zone,
-        **besides.labels(row),
+        **_labels(row),
     }
 
 
-def groups(rows: Sequence[ActualLRP], besides: Besides) -> list[dict[str, Any]]:
+def _labels(row: ToldInstance) -> dict[str, Any]:
+    """What it has while it runs."""
+    if row.labels is None or row.instance_guid is None:
+        return {}
+    found = labels.decoded(row.labels)
+    hostnames = [{"hostname": name} for name in found.hostnames()]
+    return {"internal_routes": hostnames, "metric_tags": found.tags(row.mark.place[1], row.instance_guid)}
+
+
+def groups(items: Iterable[Item]) -> list[bytes]:
     """An index's ordinary row, or the suspect one that serves instead, beside the one that is evacuating."""
-    found: dict[tuple[str, int], dict[str, ActualLRP]] = {}
-    for row in rows:
-        group = found.setdefault((row.process_guid, row.index), {})
-        if row.presence is Presence.EVACUATING:
-            group["evacuating"] = row
-        elif "instance" not in group or _shown_rather(row, group["instance"]):
-            group["instance"] = row
-    return [{name: instance(row, besides) for name, row in group.items()} for group in found.values()]
+    found: dict[tuple[str, int], dict[str, Item]] = {}
+    for item in items:
+        guid, index, presence = item[0].place
+        group = found.setdefault((guid, index), {})
+        if presence == Presence.EVACUATING.value:
+            group["evacuating"] = item
+        elif "instance" not in group or _shown_rather(item[0], group["instance"][0]):
+            group["instance"] = item
+    return [_group(group) for group in found.values()]
 
 
-def _shown_rather(row: ActualLRP, other: ActualLRP) -> bool:
-    """Whether `row` speaks for the index: the ordinary one once it runs, until then the suspect one."""
-    ordinary = row if row.presence is Presence.ORDINARY else other
-    return (ordinary is row) == (ordinary.state is ActualLRPState.RUNNING)
+def _shown_rather(mark: Mark, other: Mark) -> bool:
+    """Whether `mark` speaks for the index: the ordinary one once it runs, until then the suspect one."""
+    ordinary = mark if mark.place[2] == Presence.ORDINARY.value else other
+    return (ordinary is mark) == (ordinary.state == RUNNING)
 
 
-def _net_info(net_info: NetInfo) -> dict[str, Any]:
-    return {
-        "address": net_info.address,
-        "ports": [asdict(port) for port in net_info.ports],
-        "instance_address": net_info.instance_address,
-        "preferred_address": _PREFERRED[net_info.preferred_address.value],
-        "instance_ipv6_address": net_info.instance_ipv6_address,
-    }
+def _group(group: dict[str, Item]) -> bytes:
+    fields = (codec.repeated("ActualLRPGroup", name, [item]) for name, (_, item) in group.items())
+    return codec.delimited(b"".join(fields))

@@ -19,7 +19,7 @@ from bbs.lifecycle import Lifecycle
 from bbs.outcome import subject
 from bbs.placement import Placement
 from bbs.store import moves, rows
-from bbs.store.attempts import Start
+from bbs.store.attempts import Claim, Start
 from bbs.store.transaction import Store, Transaction
 from diego_py import chain
 from diego_py.call import Call
@@ -27,7 +27,6 @@ from diego_py.chain import Problem
 from diego_py.errors import ActualLRPNotFound, ClaimRefused, IllegalTransition, InstanceFailed, ToldByRep
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, NetInfo, Presence
 from diego_py.models.identifiers import CellId, InstanceGuid, ProcessGuid, is_guid
-from diego_py.models.work import ClaimRequest
 from diego_py.models.workload import MetricTagValue
 
 PLACED = (ActualLRPState.CLAIMED, ActualLRPState.RUNNING)
@@ -79,26 +78,19 @@ class RepInstances:
         if not request.HasField("actual_lrp_instance_key"):
             raise invalid("actual_lrp_instance_key")
         told = _told(request, request.actual_lrp_instance_key)
-        row = await self._row(call, told)
-        suspect = await self.beside(call, told, Presence.SUSPECT)
-        if suspect is not None:
-            return
-        record = await self.store.read(call, "get_cell", lambda tx: tx.cells.get(told.cell_id))
-        if record is None or row.state is ActualLRPState.CRASHED:
-            raise Refusal(ErrorType.ACTUAL_LRP_CANNOT_BE_CLAIMED, f"{_named(row)} cannot be claimed by {told.cell_id}")
-        claim = ClaimRequest(instance_guid=told.instance_guid, cell_id=told.cell_id, boot_id=record.presence.boot_id)
+        claim = Claim(told.process_guid, told.index, told.instance_guid, told.cell_id, None)
         try:
-            await self.lifecycle.claim(call, told.process_guid, told.index, claim)
+            await self.lifecycle.claim(call, claim)
         except ClaimRefused as refused:
-            raise Refusal(ErrorType.ACTUAL_LRP_CANNOT_BE_CLAIMED, refused.message) from refused
+            if not await self._is_suspect(call, told):
+                await self._row(call, told)
+                raise Refusal(ErrorType.ACTUAL_LRP_CANNOT_BE_CLAIMED, refused.message) from refused
 
     async def start(self, request: Any, call: Call) -> None:
         """The instance runs there; also the heartbeat of one that does."""
         told = told_keys(request)
         if not request.HasField("actual_lrp_net_info"):
             raise invalid("actual_lrp_net_info")
-        if await self.beside(call, told, Presence.SUSPECT) is not None:
-            return
         net_info = valid(codec.model(NetInfo, request.actual_lrp_net_info))
         routable = request.routable if request.HasField("routable") else True
         zone = text_of(request.availability_zone, "availability_zone")
@@ -108,6 +100,8 @@ class RepInstances:
         try:
             row = await self.lifecycle.start(call, started)
         except (ClaimRefused, IllegalTransition) as refused:
+            if await self._is_suspect(call, told):
+                return
             raise Refusal(ErrorType.ACTUAL_LRP_CANNOT_BE_STARTED, refused.message) from refused
         if row.routable != routable:
             await self.store.run(call, "set_routable", lambda tx: _open_or_close(tx, told, routable))
@@ -167,6 +161,10 @@ class RepInstances:
         key = (told.process_guid, told.index, told.instance_guid, told.cell_id)
         await self.lifecycle.crash(call, *key, self.problem(call, row, reason), gone=True)
         return None
+
+    async def _is_suspect(self, call: Call, told: Told) -> bool:
+        """Whether it runs there already, as one that was given up: looked for only once its row is another one's."""
+        return await self.beside(call, told, Presence.SUSPECT) is not None
 
     async def beside(self, call: Call, told: Told, presence: Presence) -> ActualLRP | None:
         """The row of this presence, if it is this instance."""

@@ -34,6 +34,7 @@ from diego_py.service.run import OwnedTasks
 View = Callable[[Task], dict[str, Any]]
 """How a task is told, to make a Task from."""
 _STATES = ENUMERATIONS[TaskState]
+_encode = codec.encoder("TasksResponse", "tasks")
 
 
 @define
@@ -69,7 +70,7 @@ class DiegoTasks:
             domain=text_of(request.domain, "domain") or None, cell_id=text_of(request.cell_id, "cell_id") or None
         )
         parts = [
-            codec.listed("TasksResponse", "tasks", map(view, page))
+            codec.repeated("TasksResponse", "tasks", [_encode(view(task)) for task in page])
             async for page in pages(partial(self._page, call, wanted), lambda task: task.task_guid)
         ]
         return b"".join(parts)

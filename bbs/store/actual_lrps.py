@@ -42,16 +42,6 @@ class RemovedRow:
     """No other row of its LRP was there then, nor an attempt that a cell whose presence lasts may have."""
 
 
-@frozen(kw_only=True)
-class Filter:
-    """Which rows are wanted; what is None does not matter."""
-
-    process_guid: str | None = None
-    domain: str | None = None
-    cell_id: str | None = None
-    state: str | None = None
-
-
 @frozen
 class PostgresActualLRPs:
     """Instances in Postgres. What each method means is said in `tables.ActualLRPTable`."""
@@ -110,45 +100,10 @@ class PostgresActualLRPs:
         found = await self.connection.fetch(self.LOCK_MANY, [guid for guid, _ in keys], [index for _, index in keys])
         return [Locked(row_of(row), row["failure_id"], row["now"]) for row in found]
 
-    LIST_PAGE = """
-        SELECT * FROM actual_lrps
-        WHERE (process_guid, index, presence) > ($1, $2, $3)
-          AND ($4::text IS NULL OR process_guid = $4) AND ($5::text IS NULL OR domain = $5)
-          AND ($6::text IS NULL OR cell_id = $6) AND ($7::text IS NULL OR state = $7)
-        ORDER BY process_guid, index, presence LIMIT $8
-    """
-
-    LIST_PAGE_WITH_FAILURE = """
-        SELECT actual_lrps.*, failures.document FROM actual_lrps LEFT JOIN failures ON failures.id = failure_id
-        WHERE (actual_lrps.process_guid, actual_lrps.index, presence) > ($1, $2, $3)
-          AND ($4::text IS NULL OR actual_lrps.process_guid = $4) AND ($5::text IS NULL OR actual_lrps.domain = $5)
-          AND ($6::text IS NULL OR actual_lrps.cell_id = $6) AND ($7::text IS NULL OR state = $7)
-        ORDER BY actual_lrps.process_guid, actual_lrps.index, presence LIMIT $8
-    """
-
-    async def list_page(
-        self,
-        wanted: Filter,
-        after: Cursor | None = None,
-        limit: int = 500,
-        *,
-        with_failure: bool = False,
-    ) -> list[ActualLRP]:
-        statement = self.LIST_PAGE_WITH_FAILURE if with_failure else self.LIST_PAGE
-        filters = (wanted.process_guid, wanted.domain, wanted.cell_id, wanted.state)
-        rows = await self.connection.fetch(statement, *(after or ("", -1, "")), *filters, limit)
-        return [row_of(row, with_failure=with_failure) for row in rows]
-
     LIST_OF = "SELECT * FROM actual_lrps WHERE process_guid = $1 ORDER BY index, presence"
 
-    LIST_OF_WITH_FAILURE = """
-        SELECT actual_lrps.*, failures.document FROM actual_lrps LEFT JOIN failures ON failures.id = failure_id
-        WHERE actual_lrps.process_guid = $1 ORDER BY actual_lrps.index, presence
-    """
-
-    async def list_of(self, process_guid: str, *, with_failure: bool = False) -> list[ActualLRP]:
-        rows = await self.connection.fetch(self.LIST_OF_WITH_FAILURE if with_failure else self.LIST_OF, process_guid)
-        return [row_of(row, with_failure=with_failure) for row in rows]
+    async def list_of(self, process_guid: str) -> list[ActualLRP]:
+        return [row_of(row) for row in await self.connection.fetch(self.LIST_OF, process_guid)]
 
     LIST_OF_CELL = "SELECT * FROM actual_lrps WHERE cell_id = $1 ORDER BY process_guid, index, presence"
 

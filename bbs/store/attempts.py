@@ -12,6 +12,7 @@ from bbs.store.transaction import Transaction
 from diego_py.errors import ClaimRefused, DiegoError
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, NetInfo
 from diego_py.models.desired_lrp import DesiredLRP
+from diego_py.models.identifiers import CellId
 from diego_py.models.work import ClaimRequest
 
 Outcome = ActualLRP | DiegoError
@@ -23,7 +24,15 @@ class Claim:
 
     process_guid: str
     index: int
-    request: ClaimRequest
+    instance_guid: str
+    cell_id: str
+    boot_id: str | None
+    """None: whichever is live. Reps of Diego do not say which they are."""
+
+    @classmethod
+    def of(cls, process_guid: str, index: int, request: ClaimRequest) -> Claim:
+        """As one of our own cells asks for it."""
+        return cls(process_guid, index, request.instance_guid, request.cell_id, request.boot_id)
 
 
 @frozen
@@ -51,14 +60,12 @@ async def claim(tx: Transaction, claims: Sequence[Claim]) -> list[Claimed | Dieg
     """Give each row to the cell that it was offered to; again, if it has it already. Each may be ClaimRefused."""
     desired = await tx.desired_lrps.share_many(sorted({item.process_guid for item in claims}))
     locked = await _locked(tx, claims)
-    boots = {(item.request.cell_id, item.request.boot_id) for item in claims}
-    live = await tx.cells.live_of(sorted(boots))
+    live = await tx.cells.live_of(list({(item.cell_id, item.boot_id) for item in claims}))
     outcomes: list[Outcome] = []
     for item in claims:
-        row = _offered(locked, item, item.request.instance_guid)
+        row = _offered(locked, item)
         if isinstance(row, ActualLRP):
-            found = locked[item.process_guid, item.index]
-            row = _claimed(found, item.request, (item.request.cell_id, item.request.boot_id) in live)
+            row = _claimed(locked[item.process_guid, item.index], item, (item.cell_id, item.boot_id) in live)
         outcomes.append(_changed(locked, row))
     await _save(tx, locked)
     lrps = {lrp.definition.process_guid: lrp for lrp in desired}
@@ -73,7 +80,7 @@ async def start(tx: Transaction, starts: Sequence[Start]) -> list[Outcome]:
     locked = await _locked(tx, starts)
     outcomes: list[Outcome] = []
     for item in starts:
-        row = _offered(locked, item, item.instance_guid)
+        row = _offered(locked, item)
         if isinstance(row, ActualLRP):
             row = _started(locked[item.process_guid, item.index], item)
         outcomes.append(_changed(locked, row))
@@ -98,29 +105,30 @@ async def _locked(tx: Transaction, items: Sequence[Claim] | Sequence[Start]) -> 
     return {(one.row.process_guid, one.row.index): _Changing(one, one.row) for one in found}
 
 
-def _offered(known: _Rows, item: Claim | Start, instance_guid: str) -> Outcome:
+def _offered(known: _Rows, item: Claim | Start) -> Outcome:
     """The row if it is of this instance."""
     changing = known.get((item.process_guid, item.index))
     if changing is None:
         return ClaimRefused(f"{item.process_guid}/{item.index} has no row any more")
     row = changing.row
-    if row.instance_guid == instance_guid:
+    if row.instance_guid == item.instance_guid:
         return row
     other = row.instance_guid or f"no instance ({row.state})"
-    return ClaimRefused(f"{item.process_guid}/{item.index} waits for {other}, not for {instance_guid}")
+    return ClaimRefused(f"{item.process_guid}/{item.index} waits for {other}, not for {item.instance_guid}")
 
 
-def _claimed(changing: _Changing, request: ClaimRequest, live: bool) -> Outcome:
+def _claimed(changing: _Changing, item: Claim, live: bool) -> Outcome:
     row = changing.row
-    if row.cell_id is not None and row.cell_id != request.cell_id:
-        return ClaimRefused(f"instance {request.instance_guid} belongs to cell {row.cell_id}")
+    if row.cell_id is not None and row.cell_id != item.cell_id:
+        return ClaimRefused(f"instance {item.instance_guid} belongs to cell {row.cell_id}")
     if row.state is ActualLRPState.CLAIMED:
         return row
     if not live:
-        return ClaimRefused(f"cell {request.cell_id} has no live presence with boot {request.boot_id}")
+        boot = "" if item.boot_id is None else f" with boot {item.boot_id}"
+        return ClaimRefused(f"cell {item.cell_id} has no live presence{boot}")
     if row.state is not ActualLRPState.UNCLAIMED:
-        return ClaimRefused(f"instance {request.instance_guid} is {row.state}")
-    return moves.claimed(row, request.cell_id, changing.locked.now)
+        return ClaimRefused(f"instance {item.instance_guid} is {row.state}")
+    return moves.claimed(row, CellId(item.cell_id), changing.locked.now)
 
 
 def _started(changing: _Changing, item: Start) -> Outcome:

@@ -14,6 +14,9 @@ from diego_py.models.cell import CellPresence
 from diego_py.models.identifiers import CellId
 from diego_py.models.work import AvailableResources, CellReport, Heartbeat
 
+Boot = tuple[str, str | None]
+"""A cell and one of its boots; None: whichever it has."""
+
 
 @frozen(kw_only=True)
 class CellRecord:
@@ -187,11 +190,12 @@ class PostgresCells:
         return bool(await self.connection.fetchval(self.IS_LIVE, cell_id, boot_id))
 
     LIVE_OF = """
-        SELECT cell_id, boot_id FROM cells JOIN unnest($1::text[], $2::text[]) AS wanted (cell_id, boot_id)
-        USING (cell_id, boot_id) WHERE expires_at > clock_timestamp()
+        SELECT wanted.cell_id, wanted.boot_id
+        FROM cells JOIN unnest($1::text[], $2::text[]) AS wanted (cell_id, boot_id) USING (cell_id)
+        WHERE cells.boot_id = coalesce(wanted.boot_id, cells.boot_id) AND expires_at > clock_timestamp()
     """
 
-    async def live_of(self, boots: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
+    async def live_of(self, boots: Sequence[Boot]) -> set[Boot]:
         cells, of_boot = [cell_id for cell_id, _ in boots], [boot_id for _, boot_id in boots]
         found = await self.connection.fetch(self.LIVE_OF, cells, of_boot)
         return {(row["cell_id"], row["boot_id"]) for row in found}

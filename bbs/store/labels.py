@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import asyncpg
 import msgspec
 from attrs import frozen
@@ -17,18 +15,6 @@ class PostgresLabels:
     """Labels in Postgres. What each method means is said in `tables.LabelTable`."""
 
     connection: asyncpg.Connection
-
-    OF_LRPS = "SELECT process_guid, labels FROM desired_lrps WHERE process_guid = ANY($1::text[])"
-
-    async def of_lrps(self, process_guids: Sequence[str]) -> dict[str, Labels]:
-        return {row[0]: decoded(row[1]) for row in await self.connection.fetch(self.OF_LRPS, process_guids)}
-
-    TOLD = """
-        SELECT instance_guid, labels FROM actual_lrps WHERE process_guid = ANY($1::text[]) AND labels IS NOT NULL
-    """
-
-    async def told(self, process_guids: Sequence[str]) -> dict[str, Labels]:
-        return {row[0]: decoded(row[1]) for row in await self.connection.fetch(self.TOLD, process_guids)}
 
     TELL = """
         UPDATE actual_lrps SET labels = $2, tag_index = tag_index + 1

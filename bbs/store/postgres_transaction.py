@@ -20,6 +20,7 @@ from bbs.store.labels import PostgresLabels
 from bbs.store.leader import PostgresLeader
 from bbs.store.lrps import PostgresLRPs
 from bbs.store.tasks import PostgresTasks
+from bbs.store.told_instances import PostgresToldInstances
 
 
 @define
@@ -40,6 +41,7 @@ class PostgresTransaction:
     leader: PostgresLeader = field(init=False)
     lrps: PostgresLRPs = field(init=False)
     tasks: PostgresTasks = field(init=False)
+    told_instances: PostgresToldInstances = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.abandoned = PostgresAbandoned(self.connection)
@@ -55,6 +57,7 @@ class PostgresTransaction:
         self.leader = PostgresLeader(self.connection)
         self.lrps = PostgresLRPs(self.connection)
         self.tasks = PostgresTasks(self.connection)
+        self.told_instances = PostgresToldInstances(self.connection)
 
     NOW = "SELECT transaction_timestamp()"
 

@@ -7,15 +7,16 @@ from datetime import datetime
 from typing import Protocol
 
 from bbs.labels import Labels
-from bbs.store import actual_lrps, desired_lrps, failures, tasks
-from bbs.store.actual_lrps import Cursor, Key, Locked, RemovedRow
-from bbs.store.cells import CellMark, CellRecord
+from bbs.store import desired_lrps, failures, tasks
+from bbs.store.actual_lrps import Key, Locked, RemovedRow
+from bbs.store.cells import Boot, CellMark, CellRecord
 from bbs.store.decisions import LastRound
 from bbs.store.desired_lrps import StoredLRP
 from bbs.store.domains import DomainFreshness
 from bbs.store.failures import Document, FailureRecord
 from bbs.store.idempotency import IdempotencyKey, KeyRecord, StoredAnswer
 from bbs.store.tasks import LockedTask
+from bbs.store.told_instances import Mark, ToldInstance, Wanted
 from bbs.task_status import Claim, TaskStatus
 from diego_py.models.actual_lrp import ActualLRP
 from diego_py.models.desired_lrp import DesiredLRP, DesiredLRPDefinition, SchedulingInfo
@@ -47,18 +48,8 @@ class ActualLRPTable(Protocol):
     async def lock_many(self, keys: Sequence[Key]) -> list[Locked]:
         """The ordinary rows of these keys that there are, each as `lock` gives it, locked in order of their keys."""
 
-    async def list_page(
-        self,
-        wanted: actual_lrps.Filter,
-        after: Cursor | None = None,
-        limit: int = 500,
-        *,
-        with_failure: bool = False,
-    ) -> list[ActualLRP]:
-        """At most `limit` rows in order, from the one behind `after` on."""
-
-    async def list_of(self, process_guid: str, *, with_failure: bool = False) -> list[ActualLRP]:
-        """Every row of one LRP."""
+    async def list_of(self, process_guid: str) -> list[ActualLRP]:
+        """Every row of one LRP, without documents."""
 
     async def list_of_cell(self, cell_id: str) -> list[ActualLRP]:
         """Every row that a cell has claimed."""
@@ -98,14 +89,19 @@ class ActualLRPTable(Protocol):
         """The same for an instance that is gone: it counts as abandoned no more. Says what is left of its LRP."""
 
 
+class ToldInstances(Protocol):
+    """Instances with all that is told of them, put together over several tables."""
+
+    async def list_marks(self, wanted: Wanted, limit: int | None = None) -> list[Mark]:
+        """At most `limit` instances in order. Two with the same version are told alike, also after a backup was
+        restored."""
+
+    async def list_page(self, wanted: Wanted, limit: int | None = None) -> list[ToldInstance]:
+        """The same with all that is told, each as of one moment."""
+
+
 class LabelTable(Protocol):
-    """What is told of instances besides their state."""
-
-    async def of_lrps(self, process_guids: Sequence[str]) -> Mapping[str, Labels]:
-        """What each of these LRPs says of its instances."""
-
-    async def told(self, process_guids: Sequence[str]) -> Mapping[str, Labels]:
-        """What reps told of instances of these LRPs, by instance_guid; it counts instead."""
+    """What is told of instances besides their state: what their LRP says, or else what their rep told, which counts."""
 
     async def tell(self, instance_guid: str, labels: Labels) -> None:
         """Keep what a rep told of an instance for as long as a row names it. The tag of that rises if it is news."""
@@ -235,8 +231,8 @@ class CellTable(Protocol):
     async def is_live(self, cell_id: str, boot_id: str) -> bool:
         """Whether this boot of the cell is the present one and its presence lasts."""
 
-    async def live_of(self, boots: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
-        """Those of these cells, each with its boot, that `is_live` says yes to."""
+    async def live_of(self, boots: Sequence[Boot]) -> set[Boot]:
+        """Those of these cells that are live, each with its boot, or with whichever."""
 
     async def expire(self, cell_id: str) -> bool:
         """End the presence now: the cell says goodbye, or is known to be gone. False if it is not known."""

@@ -20,6 +20,7 @@ from bbs.store.tables import (
     LeaderTable,
     LRPTable,
     TaskTable,
+    ToldInstances,
 )
 from diego_py.call import Call
 
@@ -67,6 +68,9 @@ class Transaction(Protocol):
 
     @property
     def tasks(self) -> TaskTable: ...
+
+    @property
+    def told_instances(self) -> ToldInstances: ...
 
     async def now(self) -> datetime:
         """When this transaction began, by the store's clock: the only one that presences and leases go by."""

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bbs.diego_api import codec
+from bbs.diego_api.descriptors import MESSAGES
 from bbs.diego_api.desired_lrps import routing_info, scheduling_info, whole, whole_r2
 from bbs.diego_api.encoded import OVERHEAD_BYTES, ROOM_BYTES, EncodedLRPs
 from bbs.store.desired_lrps import StoredLRP
@@ -39,9 +39,11 @@ def test_it_tells_what_encoding_tells(asked: list[tuple[Any, list[StoredLRP]]], 
     """Also of one LRP that changes without its tag, as after a restored backup; and never takes more than its room."""
     encoded = EncodedLRPs(room_bytes)
     for view, rows in asked:
-        assert encoded.listed(*LIST, view, rows) == codec.listed(*LIST, map(view, rows))
-        kept = sum(len(item) + OVERHEAD_BYTES for _, item in encoded._kept.values())
-        assert kept == encoded._bytes <= room_bytes
+        message = MESSAGES["DesiredLRPsResponse"](desired_lrps=[view(row) for row in rows])
+        told = MESSAGES["DesiredLRPsResponse"].FromString(encoded.listed(*LIST, view, rows))
+        assert told == message
+        kept = sum(len(item) + OVERHEAD_BYTES for _, item in encoded._encoded._kept.values())
+        assert kept == encoded._encoded._bytes <= room_bytes
 
 
 def test_what_has_not_changed_is_not_encoded_again() -> None:
@@ -65,4 +67,4 @@ def test_what_is_gone_makes_room_in_the_end() -> None:
     encoded.listed(*LIST, whole, rows)
     for _ in range(20):
         encoded.listed(*LIST, whole, [stored("new")])
-    assert (whole, "new") in encoded._kept
+    assert (whole, "new") in encoded._encoded._kept

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import attrs
+import msgspec
 from attrs import evolve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bbs.diego_api import codec, tasks
+from bbs.diego_api import codec, tasks, words
 from bbs.diego_api.descriptors import MESSAGES
-from bbs.diego_api.instances import Besides, groups, instance
+from bbs.diego_api.instances import groups, instance
 from bbs.labels import Labels
+from bbs.store.told_instances import ToldInstance
 from diego_py import wire
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, Presence
 from diego_py.models.task import Task, TaskDefinition, TaskState
-from diego_py.models.workload import MetricTagValue
+from diego_py.models.workload import DynamicMetricTag, MetricTagValue
 from tests import strategies
 from tests.diego_api.protobuf import SCHEMA, decode, encode
 from tests.diego_api.test_codec import through_json
+from tests.simulation.memory_store.told_instances import told
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -74,28 +79,73 @@ def read_task(told: dict[str, Any]) -> Task:
     return Task(definition=definition, state=state, **times, **same, **words)
 
 
+def message(row: ToldInstance) -> bytes:
+    encoded: bytes = MESSAGES["ActualLRP"](**instance(row)).SerializeToString()
+    return encoded
+
+
 @QUICK
 @given(strategies.actual_lrps())
 def test_an_instance_is_the_same_after_the_way_through_its_message(row: ActualLRP) -> None:
     row = evolve(row, **UNSEEN, since=min(row.since, LATEST), crash_reason=row.crash_reason or None)
     row = evolve(row, placement_error=row.placement_error or None)
-    read = read_instance(decode("ActualLRP", MESSAGES["ActualLRP"](**instance(row, Besides())).SerializeToString()))
+    read = read_instance(decode("ActualLRP", message(told(row))))
     assert read == row
 
 
-@QUICK
-@given(strategies.actual_lrps(), st.booleans())
-def test_labels_are_told_while_it_runs_and_those_of_the_rep_count(row: ActualLRP, told_by_rep: bool) -> None:
-    of_lrp = Labels(internal_routes=[{"hostname": "lrp"}], metric_tags={"a": MetricTagValue(static="lrp")})
-    of_rep = Labels(internal_routes=[{"hostname": "rep"}], metric_tags={"a": MetricTagValue(static="rep")})
-    row = evolve(row, since=EPOCH)
-    told = {str(row.instance_guid): of_rep} if told_by_rep else {}
-    besides = Besides(of_lrps={row.process_guid: of_lrp}, told=told)
-    read = decode("ActualLRP", MESSAGES["ActualLRP"](**instance(row, besides)).SerializeToString())
-    word = "rep" if told_by_rep else "lrp"
-    running = row.state is ActualLRPState.RUNNING
-    assert read["metric_tags"] == ({"a": word} if running else {})
-    assert read["actual_lrp_internal_routes"] == ([{"hostname": word}] if running else [])
+DYNAMIC = [MetricTagValue(dynamic=each) for each in DynamicMetricTag]
+LABELS = st.none() | st.builds(
+    Labels,
+    internal_routes=st.none() | strategies.json_values | st.just([{"hostname": "a"}, {"hostname": "b"}, {"other": 1}]),
+    metric_tags=st.dictionaries(
+        st.sampled_from("abc"),
+        st.sampled_from([MetricTagValue(static="s"), MetricTagValue(static=""), *DYNAMIC]),
+    ),
+)
+DOCUMENTS = st.none() | st.sampled_from(
+    [
+        {"code": "app.exited", "evidence": {"exit_status": 7}},
+        {"code": "auction.no_cells"},
+        {"code": "app.never_healthy", "evidence": {"check": {"answer": "no", "elapsed_ms": 1000}}},
+        {},
+    ]
+)
+
+
+@settings(QUICK, max_examples=100)
+@given(strategies.actual_lrps(), LABELS, st.none() | st.lists(st.sampled_from("abc"), max_size=3), DOCUMENTS)
+def test_an_instance_is_told_as_its_model_would_be(
+    row: ActualLRP, labels: Labels | None, tags: list[str] | None, document: dict[str, Any] | None
+) -> None:
+    """Byte for byte."""
+    row = evolve(row, since=min(row.since, LATEST), failure=document)
+    stored = told(row, labels, tags, None if document is None else msgspec.json.encode(document))
+    expected = MESSAGES["ActualLRP"](**told_by_model(row, labels, tags or ()))
+    ours = MESSAGES["ActualLRP"](**instance(stored))
+    assert ours.SerializeToString(deterministic=True) == expected.SerializeToString(deterministic=True)
+
+
+def told_by_model(row: ActualLRP, labels: Labels | None, tags: Sequence[str]) -> dict[str, Any]:
+    """What a message of an instance is made from, said of its model."""
+    placed = row.state in (ActualLRPState.CLAIMED, ActualLRPState.RUNNING)
+    told: dict[str, Any] = {
+        "key": attrs.asdict(row.key),
+        "instance_key": {"instance_guid": row.instance_guid, "cell_id": row.cell_id} if placed else {},
+        "net_info": {} if row.net_info is None else wire.to_builtins(row.net_info),
+        "crash_count": row.crash_count,
+        "crash_reason": words.crash_reason(row.crash_reason, row.failure),
+        "state": row.state.value,
+        "placement_error": words.placement_error(row.placement_error, row.failure, tags),
+        "since": codec.nanoseconds(row.since),
+        "modification_tag": {"epoch": row.modification_tag.epoch, "index": row.modification_tag.index},
+        "presence": list(Presence).index(row.presence),
+        "routable": row.routable,
+        "availability_zone": row.availability_zone,
+    }
+    if labels is not None and row.state is ActualLRPState.RUNNING:
+        told["internal_routes"] = [{"hostname": name} for name in labels.hostnames()]
+        told["metric_tags"] = labels.tags(row.index, str(row.instance_guid))
+    return told
 
 
 @QUICK
@@ -103,15 +153,18 @@ def test_labels_are_told_while_it_runs_and_those_of_the_rep_count(row: ActualLRP
 def test_of_an_index_each_row_but_the_suspect_or_the_ordinary_one_is_in_its_group(rows: list[ActualLRP]) -> None:
     rows = [evolve(row, process_guid=rows[0].process_guid, index=0, since=EPOCH) for row in rows]
     by_presence = {row.presence: row for row in rows}
-    found = groups(rows, Besides())
-    assert len(found) == (1 if rows else 0)
-    for group in found:
-        evacuating = by_presence.get(Presence.EVACUATING)
-        assert ("evacuating" in group) == (evacuating is not None)
+    encode = codec.encoder("ActualLRPsResponse", "actual_lrps")
+    found = groups([(told(row).mark, encode(instance(told(row)))) for row in rows])
+    answer = decode("ActualLRPGroupsResponse", codec.repeated("ActualLRPGroupsResponse", "actual_lrp_groups", found))
+    assert len(answer["actual_lrp_groups"]) == (1 if rows else 0)
+    for group in answer["actual_lrp_groups"]:
         ordinary, suspect = by_presence.get(Presence.ORDINARY), by_presence.get(Presence.SUSPECT)
         runs = ordinary is not None and ordinary.state is ActualLRPState.RUNNING
-        shown = ordinary if suspect is None or runs else suspect
-        assert group.get("instance") == (None if shown is None else instance(shown, Besides()))
+        shown = {
+            "evacuating": by_presence.get(Presence.EVACUATING),
+            "instance": ordinary if suspect is None or runs else suspect,
+        }
+        assert group == {name: row and decode("ActualLRP", message(told(row))) for name, row in shown.items()}
 
 
 @QUICK

@@ -9,7 +9,7 @@ import pytest
 from attrs import define, evolve
 
 from bbs.lifecycle import Lifecycle
-from bbs.store.attempts import Start
+from bbs.store.attempts import Claim, Start
 from bbs.store.connections import DatabaseSettings
 from bbs.store.database import Database
 from bbs.store.transaction import Store
@@ -102,7 +102,7 @@ class Scene:
     async def claim(self, row: ActualLRP, cell: str = "cell-1", boot: str = "boot-1") -> ActualLRP:
         assert row.instance_guid is not None
         request = ClaimRequest(instance_guid=row.instance_guid, cell_id=CellId(cell), boot_id=boot)
-        return (await self.lifecycle.claim(self.call, row.process_guid, row.index, request)).row
+        return (await self.lifecycle.claim(self.call, Claim.of(row.process_guid, row.index, request))).row
 
     async def start(self, row: ActualLRP, cell: str = "cell-1") -> ActualLRP:
         assert row.instance_guid is not None

@@ -9,7 +9,7 @@ from attrs import evolve
 from bbs.lifecycle import Lifecycle, etag
 from bbs.store import desires
 from bbs.store.actual_lrps import RemovedRow
-from bbs.store.attempts import Start
+from bbs.store.attempts import Claim, Start
 from diego_py.call import Call
 from diego_py.errors import (
     ActualLRPNotFound,
@@ -177,7 +177,7 @@ async def test_a_claim_after_the_presence_ran_out_is_refused(scene: Scene) -> No
 async def test_a_claim_of_no_row_is_refused(scene: Scene) -> None:
     request = ClaimRequest(instance_guid=instance_guid("g"), cell_id="cell-1", boot_id="boot-1")
     with pytest.raises(ClaimRefused, match="no row"):
-        await scene.lifecycle.claim(scene.call, "none", 0, request)
+        await scene.lifecycle.claim(scene.call, Claim.of("none", 0, request))
 
 
 async def test_a_claim_of_another_cells_instance_is_refused(scene: Scene) -> None:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import pytest
 
 from bbs.store import desires
+from bbs.store.attempts import Claim
 from bbs.store.fence import fence
 from bbs.store.transaction import Transaction
 from diego_py.errors import AlreadyExists, ClaimRefused, DiegoError, IllegalTransition, NotLeader, StillBeingDeleted
@@ -49,7 +50,7 @@ async def test_new_rules_are_told_with_the_claim_or_to_the_cell_that_claimed(sce
     change = scene.lifecycle.update(scene.call, "app", DesiredLRPUpdate(egress_rules=rules))
     assert row.instance_guid is not None
     request = ClaimRequest(instance_guid=row.instance_guid, cell_id=CellId("cell-1"), boot_id="boot-1")
-    claim = scene.lifecycle.claim(scene.call, "app", 0, request)
+    claim = scene.lifecycle.claim(scene.call, Claim.of("app", 0, request))
     pauses = (number % 4 * 0.001, number // 4 * 0.001)
 
     async def after(pause_s: float, work: Coroutine[Any, Any, T]) -> T:

@@ -14,8 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from bbs.convergence.plan import plan
 from bbs.convergence.reading import read
 from bbs.lifecycle import Lifecycle
-from bbs.store.actual_lrps import Filter
-from bbs.store.attempts import Start
+from bbs.store.attempts import Claim, Start
 from bbs.store.connections import DatabaseSettings
 from bbs.store.database import Database
 from bbs.store.failures import Filter as FailureFilter
@@ -45,6 +44,12 @@ TABLES = ("abandoned_attempts", "actual_lrps", "desired_lrps", "cells", "failure
 
 def succession(scene: Scene) -> Succession:
     return Succession(scene.store, scene.lifecycle)
+
+
+async def with_failures(tx: Any) -> list[ActualLRP]:
+    """Every row, with its document."""
+    found = await tx.actual_lrps.list_all()
+    return [await tx.actual_lrps.get(row.process_guid, row.index, row.presence) for row in found]
 
 
 class TwoStores(RuleBasedStateMachine):
@@ -131,7 +136,7 @@ class TwoStores(RuleBasedStateMachine):
         def work(s: Scene, lrp: ActualLRP) -> Coroutine[Any, Any, Any]:
             guid = lrp.instance_guid or "none"
             request = ClaimRequest(instance_guid=guid, cell_id=CellId(cell), boot_id="boot-1")  # type: ignore[arg-type]
-            return s.lifecycle.claim(s.call, lrp.process_guid, lrp.index, request)
+            return s.lifecycle.claim(s.call, Claim.of(lrp.process_guid, lrp.index, request))
 
         self.on_row(row, work)
 
@@ -266,7 +271,7 @@ class TwoStores(RuleBasedStateMachine):
                 return (
                     await tx.desired_lrps.list_page(),
                     await tx.desired_lrps.list_scheduling_infos(["app", "web"]),
-                    await tx.actual_lrps.list_page(Filter(), with_failure=True),
+                    await with_failures(tx),
                     await tx.cells.list_all(),
                     [await tx.abandoned.list_of(guid) for guid in ("app", "web")],
                     await tx.failures.list_page(FailureFilter()),

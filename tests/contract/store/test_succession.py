@@ -1,5 +1,7 @@
 """Old and new rows of one index: whatever becomes of the new one, exactly one instance is the ordinary one."""
 
+from typing import Any
+
 import pytest
 from attrs import evolve
 
@@ -21,7 +23,11 @@ def succession(scene: Scene) -> Succession:
 
 
 async def rows(scene: Scene) -> list[ActualLRP]:
-    return await scene.store.read(scene.call, "list", lambda tx: tx.actual_lrps.list_of("app", with_failure=True))
+    async def read(tx: Any) -> list[ActualLRP]:
+        found = await tx.actual_lrps.list_of("app")
+        return [await tx.actual_lrps.get(row.process_guid, row.index, row.presence) for row in found]
+
+    return await scene.store.read(scene.call, "list", read)
 
 
 async def replaced(scene: Scene, memory_mb: int = 64) -> int:

@@ -5,49 +5,15 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from bbs.store import actual_lrps, desired_lrps, failures, idempotency
-from bbs.store.actual_lrps import Filter
+from bbs.store import desired_lrps, failures, idempotency
 from bbs.store.desired_lrps import StoredLRP
 from diego_py import wire
 from diego_py.errors import CallerError, InternalError
-from diego_py.models.actual_lrp import ActualLRP, ActualLRPState
+from diego_py.models.actual_lrp import ActualLRPState
 from diego_py.models.desired_lrp import DesiredLRPDefinition
 from tests.contract.store.conftest import NET_INFO, Scene, definition, problem
 
 DAY_S = 24 * 3600
-
-
-async def test_pages_of_instances_are_whole_and_in_order(scene: Scene) -> None:
-    for guid in ("b", "A", "a", "a-1"):
-        await scene.unclaimed(guid, instances=3)
-    whole = await scene.store.read(scene.call, "list", lambda tx: tx.actual_lrps.list_all())
-    assert [(row.process_guid, row.index) for row in whole] == [
-        (g, i) for g in ("A", "a", "a-1", "b") for i in range(3)
-    ]
-    paged: list[ActualLRP] = []
-    after = None
-    while page := await pages(scene, Filter(), after, 5):
-        paged += page
-        after = (page[-1].process_guid, page[-1].index, page[-1].presence.value)
-    assert paged == whole
-
-
-async def pages(
-    scene: Scene, wanted: Filter, after: actual_lrps.Cursor | None = None, limit: int = 500
-) -> list[ActualLRP]:
-    return await scene.store.read(scene.call, "list", lambda tx: tx.actual_lrps.list_page(wanted, after, limit))
-
-
-async def test_filters_of_instances(scene: Scene) -> None:
-    running = await scene.running("runs")
-    await scene.unclaimed("waits")
-    assert await pages(scene, Filter(process_guid="runs")) == [running]
-    assert await pages(scene, Filter(cell_id="cell-1")) == [running]
-    assert await pages(scene, Filter(state="RUNNING", domain="tests")) == [running]
-    assert await pages(scene, Filter(state="RUNNING", domain="other")) == []
-    assert len(await pages(scene, Filter(domain="tests"))) == 2
-    of_cell = await scene.store.read(scene.call, "list", lambda tx: tx.actual_lrps.list_of_cell("cell-1"))
-    assert of_cell == [running]
 
 
 async def test_stored_definitions_are_filtered_and_paged(scene: Scene) -> None:
@@ -75,23 +41,6 @@ async def test_stored_definitions_are_filtered_and_paged(scene: Scene) -> None:
     assert await listed(process_guids=["a-1", "b-1"], prefixes=["a"]) == [whole[1]]
     assert await listed(process_guids=[]) == []
     assert await listed(prefixes=["_"]) == []
-
-
-async def test_documents_come_with_lists_only_when_asked_for(scene: Scene) -> None:
-    await scene.crashed()
-    (plain,) = await pages(scene, Filter())
-    (whole,) = await scene.store.read(
-        scene.call, "list", lambda tx: tx.actual_lrps.list_page(Filter(), with_failure=True)
-    )
-    (listed,) = await scene.store.read(
-        scene.call, "list", lambda tx: tx.actual_lrps.list_of("app", with_failure=True)
-    )
-    assert plain.failure is None
-    assert whole.failure is not None
-    assert whole.failure["code"] == "app.exited"
-    assert listed == whole
-    assert evolve(whole, failure=None) == plain
-    assert await scene.row() == whole
 
 
 async def test_pages_of_desired_lrps(scene: Scene) -> None:

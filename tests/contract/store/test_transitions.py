@@ -8,7 +8,7 @@ from itertools import count
 import pytest
 from attrs import define, evolve, field
 
-from bbs.store.attempts import Start
+from bbs.store.attempts import Claim, Start
 from diego_py.errors import DiegoError, InternalError
 from diego_py.models.actual_lrp import TRANSITIONS, ActualLRP, ActualLRPEvent, ActualLRPState
 from diego_py.models.desired_lrp import DesiredLRPUpdate
@@ -67,7 +67,7 @@ class Actor:
         request = ClaimRequest(instance_guid=guid, cell_id=cell, boot_id="boot-1")  # type: ignore[arg-type]
         common: list[Callable[[], Awaitable[object]]] = [
             lambda: lifecycle.offer(call, known),
-            lambda: lifecycle.claim(call, *key, request),
+            lambda: lifecycle.claim(call, Claim.of(*key, request)),
             lambda: lifecycle.start(call, Start(*key, guid, cell, NET_INFO, "z1")),
             lambda: lifecycle.fail(call, known, document),
             lambda: lifecycle.crash(call, *key, guid, cell, document),

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 from attrs import evolve, frozen
 
-from bbs.store.actual_lrps import Cursor, Filter, Key, Locked, RemovedRow
+from bbs.store.actual_lrps import Key, Locked, RemovedRow
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, Presence
 from diego_py.models.identifiers import Domain, InstanceGuid, ProcessGuid
 from diego_py.models.workload import ModificationTag
@@ -92,26 +92,9 @@ class MemoryActualLRPs:
         found = [await self.core.lock(TABLE, (*key, Presence.ORDINARY.value)) for key in sorted(keys)]
         return [Locked(row.lrp, row.failure_id, self.core.now()) for row in found if row is not None]
 
-    async def list_page(
-        self, wanted: Filter, after: Cursor | None = None, limit: int = 500, *, with_failure: bool = False
-    ) -> list[ActualLRP]:
-        await self.core.statement(wanted.process_guid, wanted.domain, wanted.cell_id, wanted.state)
-        behind = after or ("", -1, "")
-
-        def fits(lrp: ActualLRP) -> bool:
-            return (
-                (lrp.process_guid, lrp.index, lrp.presence.value) > behind
-                and wanted.process_guid in (None, lrp.process_guid)
-                and wanted.domain in (None, lrp.domain)
-                and (wanted.cell_id is None or wanted.cell_id == lrp.cell_id)
-                and wanted.state in (None, lrp.state.value)
-            )
-
-        return self._listed(fits, with_failure)[:limit]
-
-    async def list_of(self, process_guid: str, *, with_failure: bool = False) -> list[ActualLRP]:
+    async def list_of(self, process_guid: str) -> list[ActualLRP]:
         await self.core.statement(process_guid)
-        return self._listed(lambda lrp: lrp.process_guid == process_guid, with_failure)
+        return self._listed(lambda lrp: lrp.process_guid == process_guid)
 
     async def list_of_cell(self, cell_id: str) -> list[ActualLRP]:
         await self.core.statement(cell_id)
@@ -218,9 +201,8 @@ class MemoryActualLRPs:
     async def _delete(self, key: tuple[str, int, str], where: Callable[[Row], bool]) -> bool:
         return await self.core.update(TABLE, key, where, lambda row: None) is not None
 
-    def _listed(self, wanted: Callable[[ActualLRP], bool], with_failure: bool = False) -> list[ActualLRP]:
-        rows = [row for row in self.core.rows(TABLE) if wanted(row.lrp)]
-        return [self._with_failure(row) if with_failure else row.lrp for row in rows]
+    def _listed(self, wanted: Callable[[ActualLRP], bool]) -> list[ActualLRP]:
+        return [row.lrp for row in self.core.rows(TABLE) if wanted(row.lrp)]
 
     def _with_failure(self, row: Row) -> ActualLRP:
         failure = None if row.failure_id is None else self.core.get("failures", row.failure_id)

@@ -9,7 +9,7 @@ from typing import Final
 
 from attrs import evolve, frozen
 
-from bbs.store.cells import CellMark, CellRecord
+from bbs.store.cells import Boot, CellMark, CellRecord
 from diego_py.models.identifiers import CellId
 from diego_py.models.task import TaskState
 from diego_py.models.work import CellReport, Heartbeat
@@ -140,11 +140,15 @@ class MemoryCells:
         row = self.core.get(TABLE, cell_id)
         return row is not None and row.boot_id == boot_id and row.expires_at > self.core.now()
 
-    async def live_of(self, boots: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
+    async def live_of(self, boots: Sequence[Boot]) -> set[Boot]:
         await self.core.statement(*(text for boot in boots for text in boot))
         now, found = self.core.now(), {cell_id: self.core.get(TABLE, cell_id) for cell_id, _ in boots}
         rows = ((boot, found[boot[0]]) for boot in boots)
-        return {boot for boot, row in rows if row is not None and row.boot_id == boot[1] and row.expires_at > now}
+        return {
+            boot
+            for boot, row in rows
+            if row is not None and boot[1] in (None, row.boot_id) and row.expires_at > now
+        }
 
     async def expire(self, cell_id: str) -> bool:
         await self.core.statement(cell_id)

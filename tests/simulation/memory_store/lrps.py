@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from attrs import evolve, frozen
 
+from bbs.labels import labels_of
 from bbs.store.lrps import already_exists, not_found, still_being_deleted
 from diego_py.models.actual_lrp import ActualLRP
 from diego_py.models.desired_lrp import DesiredLRP, DesiredLRPDefinition
@@ -47,8 +48,10 @@ class MemoryLRPs:
 
     async def undesire(self, process_guid: str) -> list[ActualLRP]:
         await self.core.statement(process_guid)
-        if await self.core.update(TABLE, process_guid, lambda row: True, lambda row: None) is None:
+        removed = await self.core.update(TABLE, process_guid, lambda row: True, lambda row: None)
+        if removed is None:
             raise not_found(process_guid)
+        told = labels_of(removed[0].definition)
         left = []
         for lrp in self._rows_of(process_guid):
             row = await self.core.lock(ROWS, key_of(lrp))
@@ -60,6 +63,8 @@ class MemoryLRPs:
             if row.lrp.stop_asked_at is None:
                 row = evolve(row, lrp=self.actual_lrps.asked(row.lrp, True))
                 self.core.write(ROWS, key_of(lrp), row)
+            if self.core.get("labels", row.lrp.instance_guid) is None:
+                self.core.write("labels", row.lrp.instance_guid, told)
             left.append(row.lrp)
         attempts = live_attempts(self.core, process_guid)
         return left + sorted(attempts, key=lambda attempt: (attempt.index, attempt.instance_guid))

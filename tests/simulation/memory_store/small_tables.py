@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import msgspec
 from attrs import evolve, fields, frozen
 
-from bbs.labels import Labels, labels_of
+from bbs.labels import Labels
 from bbs.store.decisions import LastRound
 from bbs.store.domains import DomainFreshness
 from bbs.store.failures import PRUNE_ROWS, Document, FailureRecord, Filter, columns_of
@@ -55,17 +55,6 @@ class MemoryLabels:
     """What `tables.LabelTable` promises."""
 
     core: MemoryTransactionCore
-
-    async def of_lrps(self, process_guids: Sequence[str]) -> Mapping[str, Labels]:
-        await self.core.statement(*process_guids)
-        found = {guid: self.core.get("desired_lrps", guid) for guid in process_guids}
-        return {guid: labels_of(desired.definition) for guid, desired in found.items() if desired is not None}
-
-    async def told(self, process_guids: Sequence[str]) -> Mapping[str, Labels]:
-        await self.core.statement(*process_guids)
-        rows = (row.lrp for row in self.core.rows("actual_lrps") if row.lrp.process_guid in process_guids)
-        found = {lrp.instance_guid: self.core.get("labels", lrp.instance_guid) for lrp in rows}
-        return {guid: labels for guid, labels in found.items() if labels is not None}
 
     async def tell(self, instance_guid: str, labels: Labels) -> None:
         await self.core.statement(instance_guid)

@@ -35,6 +35,7 @@ from tests.simulation.memory_store.small_tables import (
     MemoryLeader,
 )
 from tests.simulation.memory_store.tasks import MemoryTasks
+from tests.simulation.memory_store.told_instances import MemoryToldInstances
 
 T = TypeVar("T")
 
@@ -77,6 +78,7 @@ class MemoryTransaction:
     leader: MemoryLeader = field(init=False)
     lrps: MemoryLRPs = field(init=False)
     tasks: MemoryTasks = field(init=False)
+    told_instances: MemoryToldInstances = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.abandoned = MemoryAbandoned(self.core)
@@ -92,6 +94,7 @@ class MemoryTransaction:
         self.leader = MemoryLeader(self.core)
         self.lrps = MemoryLRPs(self.core, self.actual_lrps)
         self.tasks = MemoryTasks(self.core)
+        self.told_instances = MemoryToldInstances(self.core)
 
     async def now(self) -> datetime:
         await self.core.statement()

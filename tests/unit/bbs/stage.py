@@ -11,6 +11,7 @@ from bbs.egress import LiveEgress
 from bbs.lifecycle import Lifecycle
 from bbs.placement import Placement
 from bbs.removal import Removal
+from bbs.store.attempts import Claim
 from bbs.succession import Succession
 from diego_py.call import Call
 from diego_py.models.cell import RootfsProvider
@@ -50,7 +51,7 @@ class Cells:
 
     async def run(self, call: Call, cell_id: CellId, url: str, work: Work, attempt: int) -> Started:
         claim = ClaimRequest(instance_guid=work.instance_guid, cell_id=cell_id, boot_id="boot-1")
-        await self.lifecycle.claim(call, work.process_guid, work.index, claim)
+        await self.lifecycle.claim(call, Claim.of(work.process_guid, work.index, claim))
         await self.before_start()
         return Started(instance_guid=work.instance_guid, net_info=NET_INFO, available=FREE, sequence=2)
 

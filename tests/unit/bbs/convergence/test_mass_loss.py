@@ -16,7 +16,7 @@ from bbs.convergence.plan import Plan
 from bbs.convergence.task_convergence import TaskConvergence
 from bbs.lifecycle import Lifecycle
 from bbs.pace import Pace
-from bbs.store.attempts import Start
+from bbs.store.attempts import Claim, Start
 from diego_py.call import Call
 from diego_py.models.actual_lrp import ActualLRP
 from diego_py.models.identifiers import CellId
@@ -83,7 +83,7 @@ class Cluster:
             cell_id = CellId(f"cell-{row.index}")
             claim = ClaimRequest(instance_guid=row.instance_guid, cell_id=cell_id, boot_id="boot-1")
             await self.lifecycle.report(self.call, report(cell_id))
-            await self.lifecycle.claim(self.call, "app", row.index, claim)
+            await self.lifecycle.claim(self.call, Claim.of("app", row.index, claim))
             self.rows.append(
                 await self.lifecycle.start(self.call, Start("app", row.index, row.instance_guid, cell_id, NET_INFO))
             )
