@@ -7,7 +7,7 @@ and what ended has ended.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from attrs import define, field
@@ -36,7 +36,6 @@ from diego_py.models.task_work import TaskClaim, TaskEnd
 from diego_py.models.work import (
     CellReport,
     ClaimGranted,
-    ClaimResult,
     ClaimResults,
     Claims,
     EvacuatedCell,
@@ -44,6 +43,8 @@ from diego_py.models.work import (
     HeartbeatAnswer,
     ReportAnswer,
 )
+
+T = TypeVar("T")
 
 ELSEWHERE = (
     HopUnreachable,
@@ -81,7 +82,7 @@ class BBSInternalClient:
         A ClaimRefused where the BBS said no, a ClaimLost where none said anything that counts; raised if for all.
         """
         answer = await self._claim(call, "/v1/claims", telling.encode(claims), "claim_instance")
-        results = _results(answer.body)
+        results = _told(ClaimResults, answer.body).results
         if len(results) != len(claims.instances):
             raise BadAnswer("not every claim has a result", outcome=Outcome.UNKNOWN)
         return [result.granted or _refusal(result.failure) for result in results]
@@ -116,8 +117,8 @@ class BBSInternalClient:
     async def heartbeat(self, call: Call, beat: Heartbeat) -> HeartbeatAnswer:
         """Say that the cell is as it said last. Raises as `report`."""
         path = f"/v1/cells/{self.cell_id}/heartbeat"
-        answer = await self._request(call, path, wire.encode(beat), "cell_heartbeat")
-        return decoded(HeartbeatAnswer, answer.body)
+        answer = await self._request(call, path, telling.encode(beat), "cell_heartbeat")
+        return _told(HeartbeatAnswer, answer.body)
 
     async def _request(self, call: Call, path: str, body: bytes, op: str) -> Answer:
         """Ask each BBS once, the one that answered last first. The failure carries the earlier ones as attempts.
@@ -147,10 +148,10 @@ class BBSInternalClient:
         raise last
 
 
-def _results(body: bytes) -> Sequence[ClaimResult]:
+def _told(kind: type[T], body: bytes) -> T:
     """Raises BadAnswer."""
     try:
-        return telling.decode(ClaimResults, body).results
+        return telling.decode(kind, body)
     except wire.MalformedJSON as malformed:
         raise BadAnswer("the answer does not have the expected form", outcome=Outcome.UNKNOWN) from malformed
 

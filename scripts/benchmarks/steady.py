@@ -18,7 +18,7 @@ def main(arguments: Sequence[str]) -> int:
     options.add_argument("--cells", type=int, default=1000)
     options.add_argument("--instances", type=int, default=2000)
     options.add_argument("--seconds", type=float, default=15.0, help="of each round")
-    options.add_argument("--settle", type=float, default=15.0, help="seconds before the first round")
+    options.add_argument("--settle", type=float, default=30.0, help="seconds before the first round")
     return measured(options, arguments, 3, _measure)
 
 
