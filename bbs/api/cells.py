@@ -21,7 +21,7 @@ from diego_py.call import Call
 from diego_py.errors import CellNotFound, ConflictError, EvacuationFailed, InvalidSpec, RequestFailed
 from diego_py.http import headers
 from diego_py.http.conditional import tagged
-from diego_py.http.server import Route, answer, decode, decode_told, found, read_json
+from diego_py.http.server import Route, answer, decode_told, found, read_json
 from diego_py.models.cell import CellCapacity, RootfsProvider
 from diego_py.models.identifiers import CellId, InstanceGuid
 from diego_py.models.work import (
@@ -196,7 +196,7 @@ class Cells:
 
     async def report(self, request: web.Request, call: Call) -> web.StreamResponse:
         """Renew the presence, take up what ran and ended, and tell the cell what to stop."""
-        report = decode(CellReport, await read_json(request))
+        report = decode_told(CellReport, await read_json(request))
         if report.presence.cell_id != request.match_info["cell_id"]:
             raise InvalidSpec("the report is another cell's than the path says")
         outcome = await self.lifecycle.report(call, report)

@@ -19,7 +19,7 @@ from cells.rep.books import Books
 from cells.rep.presence import Presence
 from cells.rep.task_work import CellTaskWork
 from cells.rep.work import CellWork
-from diego_py import wire
+from diego_py import telling
 from diego_py.call import Call
 from diego_py.errors import DiegoError
 from diego_py.models.identifiers import InstanceGuid
@@ -196,4 +196,4 @@ def _same(before: CellReport, now: CellReport) -> bool:
 
 def _digest(report: CellReport) -> str:
     """Of all but the numbers of a report."""
-    return blake2b(wire.encode(evolve(report, sequence=0, digest="")), digest_size=16).hexdigest()
+    return blake2b(telling.encode(evolve(report, sequence=0, digest="")), digest_size=16).hexdigest()

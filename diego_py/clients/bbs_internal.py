@@ -111,7 +111,7 @@ class BBSInternalClient:
     async def report(self, call: Call, report: CellReport) -> ReportAnswer:
         """Say what the cell has. Raises what the last BBS said, or that none can be reached."""
         path = f"/v1/cells/{self.cell_id}/report"
-        answer = await self._request(call, path, wire.encode(report), "cell_report")
+        answer = await self._request(call, path, telling.encode(report), "cell_report")
         return decoded(ReportAnswer, answer.body)
 
     async def heartbeat(self, call: Call, beat: Heartbeat) -> HeartbeatAnswer:
