@@ -144,8 +144,9 @@ class KnownCells:
             else:
                 self._keep(cell_id, known)
         if started.sequence >= known.record.sequence:
+            more = room(started.available).less(room(known.record.available))
             known.record = evolve(known.record, available=started.available, sequence=started.sequence)
-            self.fleet.has_left(slot, self._left(cell_id, known))
+            self.fleet.has_more(slot, more)
 
     def choose(self, demand: Demand, tried: frozenset[str] = frozenset()) -> Promise:
         """The best cell for one demand. Its room is held until the promise is released."""

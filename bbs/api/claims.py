@@ -24,7 +24,6 @@ from diego_py.models.work import (
     ClaimResult,
     ClaimResults,
     Claims,
-    EgressChange,
     InstanceClaim,
 )
 
@@ -75,11 +74,10 @@ def _claim(claims: Claims, item: InstanceClaim) -> Claim:
 
 def _granted(claimed: Claimed) -> ClaimResult:
     """What the instance may reach may have changed since the work was sent."""
-    desired = claimed.desired
-    if desired is None or desired.revision != claimed.row.revision:
+    reach = claimed.reach
+    if reach is None or reach.revision != claimed.row.revision:
         return ClaimResult(granted=ClaimGranted())
-    rules, version = desired.definition.egress_rules, desired.modification_tag.index
-    return ClaimResult(granted=ClaimGranted(egress=EgressChange(egress_rules=rules, version=version)))
+    return ClaimResult(granted=ClaimGranted(egress=reach.egress))
 
 
 def _refused(call: Call, item: InstanceClaim, error: DiegoError) -> ClaimResult:

@@ -109,12 +109,13 @@ class Fleet:
         columns.containers.at[slot] += need.containers
         self._rate(slot)
 
-    def has_left(self, slot: int, room: Room) -> None:
-        """Take up what a cell has left."""
+    def has_more(self, slot: int, room: Room) -> None:
+        """A cell has so much more left than it said before; nothing is looked through for that, however much is on its
+        way there."""
         columns = self.columns
-        columns.memory_mb.at[slot] = room.memory_mb
-        columns.disk_mb.at[slot] = room.disk_mb
-        columns.containers.at[slot] = room.containers
+        columns.memory_mb.at[slot] += room.memory_mb
+        columns.disk_mb.at[slot] += room.disk_mb
+        columns.containers.at[slot] += room.containers
         self._rate(slot)
 
     def available(self, slot: int) -> Room:

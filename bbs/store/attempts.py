@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from bbs.store import moves, rows
 from bbs.store.actual_lrps import Key, Locked
+from bbs.store.desired_lrps import Reach
 from bbs.store.transaction import Transaction
 from diego_py.errors import ClaimRefused, DiegoError
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, NetInfo
-from diego_py.models.desired_lrp import DesiredLRP
 from diego_py.models.identifiers import CellId
 from diego_py.models.work import ClaimRequest
 
@@ -50,15 +50,15 @@ class Start:
 
 @frozen
 class Claimed:
-    """A row that a cell has, and its LRP as it was then: whoever changes that later finds the cell in the row."""
+    """A row that a cell has, and what it might reach then: whoever changes that later finds the cell in the row."""
 
     row: ActualLRP
-    desired: DesiredLRP | None
+    reach: Reach | None
 
 
 async def claim(tx: Transaction, claims: Sequence[Claim]) -> list[Claimed | DiegoError]:
     """Give each row to the cell that it was offered to; again, if it has it already. Each may be ClaimRefused."""
-    desired = await tx.desired_lrps.share_many(sorted({item.process_guid for item in claims}))
+    reaches = await tx.desired_lrps.share_many(sorted({item.process_guid for item in claims}))
     locked = await _locked(tx, claims)
     live = await tx.cells.live_of(list({(item.cell_id, item.boot_id) for item in claims}))
     outcomes: list[Outcome] = []
@@ -68,8 +68,8 @@ async def claim(tx: Transaction, claims: Sequence[Claim]) -> list[Claimed | Dieg
             row = _claimed(locked[item.process_guid, item.index], item, (item.cell_id, item.boot_id) in live)
         outcomes.append(_changed(locked, row))
     await _save(tx, locked)
-    lrps = {lrp.definition.process_guid: lrp for lrp in desired}
-    return [Claimed(row, lrps.get(row.process_guid)) if isinstance(row, ActualLRP) else row for row in outcomes]
+    reach_of = {reach.process_guid: reach for reach in reaches}
+    return [Claimed(row, reach_of.get(row.process_guid)) if isinstance(row, ActualLRP) else row for row in outcomes]
 
 
 async def start(tx: Transaction, starts: Sequence[Start]) -> list[Outcome]:
@@ -145,7 +145,7 @@ def _started(changing: _Changing, item: Start) -> Outcome:
 def _changed(known: _Rows, row: Outcome) -> Outcome:
     if isinstance(row, ActualLRP):
         key = (row.process_guid, row.index)
-        known[key] = evolve(known[key], row=row)
+        known[key] = _Changing(known[key].locked, row)
     return row
 
 

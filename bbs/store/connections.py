@@ -122,6 +122,9 @@ class ConnectionPool:
             self.forget()
 
     async def _take_slot(self) -> None:
+        if not self._slots.locked():
+            await self._slots.acquire()  # at once
+            return
         if self._waiting >= self.settings.waiting_max:
             told = f"{self._waiting} transactions wait for a connection to Postgres already"
             raise Saturated(told, outcome=Outcome.NOT_STARTED, retry_after_s=1.0)

@@ -19,7 +19,7 @@ from bbs.store.connections import ConnectionPool, DatabaseSettings
 from bbs.store.migrate import migrate
 from bbs.store.postgres_errors import DRIVER_ERRORS, Collision, is_lost, refused_value, translate
 from bbs.store.postgres_transaction import PostgresTransaction
-from diego_py.call import Call
+from diego_py.call import ANSWER_MARGIN_MS, Call
 from diego_py.errors import BudgetSpent, DatabaseConflict, DatabaseUnavailable, DiegoError, InternalError, Outcome
 from diego_py.service.clock import Clock
 
@@ -159,7 +159,7 @@ class Database:
     ) -> AsyncIterator[None]:
         """Time limits, and the driver's errors as ours. What is lost once COMMIT was sent has an unknown outcome."""
         try:
-            async with _budget(call, op), asyncio.timeout(limit_s or self.settings.transaction_timeout_s):
+            async with _limit(call, op, limit_s or self.settings.transaction_timeout_s):
                 await self._ensure_schema()
                 yield
         except BudgetSpent as spent:
@@ -199,5 +199,8 @@ def _hop(call: Call | None, op: str) -> AbstractContextManager[object]:
     return nullcontext() if call is None else call.hop("postgres", "postgres", op, DatabaseUnavailable)
 
 
-def _budget(call: Call | None, op: str) -> AbstractAsyncContextManager[None]:
-    return nullcontext() if call is None else call.within_budget(op)
+def _limit(call: Call | None, op: str, seconds: float) -> AbstractAsyncContextManager[object]:
+    """The lesser of what the call has left and this: one timer for both."""
+    if call is None or call.remaining_ms() - ANSWER_MARGIN_MS > seconds * 1000:
+        return asyncio.timeout(seconds)
+    return call.within_budget(op)

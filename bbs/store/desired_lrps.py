@@ -10,9 +10,11 @@ from attrs import frozen
 
 from bbs.labels import labels_of
 from bbs.store import labels
-from diego_py import wire
+from diego_py import telling, wire
 from diego_py.models.desired_lrp import DesiredLRP, DesiredLRPDefinition, SchedulingInfo, UpdateStrategy
+from diego_py.models.egress import SecurityGroupRule
 from diego_py.models.identifiers import ProcessGuid
+from diego_py.models.work import EgressChange
 from diego_py.models.workload import ModificationTag
 
 
@@ -23,6 +25,15 @@ class StoredLRP:
     process_guid: ProcessGuid
     definition: bytes
     modification_tag: ModificationTag
+
+
+@frozen
+class Reach:
+    """What the instances of an LRP may reach: all that who claims one is told of it."""
+
+    process_guid: str
+    revision: int
+    egress: EgressChange
 
 
 @frozen(kw_only=True)
@@ -56,12 +67,12 @@ class PostgresDesiredLRPs:
         return None if row is None else _decoded(row)
 
     SHARE_MANY = """
-        SELECT definition, tag_epoch, tag_index, revision, created_at, updated_at
-        FROM desired_lrps WHERE process_guid = ANY($1) ORDER BY process_guid FOR SHARE
+        SELECT process_guid, definition, tag_index, revision FROM desired_lrps
+        WHERE process_guid = ANY($1) ORDER BY process_guid FOR SHARE
     """
 
-    async def share_many(self, process_guids: Sequence[str]) -> list[DesiredLRP]:
-        return [_decoded(row) for row in await self.connection.fetch(self.SHARE_MANY, list(process_guids))]
+    async def share_many(self, process_guids: Sequence[str]) -> list[Reach]:
+        return [_reach(row) for row in await self.connection.fetch(self.SHARE_MANY, list(process_guids))]
 
     LIST_PAGE = """
         SELECT definition, tag_epoch, tag_index, revision, created_at, updated_at FROM desired_lrps
@@ -140,6 +151,19 @@ def columns_of(definition: DesiredLRPDefinition) -> tuple[str, int, int, int, st
         str(definition.update_strategy),
         labels.encoded(labels_of(definition)),
     )
+
+
+@frozen
+class _Rules:
+    """Of a stored definition what is read for each claim: all of it would cost ten times as much."""
+
+    egress_rules: tuple[SecurityGroupRule, ...] = ()
+
+
+def _reach(row: asyncpg.Record) -> Reach:
+    rules = telling.decode(_Rules, row["definition"]).egress_rules
+    egress = EgressChange(egress_rules=rules, version=row["tag_index"])
+    return Reach(row["process_guid"], row["revision"], egress)
 
 
 def _decoded(row: asyncpg.Record) -> DesiredLRP:

@@ -11,7 +11,7 @@ from bbs.store import desired_lrps, failures, tasks
 from bbs.store.actual_lrps import Key, Locked, RemovedRow
 from bbs.store.cells import Boot, CellMark, CellRecord
 from bbs.store.decisions import LastRound
-from bbs.store.desired_lrps import StoredLRP
+from bbs.store.desired_lrps import Reach, StoredLRP
 from bbs.store.domains import DomainFreshness
 from bbs.store.failures import Document, FailureRecord
 from bbs.store.idempotency import IdempotencyKey, KeyRecord, StoredAnswer
@@ -150,8 +150,8 @@ class DesiredLRPTable(Protocol):
     async def get(self, process_guid: str, *, for_update: bool = False) -> DesiredLRP | None:
         """One, locked until the transaction ends if asked for."""
 
-    async def share_many(self, process_guids: Sequence[str]) -> list[DesiredLRP]:
-        """Those of these that there are, which nobody changes or removes until the transaction ends."""
+    async def share_many(self, process_guids: Sequence[str]) -> list[Reach]:
+        """Of those of these that there are, which nobody changes or removes until the transaction ends."""
 
     async def list_page(
         self, domain: str | None = None, after: str | None = None, limit: int = 500

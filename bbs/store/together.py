@@ -37,11 +37,16 @@ class _Asked(Generic[Item, Result]):
 
     call: Call
     items: Sequence[Item]
+    turn: asyncio.Future[None]
+    """Done when it is made, or on him to make it."""
     leads: bool = False
     """It is on him to make the next transaction."""
     outcomes: Sequence[Result | DiegoError] = ()
     """One for each, once they are known."""
-    turn: asyncio.Event = field(factory=asyncio.Event)
+
+    def wake(self) -> None:
+        if not self.turn.done():
+            self.turn.set_result(None)
 
 
 @define
@@ -82,7 +87,7 @@ class Together(Generic[Item, Result]):
         if len(self._waiting) >= self.waiting_max:
             told = f"{len(self._waiting)} changes wait for Postgres already"
             raise Saturated(told, outcome=Outcome.NOT_STARTED, retry_after_s=RETRY_AFTER_S)
-        asked = _Asked[Item, Result](call, items)
+        asked = _Asked[Item, Result](call, items, asyncio.get_running_loop().create_future())
         self._waiting.append(asked)
         if self._under_way < self.lanes:
             self._under_way += 1
@@ -97,8 +102,7 @@ class Together(Generic[Item, Result]):
         """Until it is done, or on us to do it. Who stops waiting leaves the lead, if he has it, to the next one."""
         try:
             with asked.call.hop("postgres", "postgres", self.op, DatabaseUnavailable):
-                async with asked.call.within_budget(self.op):
-                    await asked.turn.wait()
+                await asked.call.result_of(asked.turn, self.op)
         except BaseException:
             if asked in self._waiting:
                 self._waiting.remove(asked)
@@ -120,7 +124,7 @@ class Together(Generic[Item, Result]):
                     stopped = ShuttingDown(f"{self.op}: this process is stopping", retry_after_s=RETRY_AFTER_S)
                     stopped.outcome = Outcome.UNKNOWN
                     asked.outcomes = [stopped] * len(asked.items)
-                asked.turn.set()
+                asked.wake()
 
     def _taken(self, leader: _Asked[Item, Result]) -> list[_Asked[Item, Result]]:
         """The leader, and of those who wait the first ones, as many as there may be changes in one transaction."""
@@ -143,7 +147,7 @@ class Together(Generic[Item, Result]):
     def _pass_on(self) -> None:
         if self._waiting:
             self._waiting[0].leads = True
-            self._waiting[0].turn.set()
+            self._waiting[0].wake()
         else:
             self._under_way -= 1
 

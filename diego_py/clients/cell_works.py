@@ -14,7 +14,7 @@ import msgspec
 from attrs import define, field
 
 from diego_py import chain, telling, wire
-from diego_py.call import ANSWER_MARGIN_MS, Call, Hop
+from diego_py.call import ANSWER_MARGIN_MS, Call, Hop, result_within
 from diego_py.errors import BadAnswer, BudgetSpent, ConnectionLost, DiegoError, HopUnreachable, Outcome, twin
 from diego_py.http import headers
 from diego_py.http.client import HopClient, Peer, Told
@@ -57,6 +57,8 @@ class _Asked:
     work: Work
     line: asyncio.Future[Line]
     under_way: _Request | None = None
+    part: int = -1
+    """Which one of that request it is."""
 
 
 @define(eq=False)
@@ -67,9 +69,9 @@ class _Request:
     task: asyncio.Task[None] | None = None
     sent: bool = False
 
-    def leave(self, asked: _Asked) -> None:
+    def leave(self, part: int) -> None:
         """He waits no longer; when nobody does, nobody reads the answer."""
-        self.waiting = {part: other for part, other in self.waiting.items() if other is not asked}
+        self.waiting.pop(part, None)
         if not self.waiting and self.task is not None:
             self.task.cancel()
 
@@ -116,15 +118,14 @@ class CellWorks:
         if not cell.sending:
             self._send_next(cell)
         try:
-            async with asyncio.timeout(call.remaining_ms() / 1000):
-                return await asked.line
+            return await result_within(call.remaining_ms() / 1000, asked.line)
         except TimeoutError as late:
             outcome = Outcome.NOT_STARTED if asked.under_way is None else Outcome.UNKNOWN
             told = f"no answer from {peer.url} within {call.budget.total_ms:.0f} ms"
             raise BudgetSpent(told, outcome=outcome) from late
         finally:
             if asked.under_way is not None:
-                asked.under_way.leave(asked)
+                asked.under_way.leave(asked.part)
             elif asked in cell.queue:
                 cell.queue.remove(asked)
 
@@ -188,8 +189,8 @@ class CellWorks:
                 known[id(work.definition)] = len(definitions)
                 definitions.append(msgspec.Raw(encoded))
             asked = cell.queue.popleft()
-            asked.under_way = request
-            request.waiting[len(instances)] = asked
+            asked.under_way, asked.part = request, len(instances)
+            request.waiting[asked.part] = asked
             instances.append(_instance(asked, known[id(work.definition)]))
         return msgspec.json.encode({"definitions": definitions, "instances": instances})
 

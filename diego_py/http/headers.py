@@ -136,11 +136,11 @@ def failure_timing(problem: Problem) -> str:
 def remote_hops(header: str, began_s: float, call: Call) -> Hop | None:
     """The finished hops of another process as its Server-Timing reports them, nested outermost first."""
     outer: Hop | None = None
-    below_ms = 0.0
+    below_ms, now = 0.0, call.clock.now()
     for name, duration, description in reversed(_TIMING.findall(header)[:_TIMINGS_MAX]):
         id_, _, op = description.partition(" ")
         own_ms = float(duration)
-        hop = Hop(name, id_, op, began_s, call.clock.now(), elapsed_ms=own_ms + below_ms)
+        hop = Hop(name, id_, op, began_s, now, elapsed_ms=own_ms + below_ms)
         if outer is not None:
             hop.children.append(outer)
         below_ms += own_ms

@@ -176,8 +176,10 @@ async def test_an_exhausted_pool_is_503_and_presence_goes_on(database_dsn: str) 
 async def test_too_many_waiters_are_refused_at_once(database_dsn: str) -> None:
     settings = DatabaseSettings(connections_max=1, waiting_max=0)
     database = Database(database_dsn, SystemClock(), settings)
-    with pytest.raises(Saturated, match="wait for a connection"):
-        await database.read(a_call(), "one", one)
+    async with database.transaction(a_call(), "holder"):
+        with pytest.raises(Saturated, match="wait for a connection"):
+            await database.read(a_call(), "one", one)
+    assert await database.read(a_call(), "one", one) == 1
     await database.stop()
 
 

@@ -61,8 +61,8 @@ async def test_new_rules_are_told_with_the_claim_or_to_the_cell_that_claimed(sce
         changing = group.create_task(after(pauses[0], change))
         claiming = group.create_task(after(pauses[1], claim))
     claimed, updated = claiming.result(), changing.result()
-    assert claimed.desired is not None
-    told = claimed.desired.definition.egress_rules == rules
+    assert claimed.reach is not None
+    told = claimed.reach.egress.egress_rules == rules
     assert told or [each.cell_id for each in updated.staying] == ["cell-1"]
 
 

@@ -7,9 +7,10 @@ from typing import Final
 
 from attrs import evolve, frozen
 
-from bbs.store.desired_lrps import Filter, StoredLRP
+from bbs.store.desired_lrps import Filter, Reach, StoredLRP
 from diego_py import wire
 from diego_py.models.desired_lrp import DesiredLRP, DesiredLRPDefinition, SchedulingInfo
+from diego_py.models.work import EgressChange
 from tests.simulation.memory_store.engine import MemoryTransactionCore
 
 TABLE: Final = "desired_lrps"
@@ -21,10 +22,10 @@ class MemoryDesiredLRPs:
 
     core: MemoryTransactionCore
 
-    async def share_many(self, process_guids: Sequence[str]) -> list[DesiredLRP]:
+    async def share_many(self, process_guids: Sequence[str]) -> list[Reach]:
         await self.core.statement(*process_guids)
         found = [await self.core.lock(TABLE, guid, shared=True) for guid in sorted(process_guids)]
-        return [desired for desired in found if desired is not None]
+        return [_reach(desired) for desired in found if desired is not None]
 
     async def get(self, process_guid: str, *, for_update: bool = False) -> DesiredLRP | None:
         await self.core.statement(process_guid)
@@ -103,3 +104,8 @@ class MemoryDesiredLRPs:
 
     def _all(self) -> list[DesiredLRP]:
         return list(self.core.rows(TABLE))
+
+
+def _reach(desired: DesiredLRP) -> Reach:
+    egress = EgressChange(egress_rules=desired.definition.egress_rules, version=desired.modification_tag.index)
+    return Reach(desired.definition.process_guid, desired.revision, egress)

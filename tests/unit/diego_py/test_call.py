@@ -269,6 +269,20 @@ async def test_what_ends_in_time_is_left_alone(call: Call) -> None:
             raise MountFailed("mount overlay")
 
 
+async def test_a_future_is_waited_for_within_the_budget(clock: HandClock) -> None:
+    future = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_soon(future.set_result, "done")
+    assert await Call.begin(clock, 10_000).result_of(future, "create") == "done"
+    never = asyncio.get_running_loop().create_future()
+    with pytest.raises(BudgetSpent, match="create: not done within 51 ms") as caught:
+        await Call.begin(clock, ANSWER_MARGIN_MS + 1).result_of(never, "create", Outcome.PARTIAL)
+    assert caught.value.outcome is Outcome.PARTIAL
+    assert isinstance(caught.value.__cause__, TimeoutError)
+    with pytest.raises(BudgetSpent, match="create: no time left to begin") as caught:
+        await Call.begin(clock, ANSWER_MARGIN_MS).result_of(never, "create")
+    assert caught.value.outcome is Outcome.NOT_STARTED
+
+
 def test_the_budget_is_relative_to_the_clock(clock: HandClock) -> None:
     call = Call.begin(clock, 2_000)
     clock.pass_ms(1_500)
