@@ -24,7 +24,6 @@ def blueprint(lrp: int) -> Blueprint:
     return blueprint_of(definition(lrp), START_TIMEOUT_S)
 
 
-@cache
 def definition(lrp: int) -> DesiredLRPDefinition:
     """Of the LRP of this number."""
     return DesiredLRPDefinition(
