@@ -110,6 +110,7 @@ async def site(
         instances -= instances % EACH
         if instances:
             await prefill(postgres.dsn, cells, instances)
+            await _lead(postgres.dsn, "infinity")
         bbs = {"dsn": postgres.dsn, "listen_port": _port(made.bbs_url), **(bbs_settings or {})}
         simulation = {
             "cells": cells,
@@ -118,14 +119,24 @@ async def site(
             "listen_port": _port(made.cells_url),
             **(cell_settings or {}),
         }
-        # The cells first: a BBS that finds rows of cells that never reported would look after their instances.
         await _start(made, "cells", "cells.simulated", simulation, made.cells_url)
         child = await _start(made, "bbs", "bbs", bbs, made.bbs_url)
         await children.until(child, "told of all cells", lambda: _all_live(made, cells))
         state = (await made.simulation("GET", "/v1/simulation")).expect(200).json()
         if state["running"] != instances:
             raise RuntimeError(f"{state['running']} of {instances} instances run")
+        if instances:
+            await _lead(postgres.dsn, "-infinity")
         yield made
+
+
+async def _lead(dsn: str, until: str) -> None:
+    """Keep every BBS from leading until then: it would replace the instances of cells that have not reported yet."""
+    database = await asyncpg.connect(dsn)
+    try:
+        await database.execute("UPDATE leader SET owner = 'bench', expires_at = $1::text::timestamptz", until)
+    finally:
+        await database.close()
 
 
 async def _all_live(site: Site, cells: int) -> bool:
