@@ -199,6 +199,7 @@ class Cells:
         report = decode_told(CellReport, await read_json(request))
         if report.presence.cell_id != request.match_info["cell_id"]:
             raise InvalidSpec("the report is another cell's than the path says")
+        ttl_s = self.pace.ttl_s
         outcome = await self.lifecycle.report(call, report)
         if outcome.accepted:
             self.pool.reported(report)
@@ -208,7 +209,7 @@ class Cells:
             ReportAnswer(
                 stop=tuple(InstanceGuid(guid) for guid in outcome.stop),
                 acknowledged=tuple(InstanceGuid(guid) for guid in outcome.acknowledged),
-                presence_ttl_ms=round(self.pace.ttl_s * 1000),
+                presence_ttl_ms=self._ttl_ms(ttl_s),
                 pause_ms=round(self.pace.pause_s * 1000),
                 settled=outcome.settled,
             )
@@ -221,9 +222,15 @@ class Cells:
         it; but no more cells at once than whose reports are taken up together.
         """
         beat = decode_told(Heartbeat, await read_json(request))
-        cell_id = CellId(request.match_info["cell_id"])
+        cell_id, ttl_s = CellId(request.match_info["cell_id"]), self.pace.ttl_s
         taken = await self.heartbeats.take_up(call, cell_id, beat)
         known = taken and self.pool.cells.repeated(cell_id, beat)
         whole = not taken or (not known and self.lifecycle.reports_waiting < REPORTS_MAX)
-        ttl_ms, pause_ms = round(self.pace.ttl_s * 1000), round(self.pace.pause_s * 1000)
+        ttl_ms, pause_ms = self._ttl_ms(ttl_s), round(self.pace.pause_s * 1000)
         return answer(HeartbeatAnswer(taken=taken, whole=whole, presence_ttl_ms=ttl_ms, pause_ms=pause_ms))
+
+    def _ttl_ms(self, before_s: float) -> int:
+        """How long a presence lasts that was renewed since: cells may have come or gone meanwhile, and no cell may
+        believe in a lease that its row does not have.
+        """
+        return round(min(before_s, self.pace.ttl_s) * 1000)
