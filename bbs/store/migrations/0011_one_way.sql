@@ -33,10 +33,12 @@ END
 $$;
 
 -- Nothing if there is no such LRP. Else an empty row, and then what cells have of it: its rows, marked as to be stopped
--- (those that no cell has are removed), and abandoned attempts on cells whose presence lasts.
+-- and with its labels (those that no cell has are removed), and abandoned attempts on cells whose presence lasts.
 CREATE FUNCTION undesire_lrp(its_guid text) RETURNS SETOF actual_lrps LANGUAGE plpgsql AS $$
+DECLARE
+    its_labels bytea;
 BEGIN
-    DELETE FROM desired_lrps WHERE process_guid = its_guid;
+    DELETE FROM desired_lrps WHERE process_guid = its_guid RETURNING desired_lrps.labels INTO its_labels;
     IF NOT FOUND THEN
         RETURN;
     END IF;
@@ -53,7 +55,8 @@ BEGIN
         ), asked AS (
             UPDATE actual_lrps
             SET stop_asked_at = coalesce(stop_asked_at, clock_timestamp()),
-                tag_index = tag_index + (stop_asked_at IS NULL)::integer
+                tag_index = tag_index + (stop_asked_at IS NULL)::integer,
+                labels = coalesce(labels, its_labels)
             FROM found
             WHERE (actual_lrps.process_guid, actual_lrps.index, actual_lrps.presence)
                   = (found.process_guid, found.index, found.presence) AND found.state IN ('CLAIMED', 'RUNNING')
@@ -72,3 +75,6 @@ BEGIN
         ORDER BY index, instance_guid;
 END
 $$;
+
+-- Labels are read with the rows that they are of; and every row of an LRP that is removed has them.
+DROP INDEX actual_lrps_labels;
