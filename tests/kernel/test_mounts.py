@@ -36,7 +36,7 @@ async def test_bind_has_the_ids_of_the_container(allowed: tuple[Garden, Path]) -
     mounts = (BindMount(str(top / "data"), "/mnt/data", readonly=False), BindMount(str(top / "data/vcap"), "/one"))
     script = """
         stat -c '%n %u:%g' /mnt/data/root /mnt/data/vcap; cat /one; cat /mnt/data/root 2>&1
-        echo new > /mnt/data/vcap && echo written; echo no > /one
+        echo new > /mnt/data/vcap && echo written; (echo no > /one) 2>&1
         grep -E ' /mnt/data | /one ' /proc/self/mountinfo | cut -d' ' -f5,6,7
     """
     lines = await output(garden, shell("a", script, user="vcap", mounts=mounts))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 from unittest.mock import patch
 
@@ -13,12 +14,14 @@ from bbs import placement
 from bbs.convergence.convergence import Convergence
 from bbs.convergence.plan import Snapshot, _Planner
 from bbs.convergence.reading import Reading
-from bbs.store import attempts, fence, reconcile
+from bbs.store import attempts, fence, reconcile, report
 from diego_py.errors import ClaimRefused
 from diego_py.models.actual_lrp import ActualLRP
 from tests.simulation.memory_store import cells
 from tests.simulation.workload import DOMAIN
 
+LATE_S = 0.2
+"""Less than a report has time: that alone breaks nothing."""
 Bug = Callable[[], AbstractContextManager[object]]
 
 
@@ -66,12 +69,18 @@ def could_not_list_is_empty() -> AbstractContextManager[object]:
 
 
 def reports_of_other_cells() -> AbstractContextManager[object]:
-    """A cell's report touches what another cell has (I11)."""
+    """A report changes what it found a moment ago, whoever has that now (I11)."""
 
     def is_of(row: ActualLRP, instance: Any, cell_id: str) -> bool:
         return (row.process_guid, row.index) == (instance.process_guid, instance.index)
 
-    return patch.object(reconcile, "_is_of", is_of)
+    async def late(tx: Any, differences: Any) -> None:
+        await asyncio.sleep(LATE_S)
+
+    patches = ExitStack()
+    patches.enter_context(patch.object(reconcile, "_is_of", is_of))
+    patches.enter_context(patch.object(report, "_lock", late))
+    return patches
 
 
 def heartbeats_whatever_is_wanted() -> AbstractContextManager[object]:
