@@ -7,6 +7,7 @@ import asyncio
 from attrs import define, evolve, field
 
 from bbs.store import together
+from bbs.store.attempts import Claim, Claimed
 from bbs.store.report import ReportOutcome
 from bbs.store.together import Together
 from bbs.store.transaction import Transaction
@@ -42,14 +43,18 @@ async def test_starts_side_by_side_are_stored_as_they_are_told(scene: Scene) -> 
     assert {row.state for row in stored} == {ActualLRPState.RUNNING}
 
 
-async def test_of_many_claims_of_one_row_those_of_one_cell_are_granted(scene: Scene) -> None:
-    """The first one has a transaction of its own, the others share one beside it: either may be there first."""
+async def test_two_claims_of_one_row_in_one_transaction_leave_it_with_the_first(scene: Scene) -> None:
     await scene.cell("cell-1")
     await scene.cell("cell-2", "boot-1")
     (row,) = await scene.unclaimed()
-    told = await outcomes([scene.claim(row, cell) for cell in ("cell-1", "cell-2", "cell-1", "cell-2") * 5])
-    winners = {one.cell_id for one in told if isinstance(one, ActualLRP)}
-    assert len(winners) == 1
+    assert row.instance_guid is not None
+    claims = [
+        Claim(row.process_guid, row.index, row.instance_guid, cell, "boot-1")
+        for cell in ("cell-1", "cell-2", "cell-1", "cell-2") * 5
+    ]
+    told = await scene.lifecycle.claim_all(scene.call, claims)
+    winners = {one.row.cell_id for one in told if isinstance(one, Claimed)}
+    assert winners == {"cell-1"}
     assert sum(isinstance(one, ClaimRefused) for one in told) == 10
 
 
