@@ -13,7 +13,6 @@ from bbs.store.transaction import Transaction
 from diego_py.errors import ClaimRefused, DiegoError
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, NetInfo
 from diego_py.models.identifiers import CellId
-from diego_py.models.work import ClaimRequest
 
 Outcome = ActualLRP | DiegoError
 
@@ -28,11 +27,6 @@ class Claim:
     cell_id: str
     boot_id: str | None
     """None: whichever is live. Reps of Diego do not say which they are."""
-
-    @classmethod
-    def of(cls, process_guid: str, index: int, request: ClaimRequest) -> Claim:
-        """As one of our own cells asks for it."""
-        return cls(process_guid, index, request.instance_guid, request.cell_id, request.boot_id)
 
 
 @frozen

@@ -207,15 +207,6 @@ class Draining:
 
 
 @attrs.frozen(kw_only=True)
-class ClaimRequest:
-    """A cell takes the row of an instance that it was sent."""
-
-    instance_guid: InstanceGuidField
-    cell_id: CellIdField
-    boot_id: Name
-
-
-@attrs.frozen(kw_only=True)
 class InstanceReport:
     """One instance that the cell has."""
 

@@ -2,14 +2,14 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 import pytest
 from attrs import define, evolve
 
 from bbs.lifecycle import Lifecycle
-from bbs.store.attempts import Claim, Start
+from bbs.store.attempts import Claim, Claimed, Start
 from bbs.store.connections import DatabaseSettings
 from bbs.store.database import Database
 from bbs.store.transaction import Store
@@ -22,7 +22,7 @@ from diego_py.models.actual_lrp import ActualLRP, NetInfo, PortMapping
 from diego_py.models.cell import CellCapacity, CellPresence
 from diego_py.models.desired_lrp import DesiredLRPDefinition
 from diego_py.models.identifiers import CellId, Domain, InstanceGuid, ProcessGuid
-from diego_py.models.work import AvailableResources, CellReport, ClaimRequest, InstanceReport, InstanceState
+from diego_py.models.work import AvailableResources, CellReport, InstanceReport, InstanceState
 from diego_py.service.clock import SystemClock
 from tests.contract.store.tampering import MemoryTampering, PostgresTampering, Tampering
 from tests.simulation.memory_store.engine import MemoryDatabase
@@ -81,6 +81,11 @@ def problem(call: Call, id: str, error: DiegoError | None = None) -> Problem:
     return evolve(document, instance=f"/v1/failures/{id}")
 
 
+def _claim(row: ActualLRP, cell: str, boot: str) -> Claim:
+    assert row.instance_guid is not None
+    return Claim(row.process_guid, row.index, row.instance_guid, cell, boot)
+
+
 @define
 class Scene:
     """A lifecycle on a store, and rows brought to where a test begins."""
@@ -100,9 +105,12 @@ class Scene:
         return list((await self.lifecycle.desire(self.call, definition(guid, instances))).actuals)
 
     async def claim(self, row: ActualLRP, cell: str = "cell-1", boot: str = "boot-1") -> ActualLRP:
-        assert row.instance_guid is not None
-        request = ClaimRequest(instance_guid=row.instance_guid, cell_id=CellId(cell), boot_id=boot)
-        return (await self.lifecycle.claim(self.call, Claim.of(row.process_guid, row.index, request))).row
+        return (await self.lifecycle.claim(self.call, _claim(row, cell, boot))).row
+
+    async def claim_all(self, asked: Sequence[tuple[ActualLRP, str, str]]) -> list[ActualLRP | DiegoError]:
+        """Claim these rows, each for a cell and its boot, in one transaction: in this order."""
+        told = await self.lifecycle.claim_all(self.call, [_claim(*one) for one in asked])
+        return [one.row if isinstance(one, Claimed) else one for one in told]
 
     async def start(self, row: ActualLRP, cell: str = "cell-1") -> ActualLRP:
         assert row.instance_guid is not None

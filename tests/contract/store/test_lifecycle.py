@@ -25,7 +25,6 @@ from diego_py.errors import (
 from diego_py.models.actions import EnvironmentVariable
 from diego_py.models.actual_lrp import ActualLRPState, NetInfo, Presence
 from diego_py.models.desired_lrp import DesiredLRPUpdate
-from diego_py.models.work import ClaimRequest
 from diego_py.secret import Secret
 from diego_py.service.clock import SystemClock
 from tests.contract.store.conftest import NET_INFO, Scene, definition, instance_guid, outcomes, problem
@@ -175,9 +174,8 @@ async def test_a_claim_after_the_presence_ran_out_is_refused(scene: Scene) -> No
 
 
 async def test_a_claim_of_no_row_is_refused(scene: Scene) -> None:
-    request = ClaimRequest(instance_guid=instance_guid("g"), cell_id="cell-1", boot_id="boot-1")
     with pytest.raises(ClaimRefused, match="no row"):
-        await scene.lifecycle.claim(scene.call, Claim.of("none", 0, request))
+        await scene.lifecycle.claim(scene.call, Claim("none", 0, instance_guid("g"), "cell-1", "boot-1"))
 
 
 async def test_a_claim_of_another_cells_instance_is_refused(scene: Scene) -> None:

@@ -14,8 +14,6 @@ from diego_py.errors import AlreadyExists, ClaimRefused, DiegoError, IllegalTran
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState
 from diego_py.models.desired_lrp import DesiredLRPUpdate
 from diego_py.models.egress import EgressProtocol, SecurityGroupRule
-from diego_py.models.identifiers import CellId
-from diego_py.models.work import ClaimRequest
 from tests.contract.store.conftest import Scene, definition, outcomes, problem, report, reported
 
 T = TypeVar("T")
@@ -49,8 +47,7 @@ async def test_new_rules_are_told_with_the_claim_or_to_the_cell_that_claimed(sce
     rules = (SecurityGroupRule(protocol=EgressProtocol.ALL, destinations=("10.0.0.0/8",)),)
     change = scene.lifecycle.update(scene.call, "app", DesiredLRPUpdate(egress_rules=rules))
     assert row.instance_guid is not None
-    request = ClaimRequest(instance_guid=row.instance_guid, cell_id=CellId("cell-1"), boot_id="boot-1")
-    claim = scene.lifecycle.claim(scene.call, Claim.of("app", 0, request))
+    claim = scene.lifecycle.claim(scene.call, Claim("app", 0, row.instance_guid, "cell-1", "boot-1"))
     pauses = (number % 4 * 0.001, number // 4 * 0.001)
 
     async def after(pause_s: float, work: Coroutine[Any, Any, T]) -> T:

@@ -25,7 +25,7 @@ from diego_py.errors import DiegoError
 from diego_py.models.actual_lrp import ActualLRP
 from diego_py.models.desired_lrp import DesiredLRPUpdate
 from diego_py.models.identifiers import CellId
-from diego_py.models.work import ClaimRequest, Heartbeat, InstanceState
+from diego_py.models.work import Heartbeat, InstanceState
 from diego_py.service.clock import SystemClock
 from tests.contract.store.conftest import NET_INFO, Scene, definition, guids, problem, report, reported
 from tests.contract.store.tampering import MemoryTampering, PostgresTampering
@@ -135,8 +135,7 @@ class TwoStores(RuleBasedStateMachine):
     def claim(self, row: int, cell: str) -> None:
         def work(s: Scene, lrp: ActualLRP) -> Coroutine[Any, Any, Any]:
             guid = lrp.instance_guid or "none"
-            request = ClaimRequest(instance_guid=guid, cell_id=CellId(cell), boot_id="boot-1")  # type: ignore[arg-type]
-            return s.lifecycle.claim(s.call, Claim.of(lrp.process_guid, lrp.index, request))
+            return s.lifecycle.claim(s.call, Claim(lrp.process_guid, lrp.index, guid, cell, "boot-1"))
 
         self.on_row(row, work)
 

@@ -7,7 +7,6 @@ import asyncio
 from attrs import define, evolve, field
 
 from bbs.store import together
-from bbs.store.attempts import Claim, Claimed
 from bbs.store.report import ReportOutcome
 from bbs.store.together import Together
 from bbs.store.transaction import Transaction
@@ -16,14 +15,15 @@ from diego_py.models.actual_lrp import ActualLRP, ActualLRPState
 from tests.contract.store.conftest import Scene, instance_guid, outcomes, report, reported
 
 
-async def test_claims_side_by_side_are_granted_or_refused_each_for_itself(scene: Scene) -> None:
+async def test_claims_in_one_transaction_are_granted_or_refused_each_for_itself(scene: Scene) -> None:
     await scene.cell("cell-1")
     await scene.cell("cell-2", "boot-2")
     rows = await scene.unclaimed(instances=6)
-    works = [scene.claim(row, *(("cell-1", "boot-1"), ("cell-2", "boot-2"))[row.index % 2]) for row in rows[:4]]
-    works += [scene.claim(rows[4], "cell-2", "boot-of-old"), scene.claim(rows[5], "cell-3", "boot-1")]
-    works += [scene.claim(rows[0], "cell-2", "boot-2"), scene.claim(rows[1], "cell-2", "boot-2")]
-    told = await outcomes(works)
+    boots = (("cell-1", "boot-1"), ("cell-2", "boot-2"))
+    asked = [(row, *boots[row.index % 2]) for row in rows[:4]]
+    asked += [(rows[4], "cell-2", "boot-of-old"), (rows[5], "cell-3", "boot-1")]
+    asked += [(rows[0], "cell-2", "boot-2"), (rows[1], "cell-2", "boot-2")]
+    told = await scene.claim_all(asked)
     granted = [row for row in told[:4] if isinstance(row, ActualLRP)]
     assert [row.cell_id for row in granted] == ["cell-1", "cell-2", "cell-1", "cell-2"]
     assert all(isinstance(refused, ClaimRefused) for refused in told[4:7])
@@ -47,13 +47,8 @@ async def test_two_claims_of_one_row_in_one_transaction_leave_it_with_the_first(
     await scene.cell("cell-1")
     await scene.cell("cell-2", "boot-1")
     (row,) = await scene.unclaimed()
-    assert row.instance_guid is not None
-    claims = [
-        Claim(row.process_guid, row.index, row.instance_guid, cell, "boot-1")
-        for cell in ("cell-1", "cell-2", "cell-1", "cell-2") * 5
-    ]
-    told = await scene.lifecycle.claim_all(scene.call, claims)
-    winners = {one.row.cell_id for one in told if isinstance(one, Claimed)}
+    told = await scene.claim_all([(row, cell, "boot-1") for cell in ("cell-1", "cell-2", "cell-1", "cell-2") * 5])
+    winners = {one.cell_id for one in told if isinstance(one, ActualLRP)}
     assert winners == {"cell-1"}
     assert sum(isinstance(one, ClaimRefused) for one in told) == 10
 

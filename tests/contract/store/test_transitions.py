@@ -12,7 +12,6 @@ from bbs.store.attempts import Claim, Start
 from diego_py.errors import DiegoError, InternalError
 from diego_py.models.actual_lrp import TRANSITIONS, ActualLRP, ActualLRPEvent, ActualLRPState
 from diego_py.models.desired_lrp import DesiredLRPUpdate
-from diego_py.models.work import ClaimRequest
 from tests.contract.store.conftest import NET_INFO, Scene, definition, problem, report, reported
 from tests.contract.store.test_report import ended
 
@@ -64,10 +63,9 @@ class Actor:
         guid = known.instance_guid or "none"
         key = (known.process_guid, known.index)
         document = problem(call, f"f{self.sequences()}")
-        request = ClaimRequest(instance_guid=guid, cell_id=cell, boot_id="boot-1")  # type: ignore[arg-type]
         common: list[Callable[[], Awaitable[object]]] = [
             lambda: lifecycle.offer(call, known),
-            lambda: lifecycle.claim(call, Claim.of(*key, request)),
+            lambda: lifecycle.claim(call, Claim(*key, guid, cell, "boot-1")),
             lambda: lifecycle.start(call, Start(*key, guid, cell, NET_INFO, "z1")),
             lambda: lifecycle.fail(call, known, document),
             lambda: lifecycle.crash(call, *key, guid, cell, document),

@@ -17,7 +17,7 @@ from diego_py.call import Call
 from diego_py.models.cell import RootfsProvider
 from diego_py.models.desired_lrp import DesiredLRP
 from diego_py.models.identifiers import CellId, InstanceGuid
-from diego_py.models.work import AvailableResources, CellReport, ClaimRequest, Started, Stopped, Work
+from diego_py.models.work import AvailableResources, CellReport, Started, Stopped, Work
 from diego_py.service.clock import SystemClock
 from diego_py.service.log import logger
 from tests.contract.store.conftest import NET_INFO, Scene, guids, report
@@ -50,8 +50,8 @@ class Cells:
     stopped: list[str] = field(factory=list)
 
     async def run(self, call: Call, cell_id: CellId, url: str, work: Work, attempt: int) -> Started:
-        claim = ClaimRequest(instance_guid=work.instance_guid, cell_id=cell_id, boot_id="boot-1")
-        await self.lifecycle.claim(call, Claim.of(work.process_guid, work.index, claim))
+        claim = Claim(work.process_guid, work.index, work.instance_guid, cell_id, "boot-1")
+        await self.lifecycle.claim(call, claim)
         await self.before_start()
         return Started(instance_guid=work.instance_guid, net_info=NET_INFO, available=FREE, sequence=2)
 

@@ -20,7 +20,6 @@ from bbs.store.attempts import Claim, Start
 from diego_py.call import Call
 from diego_py.models.actual_lrp import ActualLRP
 from diego_py.models.identifiers import CellId
-from diego_py.models.work import ClaimRequest
 from diego_py.service.log import logger
 from diego_py.service.run import OwnedTasks
 from tests.contract.store.conftest import NET_INFO, definition, guids, report, reported
@@ -81,9 +80,8 @@ class Cluster:
         for row in desired.actuals:
             assert row.instance_guid is not None
             cell_id = CellId(f"cell-{row.index}")
-            claim = ClaimRequest(instance_guid=row.instance_guid, cell_id=cell_id, boot_id="boot-1")
             await self.lifecycle.report(self.call, report(cell_id))
-            await self.lifecycle.claim(self.call, Claim.of("app", row.index, claim))
+            await self.lifecycle.claim(self.call, Claim("app", row.index, row.instance_guid, cell_id, "boot-1"))
             self.rows.append(
                 await self.lifecycle.start(self.call, Start("app", row.index, row.instance_guid, cell_id, NET_INFO))
             )

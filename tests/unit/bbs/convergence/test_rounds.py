@@ -20,7 +20,6 @@ from bbs.pace import Pace
 from bbs.store.attempts import Claim, Start
 from bbs.store.decisions import LastRound
 from diego_py.call import Call
-from diego_py.models.work import ClaimRequest
 from diego_py.service.log import logger
 from diego_py.service.run import OwnedTasks
 from tests.contract.store.conftest import NET_INFO, definition, guids, problem, report
@@ -79,8 +78,7 @@ class Leader:
         (row,) = (await self.lifecycle.desire(self.call, definition())).actuals
         for crash in range(3):
             assert row.instance_guid is not None
-            claim = ClaimRequest(instance_guid=row.instance_guid, cell_id="cell-1", boot_id="boot-1")  # type: ignore[arg-type]
-            await self.lifecycle.claim(self.call, Claim.of("app", 0, claim))
+            await self.lifecycle.claim(self.call, Claim("app", 0, row.instance_guid, "cell-1", "boot-1"))
             await self.lifecycle.start(self.call, Start("app", 0, row.instance_guid, "cell-1", NET_INFO))
             told = problem(self.call, f"f{crash}")
             crashed = await self.lifecycle.crash(self.call, "app", 0, row.instance_guid, "cell-1", told)
