@@ -259,8 +259,8 @@ def _cell_routes(
     evacuation: Evacuation,
     waiting: Waiting,
 ) -> list[Route]:
-    store, pace = lifecycle.store, lifecycle.pace
-    return Cells(store, lifecycle, Heartbeats(store, pace), pool, callbacks, evacuation, waiting, pace).routes()
+    store, heartbeats = lifecycle.store, Heartbeats(lifecycle.store, lifecycle.pace)
+    return Cells(store, lifecycle, heartbeats, pool, callbacks, evacuation, waiting).routes()
 
 
 def _task_routes(

@@ -7,7 +7,7 @@ from typing import Final
 
 from attrs import define, field
 
-from bbs.pace import Pace
+from bbs.pace import NOT_RENEWED, Pace, Term
 from bbs.store.together import Together
 from bbs.store.transaction import Store, Transaction
 from diego_py.call import Call
@@ -29,21 +29,22 @@ class Heartbeats:
 
     store: Store
     pace: Pace
-    _together: Together[Told, bool] = field(init=False)
+    _together: Together[Told, Term] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         limits = {"lanes": 1, "together_max": TOGETHER_MAX}
         self._together = Together(self.store, "heartbeats", self._take_up, reserved=True, gather_s=GATHER_S, **limits)
 
-    async def take_up(self, call: Call, cell_id: CellId, beat: Heartbeat) -> bool:
-        """Renew the presence of a cell that is as it said last. False if it is not, or not wanted to be any more."""
+    async def take_up(self, call: Call, cell_id: CellId, beat: Heartbeat) -> Term:
+        """Renew the presence of a cell that is as it said last. NOT_RENEWED: it is not, or is wanted otherwise."""
         return await self._together.ask(call, (cell_id, beat))
 
-    async def _take_up(self, tx: Transaction, told: Sequence[Told]) -> Sequence[bool | DiegoError]:
+    async def _take_up(self, tx: Transaction, told: Sequence[Told]) -> Sequence[Term | DiegoError]:
         """All of them. Of two of one cell the one with the higher count is taken: the other came late, or twice."""
         last: dict[CellId, Heartbeat] = {}
         for cell_id, beat in told:
             if cell_id not in last or beat.sequence >= last[cell_id].sequence:
                 last[cell_id] = beat
-        renewed = await tx.cells.renew(list(last.items()), self.pace.ttl_s)
-        return [cell_id in renewed and beat == last[cell_id] for cell_id, beat in told]
+        term = self.pace.term()
+        renewed = await tx.cells.renew(list(last.items()), term.ttl_s)
+        return [term if cell_id in renewed and beat == last[cell_id] else NOT_RENEWED for cell_id, beat in told]

@@ -76,7 +76,7 @@ class Lifecycle:
         self._claims = Together(self.store, "claim_instance", attempts.claim)
         self._starts = Together(self.store, "start_instance", attempts.start)
         limits = {"lanes": 1, "together_max": REPORTS_MAX, "waiting_max": REPORTS_WAITING_MAX}
-        self._reports = Together(self.store, "cell_report", take_up, reserved=True, **limits)
+        self._reports = Together(self.store, "cell_report", self._take_up, reserved=True, **limits)
 
     async def desire(self, call: Call, definition: DesiredLRPDefinition, key: IdempotencyKey | None = None) -> Desired:
         """Store an LRP and its rows. Raises AlreadyExists, IdempotencyInFlight, IdempotencyMismatch."""
@@ -317,8 +317,11 @@ class Lifecycle:
             _, problem = tell(call, f"run {task.task_guid}", task, framed_by_cell(error, task.cell_id))
             return evolve(problem, instance=failures.PATH + self.new_guid())
 
-        rules = Rules(self.new_guid, self.pace.ttl_s, self.crash_policy, vanished, task_vanished)
+        rules = Rules(self.new_guid, self.crash_policy, vanished, task_vanished)
         return await self._reports.ask(call, Told(report, rules))
+
+    async def _take_up(self, tx: Transaction, told: Sequence[Told]) -> Sequence[ReportOutcome | DiegoError]:
+        return await take_up(tx, told, self.pace.term())
 
     @property
     def reports_waiting(self) -> int:

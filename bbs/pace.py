@@ -14,6 +14,19 @@ TTL_INTERVALS: Final = 3
 
 
 @frozen
+class Term:
+    """What is true of a presence from when it was renewed: the cell is told exactly what its row has."""
+
+    ttl_s: float = 0.0
+    """How long it lasts. 0: it was not renewed."""
+    pause_s: float = 0.0
+    """So late the cell's next word may come, and shall, if nothing is new; its own interval may be longer."""
+
+
+NOT_RENEWED: Final = Term()
+
+
+@frozen
 class Pace:
     """Follows the number of cells, each time that it is looked at."""
 
@@ -24,12 +37,7 @@ class Pace:
     cells: Callable[[], int] = lambda: 0
     """How many are live, as far as this BBS knows."""
 
-    @property
-    def pause_s(self) -> float:
-        """Between two words of a cell that has nothing new to say; its own interval may be longer."""
-        return self.cells() / self.per_second_max
-
-    @property
-    def ttl_s(self) -> float:
-        """How long a presence lasts that is renewed now."""
-        return max(self.presence_ttl_s, TTL_INTERVALS * self.pause_s)
+    def term(self) -> Term:
+        """Of presences that are renewed now."""
+        pause_s = self.cells() / self.per_second_max
+        return Term(max(self.presence_ttl_s, TTL_INTERVALS * pause_s), pause_s)

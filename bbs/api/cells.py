@@ -13,7 +13,7 @@ from bbs.cell_pool import CellPool
 from bbs.evacuation import ANSWER_S, EVACUATION_TIMEOUT_S, EVACUATION_TIMEOUT_S_MAX, Evacuation
 from bbs.heartbeats import Heartbeats
 from bbs.lifecycle import REPORTS_MAX, Lifecycle
-from bbs.pace import Pace
+from bbs.pace import NOT_RENEWED
 from bbs.store.cells import CellRecord
 from bbs.store.transaction import Store
 from bbs.task_callbacks import TaskCallbacks
@@ -103,7 +103,6 @@ class Cells:
     callbacks: TaskCallbacks
     evacuation: Evacuation
     waiting: Waiting
-    pace: Pace
 
     def routes(self) -> list[Route]:
         path = "/v1/cells/{cell_id}"
@@ -199,7 +198,6 @@ class Cells:
         report = decode_told(CellReport, await read_json(request))
         if report.presence.cell_id != request.match_info["cell_id"]:
             raise InvalidSpec("the report is another cell's than the path says")
-        ttl_s = self.pace.ttl_s
         outcome = await self.lifecycle.report(call, report)
         if outcome.accepted:
             self.pool.reported(report)
@@ -209,8 +207,8 @@ class Cells:
             ReportAnswer(
                 stop=tuple(InstanceGuid(guid) for guid in outcome.stop),
                 acknowledged=tuple(InstanceGuid(guid) for guid in outcome.acknowledged),
-                presence_ttl_ms=self._ttl_ms(ttl_s),
-                pause_ms=round(self.pace.pause_s * 1000),
+                presence_ttl_ms=_ms(outcome.term.ttl_s),
+                pause_ms=_ms(outcome.term.pause_s),
                 settled=outcome.settled,
             )
         )
@@ -222,15 +220,14 @@ class Cells:
         it; but no more cells at once than whose reports are taken up together.
         """
         beat = decode_told(Heartbeat, await read_json(request))
-        cell_id, ttl_s = CellId(request.match_info["cell_id"]), self.pace.ttl_s
-        taken = await self.heartbeats.take_up(call, cell_id, beat)
+        cell_id = CellId(request.match_info["cell_id"])
+        term = await self.heartbeats.take_up(call, cell_id, beat)
+        taken = term != NOT_RENEWED
         known = taken and self.pool.cells.repeated(cell_id, beat)
         whole = not taken or (not known and self.lifecycle.reports_waiting < REPORTS_MAX)
-        ttl_ms, pause_ms = self._ttl_ms(ttl_s), round(self.pace.pause_s * 1000)
-        return answer(HeartbeatAnswer(taken=taken, whole=whole, presence_ttl_ms=ttl_ms, pause_ms=pause_ms))
+        times = {"presence_ttl_ms": _ms(term.ttl_s), "pause_ms": _ms(term.pause_s)}
+        return answer(HeartbeatAnswer(taken=taken, whole=whole, **times))
 
-    def _ttl_ms(self, before_s: float) -> int:
-        """How long a presence lasts that was renewed since: cells may have come or gone meanwhile, and no cell may
-        believe in a lease that its row does not have.
-        """
-        return round(min(before_s, self.pace.ttl_s) * 1000)
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)

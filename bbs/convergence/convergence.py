@@ -120,11 +120,11 @@ class Convergence:
 
     def _may_lose_cells(self) -> bool:
         """Whether we have led for so long that a cell that is there must have reported."""
-        return self.leadership.led_for_s() >= self.pace.ttl_s
+        return self.leadership.led_for_s() >= self.pace.term().ttl_s
 
     def _mass_lost(self) -> bool:
         """Whether most cells were missing at once so lately that one that is there need not have reported yet."""
-        return self.clock.monotonic() - self._mass_lost_s < self.pace.ttl_s
+        return self.clock.monotonic() - self._mass_lost_s < self.pace.term().ttl_s
 
     def _tell_valve(self, valve: str) -> None:
         """Say it when cells are gone and nothing is replaced, and when that is over."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from attrs import evolve, frozen
 
 from bbs.convergence.backoff import CrashPolicy
+from bbs.pace import NOT_RENEWED, Term
 from bbs.store import reconcile, task_reconcile
 from bbs.store.actual_lrps import Key
 from bbs.store.reconcile import Differences, WriteProblem
@@ -30,6 +31,8 @@ class ReportOutcome:
 
     accepted: bool
     """False: the report is older than what is known of the cell; nothing was changed."""
+    term: Term = NOT_RENEWED
+    """Of the presence, as it was renewed."""
     stop: tuple[str, ...] = ()
     acknowledged: tuple[str, ...] = ()
     started: tuple[ActualLRP, ...] = ()
@@ -45,7 +48,6 @@ class Rules:
     """What reports are taken up by."""
 
     new_guid: Callable[[], str]
-    presence_ttl_s: float
     crash_policy: CrashPolicy
     vanished: WriteProblem
     task_vanished: WriteTaskProblem
@@ -63,7 +65,7 @@ class Told:
         return self.report.presence.cell_id
 
 
-async def take_up(tx: Transaction, told: Sequence[Told]) -> list[ReportOutcome | DiegoError]:
+async def take_up(tx: Transaction, told: Sequence[Told], term: Term) -> list[ReportOutcome | DiegoError]:
     """All of them; most change nothing but their presences, which is a statement for all. Each may be CellIdTaken.
 
     Touches no row of other cells. A second report of a cell is taken up after the first.
@@ -71,16 +73,18 @@ async def take_up(tx: Transaction, told: Sequence[Told]) -> list[ReportOutcome |
     first: dict[CellId, Told] = {}
     for one in told:
         first.setdefault(one.cell_id, one)
-    outcomes = await _taken_up(tx, list(first.values()))
+    outcomes = await _taken_up(tx, list(first.values()), term)
     again = [one for one in told if first[one.cell_id] is not one]
     if again:
-        outcomes |= dict(zip(again, await take_up(tx, again), strict=True))
+        outcomes |= dict(zip(again, await take_up(tx, again, term), strict=True))
     return [outcomes[one] for one in told]
 
 
-async def _taken_up(tx: Transaction, told: Sequence[Told]) -> dict[Told, ReportOutcome | DiegoError]:
+async def _taken_up(
+    tx: Transaction, told: Sequence[Told], term: Term
+) -> dict[Told, ReportOutcome | DiegoError]:
     """One report of each of some cells."""
-    renewed = await tx.cells.upsert([one.report for one in told], told[0].rules.presence_ttl_s)
+    renewed = await tx.cells.upsert([one.report for one in told], term.ttl_s)
     taken = sorted((one for one in told if one.cell_id in renewed), key=lambda one: one.cell_id)
     differences = await _compared(tx, taken)
     await _lock(tx, differences.values())
@@ -93,7 +97,7 @@ async def _taken_up(tx: Transaction, told: Sequence[Told]) -> dict[Told, ReportO
         fingerprint = renewed[one.cell_id]
         if outcome.settled and fingerprint is not None:
             settled[one.cell_id] = fingerprint
-        outcomes[one] = evolve(outcome, settled=one.cell_id in settled)
+        outcomes[one] = evolve(outcome, term=term, settled=one.cell_id in settled)
     if settled:
         await tx.cells.settle(settled)
     if taken:

@@ -1,5 +1,6 @@
 """A heartbeat is taken when the cell is as it said last, and what is wanted of it is what it was then."""
 
+import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -7,19 +8,22 @@ import pytest
 from attrs import evolve
 
 from bbs.heartbeats import Heartbeats
-from bbs.pace import Pace
+from bbs.lifecycle import Lifecycle, ReportOutcome
+from bbs.pace import NOT_RENEWED, TTL_INTERVALS, Pace, Term
 from bbs.succession import Succession
 from diego_py.models.actual_lrp import ActualLRP
 from diego_py.models.identifiers import CellId
 from diego_py.models.work import CellReport, Heartbeat, InstanceState
-from tests.contract.store.conftest import Scene, outcomes, problem, report, reported
+from tests.contract.store.conftest import Scene, guids, outcomes, problem, report, reported
 
 CELL = CellId("cell-1")
 
 
 async def beat(scene: Scene, sequence: int = 9, boot: str = "boot-1", digest: str = "as-told") -> bool:
     beats = Heartbeats(scene.store, Pace())
-    return await beats.take_up(scene.call, CELL, Heartbeat(boot_id=boot, sequence=sequence, digest=digest))
+    term = await beats.take_up(scene.call, CELL, Heartbeat(boot_id=boot, sequence=sequence, digest=digest))
+    assert term in (Pace().term(), NOT_RENEWED)
+    return term != NOT_RENEWED
 
 
 def whole(sequence: int, *rows: ActualLRP, **fields: Any) -> CellReport:
@@ -165,4 +169,25 @@ async def test_many_at_once_each_have_their_own_answer(scene: Scene) -> None:
     told = [(cell_id, Heartbeat(boot_id="boot-1", sequence=2, digest="as-told")) for cell_id in cells]
     told += [(cells[0], Heartbeat(boot_id="boot-1", sequence=1, digest="as-told"))]
     taken = await outcomes([beats.take_up(scene.call, *one) for one in told])
-    assert taken == [True, False] * 10 + [False]
+    assert taken == [Pace().term(), NOT_RENEWED] * 10 + [NOT_RENEWED]
+
+
+async def test_each_is_told_the_term_that_its_row_has_however_fast_cells_come_and_go(scene: Scene) -> None:
+    numbers = itertools.cycle([90_000, 7_500, 20_000])
+    pace = Pace(cells=lambda: next(numbers))
+    lifecycle = Lifecycle(scene.store, scene.lifecycle.clock, guids(), pace)
+    beats = Heartbeats(scene.store, pace)
+    cells = [CellId(f"cell-{number}") for number in range(6)]
+    told = await outcomes([lifecycle.report(scene.call, evolve(report(cell), digest="as-told")) for cell in cells])
+    await _as_told(scene, cells, [one.term for one in told if isinstance(one, ReportOutcome)])
+    beat = Heartbeat(boot_id="boot-1", sequence=2, digest="as-told")
+    terms = await outcomes([beats.take_up(scene.call, cell, beat) for cell in cells])
+    await _as_told(scene, cells, [term for term in terms if isinstance(term, Term)])
+
+
+async def _as_told(scene: Scene, cells: list[CellId], terms: list[Term]) -> None:
+    rows = await scene.store.read(scene.call, "list", lambda tx: tx.cells.list_all())
+    lasting = {row.cell_id: row.expires_at - row.seen_at for row in rows if row.expires_at and row.seen_at}
+    for cell_id, term in zip(cells, terms, strict=True):
+        assert 0 <= lasting[cell_id].total_seconds() - term.ttl_s < 1
+        assert term.ttl_s >= TTL_INTERVALS * term.pause_s > 0

@@ -7,6 +7,7 @@ import pytest
 from attrs import evolve
 
 from bbs import outcome
+from bbs.pace import NOT_RENEWED, Pace
 from bbs.store import failures
 from bbs.store.attempts import Start
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, NetInfo
@@ -46,7 +47,9 @@ async def test_presence_lasts_until_it_runs_out(scene: Scene) -> None:
 
 async def test_an_older_report_never_overwrites(scene: Scene) -> None:
     async def accepted(boot: str, sequence: int) -> bool:
-        return (await scene.lifecycle.report(scene.call, report("cell-1", boot, sequence))).accepted
+        outcome = await scene.lifecycle.report(scene.call, report("cell-1", boot, sequence))
+        assert outcome.term == (Pace().term() if outcome.accepted else NOT_RENEWED)
+        return outcome.accepted
 
     assert await accepted("boot-1", 5)
     assert not await accepted("boot-1", 4)

@@ -3,18 +3,16 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bbs.pace import Pace
+from bbs.pace import Pace, Term
 from cells.rep.sync import JITTER
 
 
 def test_few_cells_keep_their_interval_and_their_presence() -> None:
-    pace = Pace(15.0, 1_000.0, lambda: 5_000)
-    assert (pace.pause_s, pace.ttl_s) == (5.0, 15.0)
+    assert Pace(15.0, 1_000.0, lambda: 5_000).term() == Term(ttl_s=15.0, pause_s=5.0)
 
 
 def test_more_cells_report_less_often_and_are_missed_later() -> None:
-    pace = Pace(15.0, 1_000.0, lambda: 7_500)
-    assert (pace.pause_s, pace.ttl_s) == (7.5, 22.5)
+    assert Pace(15.0, 1_000.0, lambda: 7_500).term() == Term(ttl_s=22.5, pause_s=7.5)
 
 
 @given(
@@ -26,7 +24,7 @@ def test_more_cells_report_less_often_and_are_missed_later() -> None:
 def test_a_presence_outlasts_two_pauses_and_all_say_no_more_than_wanted(
     cells: int, per_second_max: float, ttl_s: float, share: float
 ) -> None:
-    pace, interval_s = Pace(ttl_s, per_second_max, lambda: cells), ttl_s * share
-    pause_s = max(interval_s, pace.pause_s)
-    assert pace.ttl_s >= 2 * pause_s * (1 + JITTER)
+    term = Pace(ttl_s, per_second_max, lambda: cells).term()
+    pause_s = max(ttl_s * share, term.pause_s)
+    assert term.ttl_s >= 2 * pause_s * (1 + JITTER)
     assert cells / pause_s <= per_second_max * (1 + 1e-9)
