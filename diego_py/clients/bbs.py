@@ -18,9 +18,9 @@ from attrs import define, evolve, field
 
 from diego_py import chain, wire
 from diego_py.call import Call, Hop
+from diego_py.clients.answered import converted, decoded, loose, loosely, object_of
 from diego_py.clients.bbs_answers import CellStatus, Decisions, Deleted, LogLine, Placed, PlannedInstance, StoredFailure
-from diego_py.clients.bbs_wire import instance_path, lines, loose, lrp_path, model, object_of, task_path, with_query
-from diego_py.clients.cell import decoded
+from diego_py.clients.bbs_wire import instance_path, lines, lrp_path, task_path, with_query
 from diego_py.errors import ConnectionLost, DiegoError
 from diego_py.http import headers
 from diego_py.http.client import Answer, HopClient, Peer
@@ -126,7 +126,7 @@ class BbsClient:
     async def desired_lrps(self, domain: str | None = None) -> list[DesiredLRP]:
         """All desired LRPs, or those of a domain."""
         pages = self._pages("/v1/desired_lrps", {"domain": domain})
-        return [model(DesiredLRP, item) async for item in pages]
+        return [converted(DesiredLRP, item) async for item in pages]
 
     async def update(self, process_guid: str, change: DesiredLRPUpdate, *, if_match: str | None = None) -> Placed:
         """Change an LRP. Returns when it is as asked. Raises PreconditionFailed when `if_match` is not its ETag."""
@@ -152,7 +152,7 @@ class BbsClient:
     ) -> list[ActualLRP]:
         """The instances that match every given filter."""
         query = {"process_guid": process_guid, "domain": domain, "cell_id": cell_id, "state": state}
-        return [model(ActualLRP, item) async for item in self._pages("/v1/actual_lrps", query)]
+        return [converted(ActualLRP, item) async for item in self._pages("/v1/actual_lrps", query)]
 
     async def actual_lrp(self, process_guid: str, index: int) -> ActualLRP:
         """One instance. Raises ActualLRPNotFound."""
@@ -206,7 +206,7 @@ class BbsClient:
     ) -> list[Task]:
         """The tasks that match every given filter."""
         query = {"domain": domain, "cell_id": cell_id, "state": state}
-        return [model(Task, item) async for item in self._pages("/v1/tasks", query)]
+        return [converted(Task, item) async for item in self._pages("/v1/tasks", query)]
 
     async def cancel_task(self, task_guid: str) -> Task:
         """Complete a task as cancelled. Returns when its process is gone."""
@@ -234,7 +234,7 @@ class BbsClient:
         try:
             async with self._http.stream(call, self._peer(), path) as content:
                 async for line in lines(content):
-                    yield msgspec.convert(line, LogLine)
+                    yield loosely(LogLine, line)
         except aiohttp.ClientError as lost:
             broken = ConnectionLost(f"connection to {self.url} broke while the log was read")
             raise _told(broken, call) from lost
@@ -243,7 +243,7 @@ class BbsClient:
 
     async def cells(self) -> list[CellStatus]:
         """Every known cell, live or not."""
-        return [msgspec.convert(item, CellStatus) async for item in self._pages("/v1/cells", {})]
+        return [loosely(CellStatus, item) async for item in self._pages("/v1/cells", {})]
 
     async def cell(self, cell_id: str) -> CellStatus:
         """One cell. Raises CellNotFound."""
@@ -285,7 +285,7 @@ class BbsClient:
         found: list[StoredFailure] = []
         query = {"process_guid": process_guid, "task_guid": task_guid, "code": code}
         async for item in self._pages("/v1/failures", query, limit):
-            found.append(msgspec.convert(item, StoredFailure))
+            found.append(loosely(StoredFailure, item))
             if len(found) == limit:
                 break
         return found
@@ -307,7 +307,7 @@ class BbsClient:
         """What the auction would do with this definition now. Nothing is stored, reserved or started."""
         body = wire.encode_revealed(_definition(definition))
         answer = await self._send("plan", "POST", "/v1/auctions/dry_run", body)
-        return [msgspec.convert(item, PlannedInstance) for item in object_of(answer.body).get("assignments", ())]
+        return [loosely(PlannedInstance, item) for item in object_of(answer.body).get("assignments", ())]
 
     async def ready(self) -> dict[str, Any]:
         """What `/readyz?verbose` says. Raises while the BBS is not ready."""

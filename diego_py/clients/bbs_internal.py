@@ -7,14 +7,14 @@ and what ended has ended.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 from attrs import define, field
 
 from diego_py import chain, telling, wire
 from diego_py.call import Call
-from diego_py.clients.cell import decoded
+from diego_py.clients.answered import decoded, told
 from diego_py.errors import (
     BadAnswer,
     BudgetSpent,
@@ -43,8 +43,6 @@ from diego_py.models.work import (
     HeartbeatAnswer,
     ReportAnswer,
 )
-
-T = TypeVar("T")
 
 ELSEWHERE = (
     HopUnreachable,
@@ -82,7 +80,7 @@ class BBSInternalClient:
         A ClaimRefused where the BBS said no, a ClaimLost where none said anything that counts; raised if for all.
         """
         answer = await self._claim(call, "/v1/claims", telling.encode(claims), "claim_instance")
-        results = _told(ClaimResults, answer.body).results
+        results = told(ClaimResults, answer.body).results
         if len(results) != len(claims.instances):
             raise BadAnswer("not every claim has a result", outcome=Outcome.UNKNOWN)
         return [result.granted or _refusal(result.failure) for result in results]
@@ -118,7 +116,7 @@ class BBSInternalClient:
         """Say that the cell is as it said last. Raises as `report`."""
         path = f"/v1/cells/{self.cell_id}/heartbeat"
         answer = await self._request(call, path, telling.encode(beat), "cell_heartbeat")
-        return _told(HeartbeatAnswer, answer.body)
+        return told(HeartbeatAnswer, answer.body)
 
     async def _request(self, call: Call, path: str, body: bytes, op: str) -> Answer:
         """Ask each BBS once, the one that answered last first. The failure carries the earlier ones as attempts.
@@ -146,14 +144,6 @@ class BBSInternalClient:
         *earlier, last = failures
         last.attempts = (*earlier, *last.attempts)
         raise last
-
-
-def _told(kind: type[T], body: bytes) -> T:
-    """Raises BadAnswer."""
-    try:
-        return telling.decode(kind, body)
-    except wire.MalformedJSON as malformed:
-        raise BadAnswer("the answer does not have the expected form", outcome=Outcome.UNKNOWN) from malformed
 
 
 def _refusal(document: Mapping[str, Any] | None) -> DiegoError:

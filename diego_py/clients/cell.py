@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import TypeVar
 
 import aiohttp
 from attrs import define, evolve, field
 
 from diego_py import wire
 from diego_py.call import Call
+from diego_py.clients.answered import decoded
 from diego_py.clients.cell_works import CellWorks
-from diego_py.errors import BadAnswer, DiegoError, Outcome
+from diego_py.errors import DiegoError
 from diego_py.http.client import HopClient, Peer
 from diego_py.models.identifiers import CellId, InstanceGuid
 from diego_py.models.task_work import TaskWork
 from diego_py.models.work import CellReport, Drain, Draining, EgressChange, Started, Stopped, TaskStarted, Work
-
-T = TypeVar("T")
 
 
 @define
@@ -93,11 +91,3 @@ def _attempt(number: int) -> Iterator[None]:
         if error.frame is not None:
             error.frame = evolve(error.frame, attempt=number)
         raise
-
-
-def decoded(kind: type[T], body: bytes) -> T:
-    """An answer's body as a model. Raises BadAnswer."""
-    try:
-        return wire.decode(kind, body)
-    except (wire.MalformedJSON, wire.InvalidFields) as malformed:
-        raise BadAnswer("the answer does not have the expected form", outcome=Outcome.UNKNOWN) from malformed

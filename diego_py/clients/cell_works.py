@@ -13,8 +13,9 @@ from typing import Any
 import msgspec
 from attrs import define, field
 
-from diego_py import chain, telling, wire
+from diego_py import chain, wire
 from diego_py.call import ANSWER_MARGIN_MS, Call, Hop, result_within
+from diego_py.clients.answered import told
 from diego_py.errors import BadAnswer, BudgetSpent, ConnectionLost, DiegoError, HopUnreachable, Outcome, twin
 from diego_py.http import headers
 from diego_py.http.client import HopClient, Peer, Told
@@ -102,7 +103,7 @@ class CellWorks:
             line = await self._line(call, peer, work)
             if line.failure is not None:
                 raise _failure(line.failure)
-            started = _started(line)
+            started = told(Started, line.given)
         except DiegoError as error:
             error.frame = error.frame or began.frame(error, call.clock.monotonic())
             began.elapsed_ms = error.frame.elapsed_ms
@@ -121,8 +122,8 @@ class CellWorks:
             return await result_within(call.remaining_ms() / 1000, asked.line)
         except TimeoutError as late:
             outcome = Outcome.NOT_STARTED if asked.under_way is None else Outcome.UNKNOWN
-            told = f"no answer from {peer.url} within {call.budget.total_ms:.0f} ms"
-            raise BudgetSpent(told, outcome=outcome) from late
+            problem = f"no answer from {peer.url} within {call.budget.total_ms:.0f} ms"
+            raise BudgetSpent(problem, outcome=outcome) from late
         finally:
             if asked.under_way is not None:
                 asked.under_way.leave(asked.part)
@@ -143,8 +144,8 @@ class CellWorks:
                 return
             calls = [asked.call for asked in request.waiting.values()]
             call = max(calls, key=lambda each: each.budget.deadline_s)
-            told = Told(body, lambda: self._was_sent(cell, request))
-            async with self.http.stream(call, cell.peer, PATH, body=told, op=OP) as content:
+            sent = Told(body, lambda: self._was_sent(cell, request))
+            async with self.http.stream(call, cell.peer, PATH, body=sent, op=OP) as content:
                 async for line in lines_of(content.iter_any()):
                     asked = request.waiting.get(line.part)
                     if asked is not None and not asked.line.done():
@@ -225,14 +226,6 @@ def _failure(document: dict[str, Any]) -> DiegoError:
         error = BadAnswer("an instance failed without a failure document", outcome=Outcome.UNKNOWN)
         error.__cause__ = malformed
         return error
-
-
-def _started(line: Line) -> Started:
-    """Raises BadAnswer."""
-    try:
-        return telling.decode(Started, line.given)
-    except wire.MalformedJSON as malformed:
-        raise BadAnswer("the answer does not have the expected form", outcome=Outcome.UNKNOWN) from malformed
 
 
 def _attach(call: Call, remote: Hop | None) -> None:

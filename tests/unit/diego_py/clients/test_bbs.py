@@ -10,7 +10,7 @@ import pytest
 import diego_py
 from diego_py.call import Hop
 from diego_py.clients.bbs import BbsClient
-from diego_py.errors import DesireFailed, ExecNotFound, HopUnreachable, InvalidSpec, Outcome
+from diego_py.errors import BadAnswer, DesireFailed, ExecNotFound, HopUnreachable, InvalidSpec, Outcome
 from tests.unit.diego_py.clients.fake_bbs import FakeBbs, serving
 
 WEB = {
@@ -105,6 +105,18 @@ async def test_logs_come_line_by_line_however_long(fake: FakeBbs, url: str) -> N
         lines = [line async for line in bbs.logs("web", 0, tail=2)]
     assert [(line.stream, len(line.text)) for line in lines] == [("stdout", 300_000), ("stderr", 1)]
     assert fake.seen[0][1] == "/v1/actual_lrps/web/0/logs?tail=2"
+
+
+async def test_an_answer_of_another_form_is_an_error_of_ours_whatever_was_read(fake: FakeBbs, url: str) -> None:
+    fake.lines, fake.decided, fake.failures = [{"text": 5}], [{"decision": 5}], [{"id": 5}]  # type: ignore[dict-item]
+    async with BbsClient(url) as bbs:
+        with pytest.raises(BadAnswer) as caught:
+            _ = [line async for line in bbs.logs("web", 0)]
+        assert caught.value.problem["request_id"]
+        with pytest.raises(BadAnswer):
+            await bbs.decisions()
+        with pytest.raises(BadAnswer):
+            await bbs.failures()
 
 
 async def test_submit_does_not_wait_and_says_where_to_look(url: str) -> None:
