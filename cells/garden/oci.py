@@ -88,7 +88,7 @@ class Runtime:
     def close(self) -> None:
         if self._sealed is not None:
             os.close(self._sealed)
-            self._sealed = None
+            self._sealed, self.program = None, self.runtime_path
 
     @property
     def name(self) -> str:

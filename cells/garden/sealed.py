@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 from pathlib import Path
 
 ELF = b"\x7fELF"
@@ -20,20 +19,22 @@ MODE = 0o755
 
 def copy(program: str) -> int | None:
     """A descriptor of the copy; None of a script, which may care where it is. Raises OSError."""
-    with open(program, "rb") as source:
-        if source.read(len(ELF)) != ELF:
-            return None
-        source.seek(0)
-        writable = os.memfd_create(os.path.basename(program), os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        try:
-            with open(writable, "wb", closefd=False) as target:
-                shutil.copyfileobj(source, target)
-            os.fchmod(writable, MODE)
-            fcntl.fcntl(writable, fcntl.F_ADD_SEALS, SEALS)
-            # Another descriptor: nobody can execute what somebody may write through his.
-            return os.open(path(writable), os.O_RDONLY | os.O_CLOEXEC)
-        finally:
-            os.close(writable)
+    content = Path(program).read_bytes()
+    return in_memory(os.path.basename(program), content, MODE) if content.startswith(ELF) else None
+
+
+def in_memory(name: str, content: bytes, mode: int) -> int:
+    """A file that has no name and that nobody can write any more: a descriptor to execute it by. Raises OSError."""
+    writable = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        with open(writable, "wb", closefd=False) as file:
+            file.write(content)
+        os.fchmod(writable, mode)
+        fcntl.fcntl(writable, fcntl.F_ADD_SEALS, SEALS)
+        # Another descriptor: nobody can execute what somebody may write through his.
+        return os.open(path(writable), os.O_PATH | os.O_CLOEXEC)
+    finally:
+        os.close(writable)
 
 
 def path(copied: int) -> str:

@@ -7,8 +7,9 @@ never runs again. Debian's catatonit does more: it ends at a SIGTERM from anybod
 
 from __future__ import annotations
 
-import os
 import struct
+
+from cells.garden import sealed
 
 MACHINE_X86_64 = 62
 EXECUTABLE, CURRENT, LOADED = 2, 1, 1
@@ -41,11 +42,5 @@ def executable() -> bytes:
 
 
 def program() -> int:
-    """The executable as a file that has no name and that nobody can write any more: a descriptor to execute it by."""
-    writable = os.memfd_create(NAME, os.MFD_CLOEXEC)
-    try:
-        os.write(writable, executable())
-        os.fchmod(writable, MODE)
-        return os.open(f"/proc/self/fd/{writable}", os.O_PATH | os.O_CLOEXEC)
-    finally:
-        os.close(writable)
+    """The executable as a descriptor to execute it by."""
+    return sealed.in_memory(NAME, executable(), MODE)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from cells.garden.oci import classify, failure, runtime_log
+from cells.garden.oci import Runtime, classify, failure, runtime_log
 from diego_py.errors import DiegoError, ExecNotExecutable, ExecNotFound, RuntimeFailed, WorkingDirectoryInvalid
 
 SAID = [
@@ -52,3 +53,14 @@ def test_failure_speaks_in_the_runtimes_words_and_keeps_its_whole_log(tmp_path: 
 
 def test_silence_is_said_to_be_silence(tmp_path: Path) -> None:
     assert failure("start", runtime_log(tmp_path / "none"), "").message == "runtime start: the runtime gave no reason"
+
+
+def test_the_sealed_copy_is_executed_until_close(tmp_path: Path) -> None:
+    (links := tmp_path / "links").mkdir()
+    program = shutil.copy("/bin/true", tmp_path / "runc")
+    runtime = Runtime(program, "conmon", tmp_path / "state", log_bytes_max=0, timeout_s=1.0)
+    runtime.seal(links)
+    assert runtime.program == str(links / "runc")
+    assert Path(runtime.program).read_bytes() == Path(program).read_bytes()
+    runtime.close()
+    assert runtime.program == program
