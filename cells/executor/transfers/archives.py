@@ -6,15 +6,15 @@ import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import IO, Final
 
+from cells.executor.transfers.disk import disk_errors
 from cells.garden import children
 from cells.garden.children import in_thread
 from cells.garden.images.unpack import Kind, Owner, UnpackLimits, extract
-from diego_py.chain import clip
 from diego_py.errors import TransfersBroken
 
 READ_BYTES: Final = 256 * 1024
@@ -35,17 +35,20 @@ def kind_of(file: IO[bytes]) -> Kind:
 @asynccontextmanager
 async def unpacked(file: IO[bytes], directory: Path, limits: UnpackLimits) -> AsyncIterator[AsyncIterator[bytes]]:
     """The tar stream of what is in an archive. Raises ArchiveUnsafe and its like, NoSpace, TransfersBroken."""
-    staging = Path(tempfile.mkdtemp(prefix=PREFIX, dir=directory))
+    with disk_errors(directory):
+        staging = Path(tempfile.mkdtemp(prefix=PREFIX, dir=directory))
     try:
-        file.seek(0)
-        os.lseek(file.fileno(), 0, os.SEEK_SET)
-        await extract(file.fileno(), kind_of(file), staging, limits, Owner(0, 0))
-        yield _packed(staging)
+        with disk_errors(directory):
+            file.seek(0)
+            os.lseek(file.fileno(), 0, os.SEEK_SET)
+            await extract(file.fileno(), kind_of(file), staging, limits, Owner(0, 0))
+        async with aclosing(_packed(staging)) as stream:
+            yield stream
     finally:
         await in_thread(shutil.rmtree, staging)
 
 
-async def _packed(directory: Path) -> AsyncIterator[bytes]:
+async def _packed(directory: Path) -> AsyncGenerator[bytes, None]:
     child = await children.spawn(
         children.bound_to_us(PACK),
         stdin=asyncio.subprocess.DEVNULL,
@@ -63,4 +66,4 @@ async def _packed(directory: Path) -> AsyncIterator[bytes]:
             child.kill()
             await children.uninterrupted(child.wait())
     if status != 0:
-        raise TransfersBroken("pack what was unpacked", evidence={"status": status, "stderr": clip("")})
+        raise TransfersBroken("pack what was unpacked", evidence={"status": status})

@@ -13,22 +13,25 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO, Final
 
 from attrs import asdict, define, evolve, field, frozen
 
+from cells.executor.transfers.disk import disk_errors
 from cells.executor.transfers.fetch import Checksum, Fetch, Version, size_of
 from cells.executor.transfers.settings import TransferSettings
 from cells.garden.children import in_thread
-from diego_py.errors import ChecksumMismatch, NoSpace
+from diego_py.errors import ChecksumMismatch
 from diego_py.service.clock import Clock
 
 INDEX: Final = "index.json"
 PART: Final = ".part"
 NAME_BYTES: Final = 16
+ENTRIES_MAX: Final = 1000
+"""Contents that are kept, however small they are: all are written down each time."""
 
 
 @frozen
@@ -47,6 +50,24 @@ class Entry:
         return Version(self.etag, self.last_modified)
 
 
+@frozen
+class Kept:
+    """A content that is on disk, open: it can be read also when it is given up meanwhile."""
+
+    entry: Entry
+    file: IO[bytes]
+
+
+@define(eq=False)
+class Askers:
+    """Those who ask for one content at the same time."""
+
+    count: int = 0
+    lock: asyncio.Lock = field(factory=asyncio.Lock)
+    answers: int = 0
+    """How often it was found to be the present one."""
+
+
 @define
 class Cache:
     """The directory, made when it is first used. Only the event loop's thread touches the entries."""
@@ -54,18 +75,16 @@ class Cache:
     settings: TransferSettings
     clock: Clock
     _entries: dict[str, Entry] | None = field(default=None, init=False)
-    _locks: dict[str, asyncio.Lock] = field(factory=dict, init=False)
-    _asked: dict[str, int] = field(factory=dict, init=False)
-    """How often each content was found to be the present one."""
+    _asking: dict[str, Askers] = field(factory=dict, init=False)
 
     @asynccontextmanager
     async def content(self, url: str, cache_key: str, checksum: Checksum | None) -> AsyncIterator[IO[bytes]]:
         """The content of a URL as an open file; through the cache with a key, else only for this once.
 
         Who asks for the same at the same time waits for the first, and shares what that one gets. Raises what Fetch
-        does, ChecksumMismatch, NoSpace.
+        does, ChecksumMismatch, NoSpace, TransfersBroken.
         """
-        with _disk_errors(self.settings.directory):
+        with disk_errors(self.settings.directory):
             self._prepare()
             cached = bool(cache_key)
             file = await (self._cached(url, _name(url, cache_key), checksum) if cached else self._once(url, checksum))
@@ -85,67 +104,72 @@ class Cache:
         return file
 
     async def _cached(self, url: str, name: str, checksum: Checksum | None) -> IO[bytes]:
-        asked = self._asked.get(name, 0)
-        lock = self._locks.setdefault(name, asyncio.Lock())
-        async with lock:
-            entry = self._known.get(name)
-            if entry is not None and self._asked.get(name, 0) > asked:
-                file = self._opened(entry)  # Somebody was told so since we came.
-            else:
-                file = await self._current(url, name, entry)
+        askers = self._asking.setdefault(name, Askers())
+        askers.count += 1
+        answers = askers.answers
+        try:
+            async with askers.lock:
+                kept = self._kept(name)
+                if kept is not None and askers.answers > answers:
+                    file = kept.file  # Somebody was told so since we came.
+                else:
+                    file = await self._current(url, name, kept)
+                    askers.answers += 1
+                return await self._right(file, url, name, kept is not None, checksum)
+        finally:
+            askers.count -= 1
+            if askers.count == 0:
+                del self._asking[name]
+
+    async def _right(
+        self, file: IO[bytes], url: str, name: str, was_kept: bool, checksum: Checksum | None
+    ) -> IO[bytes]:
+        """The content, if it is the right one; when what was kept is not, what the server has. Else nothing is kept."""
+        try:
+            if checksum is not None:
+                await in_thread(checksum.check, file)
+        except BaseException as wrong:
+            file.close()
+            if not isinstance(wrong, ChecksumMismatch):
+                raise
+            self._forget(name)
+            if not was_kept:
+                raise
+            return await self._right(await self._current(url, name, None), url, name, False, checksum)
+        return file
+
+    async def _current(self, url: str, name: str, kept: Kept | None) -> IO[bytes]:
+        """The content that the server has now. What was kept is closed, unless it is that."""
+        file, path = self._new()
+        with contextlib.ExitStack() as outdated:
             try:
-                if checksum is not None:
-                    await in_thread(checksum.check, file)
-            except ChecksumMismatch:
-                file.close()
-                self._forget(name)
-                if entry is None:
-                    raise
-                return await self._checked(await self._current(url, name, None), name, checksum)
+                if kept is not None:
+                    outdated.enter_context(kept.file)
+                known = Version() if kept is None else kept.entry.version
+                version = await Fetch(url, self.settings, self.clock, known).into(file)
+                if version is not None:
+                    path.rename(whole := path.with_suffix(""))
+                    self._forget(name)
+                    self._enter(name, Entry(whole.name, size_of(file), version.etag, version.last_modified, 0))
+                    return file
             except BaseException:
                 file.close()
+                path.unlink(missing_ok=True)
                 raise
-        return file
-
-    async def _checked(self, file: IO[bytes], name: str, checksum: Checksum | None) -> IO[bytes]:
-        """What came anew, after what was kept turned out to be another one. Raises ChecksumMismatch."""
-        try:
-            assert checksum is not None
-            await in_thread(checksum.check, file)
-        except BaseException:
             file.close()
-            self._forget(name)
-            raise
-        return file
-
-    async def _current(self, url: str, name: str, entry: Entry | None) -> IO[bytes]:
-        """The content that the server has now."""
-        file, path = self._new()
-        try:
-            known = Version() if entry is None else entry.version
-            version = await Fetch(url, self.settings, self.clock, known).into(file)
-            if version is None:
-                assert entry is not None
-                file.close()
-                path.unlink()
-                file = self._opened(entry)
-                self._enter(name, entry)
-            else:
-                path.rename(kept := path.with_suffix(""))
-                self._forget(name)
-                self._enter(name, Entry(kept.name, size_of(file), version.etag, version.last_modified, 0))
-        except BaseException:
-            file.close()
-            path.unlink(missing_ok=True)
-            raise
-        self._asked[name] = self._asked.get(name, 0) + 1
-        return file
+            path.unlink()
+            assert kept is not None
+            if name in self._known:  # Else others have taken its room meanwhile.
+                self._enter(name, kept.entry)
+            outdated.pop_all()
+            return kept.file
 
     def _enter(self, name: str, entry: Entry) -> None:
         """Keep it as the one used last, and give up others until all fit."""
         entries = self._known
         entries[name] = evolve(entry, used=1 + max((known.used for known in entries.values()), default=0))
-        while sum(known.size_bytes for known in entries.values()) > self.settings.cache_bytes_max:
+        bytes_max = self.settings.cache_bytes_max
+        while len(entries) > ENTRIES_MAX or sum(known.size_bytes for known in entries.values()) > bytes_max:
             self._forget(min(entries, key=lambda other: entries[other].used))
         self._save()
 
@@ -154,8 +178,16 @@ class Cache:
         if entry is not None:
             (self.settings.directory / entry.file).unlink(missing_ok=True)
 
-    def _opened(self, entry: Entry) -> IO[bytes]:
-        return (self.settings.directory / entry.file).open("rb")
+    def _kept(self, name: str) -> Kept | None:
+        """What there is of this name; nothing when somebody took the file away."""
+        entry = self._known.get(name)
+        if entry is None:
+            return None
+        try:
+            return Kept(entry, (self.settings.directory / entry.file).open("rb"))
+        except FileNotFoundError:
+            self._forget(name)
+            return None
 
     def _new(self) -> tuple[IO[bytes], Path]:
         path = self.settings.directory / f"{secrets.token_hex(NAME_BYTES)}{PART}"
@@ -194,13 +226,3 @@ class Cache:
 
 def _name(url: str, cache_key: str) -> str:
     return hashlib.sha256(f"{cache_key}\0{url}".encode()).hexdigest()
-
-
-@contextlib.contextmanager
-def _disk_errors(directory: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as refused:
-        free = os.statvfs(directory)
-        evidence = {"errno": refused.errno, "free_bytes": free.f_bavail * free.f_frsize}
-        raise NoSpace("keep a download on the disk of the cell", evidence=evidence) from refused

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+from collections.abc import Mapping
 from typing import IO, Final
 
 import aiohttp
@@ -28,6 +29,7 @@ from diego_py.service.clock import Clock
 BACKOFF_MIN_S: Final = 0.5
 BACKOFF_MAX_S: Final = 5.0
 """Between two attempts: 0.5 s, doubled each time. Diego's."""
+VERSION_CHARACTERS_MAX: Final = 1024
 
 
 @frozen
@@ -54,6 +56,12 @@ class Version:
 
     etag: str = ""
     last_modified: str = ""
+
+    @classmethod
+    def said_in(cls, headers: Mapping[str, str]) -> Version:
+        """What is too long to be kept counts as not said."""
+        said = (headers.get("ETag", ""), headers.get("Last-Modified", ""))
+        return cls(*(text if len(text) <= VERSION_CHARACTERS_MAX else "" for text in said))
 
     def headers(self) -> dict[str, str]:
         asked = {"If-None-Match": self.etag, "If-Modified-Since": self.last_modified}
@@ -108,7 +116,7 @@ class Fetch:
                 self._allow(response.content_length, response.url)
             with peer.border(response.url):
                 await self._copy(response, file)
-            return Version(response.headers.get("ETag", ""), response.headers.get("Last-Modified", ""))
+            return Version.said_in(response.headers)
 
     async def _copy(self, response: aiohttp.ClientResponse, file: IO[bytes]) -> None:
         size = 0

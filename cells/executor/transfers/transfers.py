@@ -9,7 +9,7 @@ import os
 import tarfile
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import ExitStack, aclosing, asynccontextmanager
 from typing import IO, Final, Protocol
 
 from attrs import define, field, frozen
@@ -18,6 +18,7 @@ from yarl import URL
 from cells.executor.backend import ContainerBackend
 from cells.executor.transfers import archives
 from cells.executor.transfers.cache import Cache
+from cells.executor.transfers.disk import disk_errors
 from cells.executor.transfers.fetch import BACKOFF_MAX_S, BACKOFF_MIN_S, Checksum, size_of
 from cells.executor.transfers.peer import Peer, at
 from cells.executor.transfers.settings import TransferSettings
@@ -85,7 +86,7 @@ class Transfers:
 
     async def upload(self, call: Call, handle: str, path: str, url: str, user: str) -> int:
         """Raises UploadMissing, UploadTooLarge, UploadFailed, TransferNotAllowed, TransferUnreachable,
-        TransferTimedOut."""
+        TransferTimedOut, NoSpace, TransfersBroken."""
         async with self._uploads, self._fetched(call, handle, path, user) as file:
             try:
                 async with asyncio.timeout(self.settings.total_s) as scope:
@@ -125,13 +126,15 @@ class Transfers:
     @asynccontextmanager
     async def _fetched(self, call: Call, handle: str, path: str, user: str) -> AsyncIterator[IO[bytes]]:
         """The content of a container's file, as a file that has no name."""
-        self.settings.directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=self.settings.directory) as packed:
-            await self._pack(call, handle, path, user, packed)
-            packed.seek(0)
-            with tempfile.TemporaryFile(dir=self.settings.directory) as file:
-                _extract(packed, file, path)
-                yield file
+        directory = self.settings.directory
+        with ExitStack() as files:
+            with disk_errors(directory):
+                directory.mkdir(parents=True, exist_ok=True)
+                packed = files.enter_context(tempfile.TemporaryFile(dir=directory))
+                await self._pack(call, handle, path, user, packed)
+                file = files.enter_context(tempfile.TemporaryFile(dir=directory))
+                await in_thread(_extract, packed, file, path)
+            yield file
 
     async def _pack(self, call: Call, handle: str, path: str, user: str, packed: IO[bytes]) -> None:
         size, limit = 0, self.settings.upload_bytes_max
@@ -157,6 +160,7 @@ def _md5(file: IO[bytes]) -> bytes:
 
 
 def _extract(packed: IO[bytes], file: IO[bytes], path: str) -> None:
+    packed.seek(0)
     try:
         with tarfile.open(fileobj=packed, mode="r:") as archive:
             member = archive.next()

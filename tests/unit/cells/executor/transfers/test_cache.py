@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from cells.executor.transfers import cache as caches
 from cells.executor.transfers.cache import INDEX, Cache
-from cells.executor.transfers.fetch import Checksum
+from cells.executor.transfers.fetch import VERSION_CHARACTERS_MAX, Checksum
 from cells.executor.transfers.settings import TransferSettings
 from diego_py.errors import (
     ChecksumMismatch,
@@ -20,6 +21,7 @@ from diego_py.errors import (
     DownloadNotFound,
     DownloadTooLarge,
     TransferNotAllowed,
+    TransfersBroken,
     TransferTimedOut,
     TransferUnreachable,
 )
@@ -117,6 +119,54 @@ async def test_the_least_used_is_given_up_and_its_readers_go_on(tmp_path: Path, 
     assert "If-None-Match" in server.asked[-1].headers
     await get(cache, server.url("/a"))
     assert "If-None-Match" not in server.asked[-1].headers
+
+
+async def test_what_is_given_up_while_the_server_is_asked_is_read_all_the_same(
+    tmp_path: Path, server: FileServer
+) -> None:
+    cache, hold = cache_of(tmp_path, server, cache_bytes_max=25, silence_s=10.0), asyncio.Event()
+    server.answers |= {f"/{name}": Answer(name.encode() * 10, headers={"ETag": f'"{name}"'}) for name in "abc"}
+    await get(cache, server.url("/a"))
+    server.answers["/a"].hold = hold
+    server.arrived.clear()
+    async with asyncio.TaskGroup() as group:
+        asking = group.create_task(get(cache, server.url("/a")))
+        await server.arrived.wait()
+        await get(cache, server.url("/b"))
+        await get(cache, server.url("/c"))
+        hold.set()
+    assert asking.result() == b"a" * 10
+    await get(cache, server.url("/a"))
+    assert "If-None-Match" not in server.asked[-1].headers
+
+
+async def test_a_kept_file_that_somebody_removed_is_fetched_anew(tmp_path: Path, server: FileServer) -> None:
+    cache = cache_of(tmp_path, server)
+    server.answers["/a"] = Answer(b"one", headers={"ETag": '"1"'})
+    await get(cache, server.url("/a"))
+    (tmp_path / files(tmp_path)[0]).unlink()
+    assert await get(cache, server.url("/a")) == b"one"
+
+
+async def test_neither_keys_nor_small_contents_nor_versions_grow_for_ever(
+    tmp_path: Path, server: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caches, "ENTRIES_MAX", 3)
+    cache = cache_of(tmp_path, server)
+    server.answers["/a"] = Answer(b"", headers={"ETag": "x" * (VERSION_CHARACTERS_MAX + 1)})
+    for number in range(5):
+        await get(cache, server.url("/a"), f"key {number}")
+    assert len(files(tmp_path)) == 3
+    assert cache._asking == {}
+    assert (tmp_path / INDEX).stat().st_size < VERSION_CHARACTERS_MAX
+
+
+@pytest.mark.parametrize("key", KEYS)
+async def test_a_disk_that_refuses_is_told(tmp_path: Path, server: FileServer, key: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(TransfersBroken) as caught:
+        await get(cache_of(tmp_path / "file" / "cache", server), server.url("/a"), key)
+    assert caught.value.evidence == {"errno": "ENOTDIR"}
 
 
 async def test_what_is_larger_than_the_cache_is_used_once(tmp_path: Path, server: FileServer) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
 from cells.executor.steps.step import Site
+from cells.executor.transfers import archives, transfers
 from cells.executor.transfers.settings import TransferSettings
-from cells.executor.transfers.transfers import Transfers
+from cells.garden import processes
 from cells.garden.images.unpack import UnpackLimits
 from diego_py.errors import (
     ArchiveCorrupt,
@@ -20,6 +22,7 @@ from diego_py.errors import (
     ArchiveUnsafe,
     DiegoError,
     DownloadNotFound,
+    TransfersBroken,
     UploadFailed,
     UploadMissing,
     UploadTooLarge,
@@ -44,8 +47,8 @@ async def server() -> AsyncIterator[FileServer]:
 async def at(tmp_path: Path, server: FileServer) -> Site:
     garden, clock = FakeGarden(), SystemClock()
     settings = TransferSettings(directory=tmp_path, hosts=(server.host,), upload_bytes_max=100_000, attempts_max=1)
-    transfers = Transfers(garden, settings, UnpackLimits(bytes_max=10_000), clock)  # type: ignore[arg-type]
-    return await site(garden, transfers=transfers)
+    moving = transfers.Transfers(garden, settings, UnpackLimits(bytes_max=10_000), clock)  # type: ignore[arg-type]
+    return await site(garden, transfers=moving)
 
 
 def garden_of(at: Site) -> FakeGarden:
@@ -113,6 +116,47 @@ async def test_archives_that_are_refused(
         await perform(download(server.url("/a")), at)
     assert garden_of(at).files_of(HANDLE) == {}
     assert list(tmp_path.iterdir()) == []
+
+
+@unpacks
+async def test_who_takes_no_more_leaves_nobody_at_work(tmp_path: Path) -> None:
+    (directory := tmp_path / "directory").mkdir()
+    before = processes.children()
+    with (tmp_path / "archive").open("w+b") as file:
+        file.write(tar({"big": bytes(1 << 20)}))
+        file.flush()
+        async with archives.unpacked(file, directory, UnpackLimits()) as stream:
+            assert await anext(stream)
+            assert processes.children() > before
+    assert processes.children() == before
+    assert list(directory.iterdir()) == []
+
+
+async def test_the_event_loop_copies_no_upload(at: Site, server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    extract, threads = transfers._extract, list[int]()
+
+    def noted(*files: object) -> None:
+        threads.append(threading.get_ident())
+        extract(*files)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(transfers, "_extract", noted)
+    server.answers["/put"] = Answer()
+    garden_of(at).files_of(HANDLE)["/out"] = b"x"
+    await perform(upload("/out", server.url("/put")), at)
+    assert server.taken == [b"x"]
+    assert len(threads) == 1
+    assert threads != [threading.get_ident()]
+
+
+async def test_an_upload_that_the_disk_refuses(server: FileServer, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    garden = FakeGarden()
+    settings = TransferSettings(directory=tmp_path / "file" / "transfers", hosts=(server.host,))
+    moving = transfers.Transfers(garden, settings, UnpackLimits(), SystemClock())  # type: ignore[arg-type]
+    place = await site(garden, transfers=moving)
+    garden.files_of(HANDLE)["/out"] = b"x"
+    with pytest.raises(TransfersBroken):
+        await perform(upload("/out", server.url("/put")), place)
 
 
 async def test_upload(at: Site, server: FileServer, tmp_path: Path) -> None:
