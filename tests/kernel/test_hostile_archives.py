@@ -143,7 +143,8 @@ def _snapshot(root: Path) -> list[object]:
 
 
 def _host() -> list[object]:
-    return [_identity(os.lstat(path)) for path in HOST_FILES]
+    """What identifies each file of the host; None for one that it does not have, and must not have afterwards."""
+    return [_identity(os.lstat(path)) if os.path.lexists(path) else None for path in HOST_FILES]
 
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:
