@@ -53,6 +53,8 @@ class Box:
     runtimes: Runtimes = field(factory=Runtimes)
     copies: set[Copy] = field(factory=set)
     """Children that move files in or out."""
+    copies_begun: Runtimes = field(factory=Runtimes)
+    """Those that are about to be among them."""
     threads: Threads = field(factory=Threads)
     """Calls to the kernel about its file systems."""
     runtime_silent: bool = False

@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 
-from cells.garden.files.copying import COPIES_MAX
+from cells.garden import processes, streams
+from cells.garden.files.copying import COPIES_MAX, PROGRAM
 from cells.garden.garden import Garden
 from cells.garden.spec import ProcessSpec
 from diego_py.errors import DiegoError
 from tests.kernel.containers import SOON_S, call, shell, spec, start, until_printed
 from tests.kernel.images import tar as packed
+from tests.kernel.images import until
 
 pytestmark = pytest.mark.kernel
 
@@ -287,6 +289,64 @@ async def test_destroy_and_a_client_that_stopped_reading(box: Garden) -> None:
     with pytest.raises(DiegoError):
         async for _ in chunks:
             pass
+
+
+@pytest.fixture
+def begins(monkeypatch: pytest.MonkeyPatch) -> tuple[asyncio.Event, asyncio.Event]:
+    """Set when the child of a copy was begun, and to be set to let it be known."""
+    begun, go_on, writer = asyncio.Event(), asyncio.Event(), streams.writer
+
+    async def held(fd: int) -> asyncio.StreamWriter:
+        begun.set()
+        await go_on.wait()
+        return await writer(fd)
+
+    monkeypatch.setattr(streams, "writer", held)
+    return begun, go_on
+
+
+def copiers() -> set[int]:
+    return processes.children() & set(processes.mentioning(PROGRAM))
+
+
+async def test_a_client_that_goes_while_its_copy_begins(
+    box: Garden, begins: tuple[asyncio.Event, asyncio.Event]
+) -> None:
+    begun, go_on = begins
+    async with asyncio.TaskGroup() as group:
+        copying = group.create_task(box.stream_in(call(), "a", "/srv", stream(b"")))
+        await begun.wait()
+        copying.cancel()
+        go_on.set()
+    assert copying.cancelled()
+    assert copiers() == set()
+
+
+async def test_a_copy_that_begins_while_its_container_is_destroyed(
+    box: Garden, begins: tuple[asyncio.Event, asyncio.Event]
+) -> None:
+    begun, go_on = begins
+    async with asyncio.TaskGroup() as group:
+        copying = group.create_task(refused(box.stream_in(call(), "a", "/srv", stream(b""))))
+        await begun.wait()
+        group.create_task(box.destroy(call(), "a"))
+        await until(lambda: box.containers()[0].state == "destroying")
+        go_on.set()
+    assert copying.result() == "illegal_transition"
+    assert copiers() == set()
+
+
+async def test_an_archive_that_breaks_off_is_no_archive(box: Garden) -> None:
+    """The client's connection, say: the copy ends with it and waits for nothing more."""
+
+    async def breaks() -> AsyncIterator[bytes]:
+        yield packed(entry("a", b"x"))[:600]
+        raise ConnectionResetError
+
+    with pytest.raises(DiegoError):
+        async with asyncio.timeout(SOON_S):
+            await box.stream_in(call(), "a", "/srv", breaks())
+    assert copiers() == set()
 
 
 async def test_more_copies_than_the_most_are_refused(box: Garden) -> None:

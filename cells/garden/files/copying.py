@@ -104,18 +104,38 @@ class Copy:
 
 @contextlib.asynccontextmanager
 async def begin(host: Host, box: Box, do: str, path: str, identity: Identity) -> AsyncIterator[Copy]:
-    """A child that does it, as this user, for as long as the block takes. Destroying the container ends it."""
+    """A child that does it, as this user, for as long as the block takes. Destroying the container ends it.
+
+    Raises InvalidSpec, IllegalTransition, PoolExhausted, OSError.
+    """
     check_path(path)
+    _check_lives(box)
+    if len(box.copies) + box.copies_begun.count >= COPIES_MAX:
+        raise PoolExhausted(f"{box.handle} has its {COPIES_MAX} copies", evidence={"pool": "copies"})
+    begun: list[Copy] = []
+    try:
+        await children.uninterrupted(_begin(host, box, do, path, identity, begun))
+        _check_lives(box)
+        yield begun[0]
+    finally:
+        for copy in begun:
+            await copy.close()
+            box.copies.discard(copy)
+
+
+async def _begin(host: Host, box: Box, do: str, path: str, identity: Identity, begun: list[Copy]) -> None:
+    """Whoever destroys the container waits until the child is among those that he kills."""
+    with box.copies_begun.one():
+        begun.append(await _spawn(host, box, do, path, identity))
+        box.copies.add(begun[0])
+        if box.record.phase == "destroying":
+            begun[0].kill()
+
+
+def _check_lives(box: Box) -> None:
+    """Raises IllegalTransition."""
     if box.record.phase == "destroying":
         raise IllegalTransition(f"copy files of {box.handle}, which is being destroyed")
-    if len(box.copies) >= COPIES_MAX:
-        raise PoolExhausted(f"{box.handle} has its {COPIES_MAX} copies", evidence={"pool": "copies"})
-    async with contextlib.AsyncExitStack() as ended:
-        copy = await _spawn(host, box, do, path, identity)
-        ended.push_async_callback(copy.close)
-        box.copies.add(copy)
-        ended.callback(box.copies.discard, copy)
-        yield copy
 
 
 async def _spawn(host: Host, box: Box, do: str, path: str, identity: Identity) -> Copy:
@@ -178,13 +198,22 @@ async def send(host: Host, box: Box, path: str, archive: AsyncIterable[bytes], u
     """Unpack a tar stream below `path`. Raises UserNotFound, FilesFailed; what was unpacked before stays."""
     identity = _identity(box, user)
     async with begin(host, box, "in", os.path.join(identity.home, path), identity) as copy:
-        with contextlib.suppress(ConnectionError):  # It gave up, and says why.
-            async for chunk in archive:
-                copy.stdin.write(chunk)
-                await copy.stdin.drain()
-            copy.stdin.close()
+        async for chunk in archive:
+            if not await _takes(copy, chunk):
+                break
+        copy.stdin.close()
         if failure := await copy.failure():
             raise failure
+
+
+async def _takes(copy: Copy, chunk: bytes) -> bool:
+    """Give it more; False when it gave up, and says why."""
+    try:
+        copy.stdin.write(chunk)
+        await copy.stdin.drain()
+    except ConnectionError:
+        return False
+    return True
 
 
 async def fetch(host: Host, box: Box, path: str, user: str) -> AsyncGenerator[bytes, None]:
@@ -216,6 +245,7 @@ def kill_all(box: Box) -> None:
 
 
 async def none(box: Box) -> None:
-    """Return when none is at work."""
+    """Return when none is at work, and none is about to be."""
+    await box.copies_begun.none()
     for copy in list(box.copies):
         await copy.child.wait()
