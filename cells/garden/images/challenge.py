@@ -14,8 +14,9 @@ from cells.outbound.reach import is_loopback
 from diego_py.secret import REDACTED, Secret
 
 CHALLENGES_MAX: Final = 10
-_SCHEME = re.compile(r"\s*,?\s*([A-Za-z][A-Za-z0-9-]*)(?:\s+|\s*,|$)")
-_PARAMETER = re.compile(r'\s*,?\s*([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
+# What separates is never given back to be matched anew: that would take the square of a header's length.
+_SCHEME = re.compile(r"\s*+,?+\s*+([A-Za-z][A-Za-z0-9-]*)(?:\s+|\s*,|$)")
+_PARAMETER = re.compile(r'\s*+,?+\s*+([A-Za-z0-9_-]++)\s*+=\s*+(?:"((?:[^"\\]|\\.)*+)"|([^\s,"]++))')
 
 
 @frozen

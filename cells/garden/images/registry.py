@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 WRITE_BYTES: Final = 1024 * 1024
 """How much of a layer is gathered before it is hashed and written in a thread."""
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)")
 
 
 @frozen

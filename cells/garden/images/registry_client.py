@@ -299,5 +299,5 @@ def _retry_after_s(header: str, call: Call) -> float | None:
     try:
         until = email.utils.parsedate_to_datetime(header)
         return min(max(0.0, (until - call.clock.now()).total_seconds()), RETRY_AFTER_S_MAX)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None

@@ -272,6 +272,20 @@ async def test_a_layer_with_another_length(registry: Registry, tmp_path: Path, l
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("told", ["bytes 1-2/3", "bytes x", "", f"bytes {'9' * 5000}-1/*", f"bytes 1-2/{'9' * 5000}"])
+async def test_a_range_that_makes_no_sense(registry: Registry, tmp_path: Path, told: str) -> None:
+    (tmp_path / "blob.part").write_bytes(LAYER[:1_000_000])
+
+    async def ranged(request: web.Request) -> web.StreamResponse | None:
+        if not request.path.endswith(digest_of(LAYER)):
+            return None
+        return web.Response(status=206, body=LAYER[1_000_000:], headers={"Content-Range": told})
+
+    registry.instead = ranged
+    with pytest.raises(RegistryFailed, match="another range"):
+        await fetched(registry, tmp_path)
+
+
 async def test_a_layer_without_an_end(registry: Registry, tmp_path: Path) -> None:
     async def endless(request: web.Request) -> web.StreamResponse | None:
         if not request.path.endswith(digest_of(LAYER)):
@@ -346,8 +360,9 @@ async def test_the_registry_s_own_words(registry: Registry) -> None:
 
 
 async def test_how_long_to_wait(registry: Registry) -> None:
+    far = f"Mon, 01 Jan {10**20} 00:00:00 GMT"
     in_an_hour = email.utils.format_datetime(datetime.now(UTC) + timedelta(hours=1))
-    for header, seconds in (("30", 30), (in_an_hour, 3600), ("9" * 30, 86_400), ("soon", None)):
+    for header, seconds in (("30", 30), (in_an_hour, 3600), ("9" * 30, 86_400), ("soon", None), (far, None)):
         registry.instead = always(429, Retry_After=header)
         with pytest.raises(RegistryRateLimited) as limited:
             await source(registry).resolve(call())
