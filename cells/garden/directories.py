@@ -1,4 +1,4 @@
-"""The working directory of a container's own process, made before any process of the container runs.
+"""Working directories: which one a process has, and that of a container's own process made before any process runs.
 
 While processes run, only a child inside the container may make directories (files/): here nobody can swap one.
 """
@@ -9,9 +9,58 @@ import errno
 import os
 
 from cells.garden import kernel
+from cells.garden.users import Identity, is_directory
+from diego_py.errors import WorkingDirectoryInvalid
 
 MADE_MODE = 0o755
 THERE = os.O_PATH | os.O_DIRECTORY
+STEPS_MAX = 4096
+"""Names on a way, those of the links on it included: more than any that the kernel goes."""
+
+
+def chosen(root: str, given: str | None, identity: Identity) -> str:
+    """Where a process starts: as given, else the user's home when the image has it, else the root directory.
+
+    Raises WorkingDirectoryInvalid for one in /proc: descriptors of the runtime are there (CVE-2024-21626).
+    """
+    found = given or (identity.home if is_directory(root, identity.home) else "/")
+    if _leads_to_proc(root, found):
+        raise WorkingDirectoryInvalid("start a process in /proc", evidence={"cwd": found})
+    return found
+
+
+def _leads_to_proc(root: str, path: str) -> bool:
+    """Whether the way leads through /proc, by links of the image too, wherever those end: it is not mounted yet."""
+    here: list[str] = []
+    ahead = path.split("/")[::-1]
+    for _ in range(STEPS_MAX):
+        if not ahead:
+            return False
+        part = ahead.pop()
+        if part == "..":
+            here = here[:-1]
+        elif part not in ("", "."):
+            here.append(part)
+            if here == ["proc"]:
+                return True
+            if (target := _link(root, "/".join(here))) is not None:
+                here = [] if target.startswith("/") else here[:-1]
+                ahead += target.split("/")[::-1]
+    return True
+
+
+def _link(root: str, path: str) -> str | None:
+    """Where it points to; None for what is no link."""
+    try:
+        found = kernel.open_in_root(root, path, os.O_PATH | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        return os.readlink("", dir_fd=found)
+    except OSError:
+        return None
+    finally:
+        os.close(found)
 
 
 def make_missing(root: str, path: str, uid: int, gid: int) -> None:

@@ -9,13 +9,13 @@ import os
 import secrets
 from pathlib import Path
 
-from cells.garden import children, oci, processes, users
+from cells.garden import children, directories, oci, processes, users
 from cells.garden.box import Box
 from cells.garden.bundle import process as process_rule
 from cells.garden.bundle import rlimits
 from cells.garden.depot import Directory
 from cells.garden.files import copying
-from cells.garden.host import Host, network_environment, working_directory
+from cells.garden.host import Host, network_environment
 from cells.garden.spec import ContainerSpec, Env, ExecResult, ProcessSpec
 from diego_py.errors import RuntimeFailed
 
@@ -46,7 +46,7 @@ async def describe(host: Host, box: Box, process: ProcessSpec, env: Env | None =
     base = box.directory.exit / f"exec-{secrets.token_hex(EXEC_NAME_BYTES)}"
     root = str(box.directory.rootfs)
     identity = users.look_up(root, process.user or box.record.image.user)
-    cwd = working_directory(root, process.cwd or box.record.image.cwd or None, identity)
+    cwd = directories.chosen(root, process.cwd or box.record.image.cwd or None, identity)
     if not users.is_directory(root, cwd):
         await copying.make_directory(host, box, cwd, identity)
     described = process_rule.describe(

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import resource
 from datetime import datetime
 from glob import glob
 from ipaddress import IPv4Network, IPv6Network
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from attrs import define, evolve, field
 
-from cells.garden import apparmor, null_device, privileges, rootfs, watch_limits
+from cells.garden import apparmor, directories, null_device, privileges, rootfs, watch_limits
 from cells.garden.apparmor import Confinement
 from cells.garden.box import Box
 from cells.garden.bundle import Plan
@@ -39,8 +38,8 @@ from cells.garden.quota.volumes import Volumes
 from cells.garden.sandboxes.maker import Maker
 from cells.garden.sandboxes.pool import Place, Sandboxes
 from cells.garden.spec import ContainerSpec, Env, Limits, Network, PortForward, TmpfsMount, Usage
-from cells.garden.users import Identity, is_directory
-from diego_py.errors import GardenFailed, PoolExhausted, WorkingDirectoryInvalid
+from cells.garden.users import Identity
+from diego_py.errors import GardenFailed, PoolExhausted
 
 OTHERS_MAY_PASS = 0o001
 FIRST_NUMBER = 2
@@ -307,7 +306,7 @@ class Host:
             path=spec.path,
             args=spec.args,
             env=(*spec.env, *spec.own_env, *network_environment(spec, box)),
-            cwd=working_directory(str(box.directory.rootfs), spec.cwd, identity),
+            cwd=directories.chosen(str(box.directory.rootfs), spec.cwd, identity),
             identity=identity,
             hostname=shorten(spec.hostname or spec.handle) if box.main is None else "",
             rootfs=str(box.directory.rootfs),
@@ -353,18 +352,6 @@ def _check_passage(directory: Path) -> None:
 def _in_order(spec: ContainerSpec, binds: tuple[Bind, ...]) -> tuple[Bind | TmpfsMount, ...]:
     prepared = iter(binds)
     return tuple(mount if isinstance(mount, TmpfsMount) else next(prepared) for mount in spec.mounts)
-
-
-def working_directory(root: str, given: str | None, identity: Identity) -> str:
-    """Where a process starts: as given, else the user's home when the image has it, else the root directory.
-
-    Raises WorkingDirectoryInvalid for one in /proc: descriptors of the runtime are there (CVE-2024-21626).
-    """
-    if given:
-        if PurePosixPath(os.path.normpath("/" + given)).parts[:2] == ("/", "proc"):
-            raise WorkingDirectoryInvalid("start a process in /proc", evidence={"cwd": given})
-        return given
-    return identity.home if is_directory(root, identity.home) else "/"
 
 
 def network_environment(spec: ContainerSpec, box: Box) -> Env:

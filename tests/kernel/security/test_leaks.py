@@ -13,7 +13,7 @@ import pytest
 
 from cells.garden.garden import Garden
 from cells.garden.spec import ProcessSpec
-from diego_py.errors import DiegoError
+from diego_py.errors import DiegoError, WorkingDirectoryInvalid
 from tests.kernel.containers import SOON_S, call, start, until_printed
 from tests.kernel.security.probing import Ways, inside, process
 from tests.slowness import patient
@@ -45,12 +45,16 @@ async def test_working_directory_is_no_descriptor_of_the_runtime(garden: Garden,
     link = probed / "link/to/descriptor"
     link.unlink(missing_ok=True)
     link.symlink_to("/proc/self/fd/7")
-    with pytest.raises(DiegoError):
+    with pytest.raises(DiegoError) as refused:
         await start(garden, inside("a", "ls", cwd=cwd))
     await garden.destroy(call(), "a")
     await start(garden, inside("a", "exec sleep 600"))
-    with pytest.raises(DiegoError):
+    with pytest.raises(DiegoError) as refused_inside:
         await garden.exec(call(), "a", ProcessSpec("/bin/ls", cwd=cwd), SOON_S)
+    # By us: a runtime that would refuse it itself was not even asked.
+    for caught in (refused, refused_inside):
+        assert isinstance(caught.value.root, WorkingDirectoryInvalid)
+        assert caught.value.root.evidence == {"cwd": cwd}
 
 
 async def test_runtime_is_not_overwritten_by_those_it_enters(garden: Garden, probed: Path) -> None:

@@ -1,4 +1,4 @@
-"""Making a working directory below a root that may have links to anywhere."""
+"""Choosing and making a working directory below a root that may have links to anywhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cells.garden.directories import make_missing
+from cells.garden.directories import chosen, make_missing
+from cells.garden.users import Identity
+from diego_py.errors import WorkingDirectoryInvalid
 
 
 @pytest.fixture
@@ -52,3 +54,45 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def who(home: str) -> Identity:
+    return Identity(0, 0, (0,), "root", home)
+
+
+def test_a_process_starts_as_said_or_at_home(root: Path) -> None:
+    (root / "home").mkdir()
+    (root / "elsewhere").symlink_to("/srv/processes")
+    assert chosen(str(root), "/srv", who("/home")) == "/srv"
+    assert chosen(str(root), None, who("/home")) == "/home"
+    assert chosen(str(root), None, who("/none")) == "/"
+    for path in ("/processes/proc", "/srv/proc", "/elsewhere/proc", "/none/at/all", "/file/x", "relative/proc"):
+        assert chosen(str(root), path, who("/")) == path
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/proc",
+        "//proc/self",
+        "proc/self/fd/7",
+        "/srv/../proc/x",
+        "/./proc",
+        "/link",
+        "/deep/er/link",
+        "/again/x",
+        "/loop",
+    ],
+)
+def test_no_process_starts_in_proc(root: Path, path: str) -> None:
+    """Not even by a link that leads nowhere before /proc is mounted, nor by a home in the image's own /proc."""
+    (root / "proc/self/fd/7").mkdir(parents=True)
+    (root / "deep/er").mkdir(parents=True)
+    (root / "link").symlink_to("/proc/self/fd/8")
+    (root / "deep/er/link").symlink_to("../../../../proc/self")
+    (root / "again").symlink_to("srv/../link")
+    (root / "loop").symlink_to("loop")
+    with pytest.raises(WorkingDirectoryInvalid):
+        chosen(str(root), path, who("/"))
+    with pytest.raises(WorkingDirectoryInvalid):
+        chosen(str(root), None, who("/proc/self/fd/7"))
