@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from attrs import define, field
@@ -21,11 +21,11 @@ class Builders:
     _at_work: int = field(default=0, init=False)
 
     @asynccontextmanager
-    async def slot(self) -> AsyncIterator[bool]:
-        """Says whether nobody else is building: who builds beside others moves processes soon after they did."""
+    async def slot(self) -> AsyncIterator[Callable[[], bool]]:
+        """Says, whenever it is asked, whether nobody else is building."""
         async with self._slots:
             self._at_work += 1
             try:
-                yield self._at_work == 1
+                yield lambda: self._at_work == 1
             finally:
                 self._at_work -= 1

@@ -28,6 +28,7 @@ from cells.garden import (
     rootfs,
     session,
     sidecars,
+    warmth,
 )
 from cells.garden.attachment import Attachment, attach
 from cells.garden.box import Box
@@ -133,9 +134,7 @@ class Garden:
                     box.record = evolve(box.record, layer=root.top, image=provide.said(root.config))
                     spec = provide.completed(spec, root.config)
                     async with self._builders.slot() as alone:
-                        # The grace period of the first move into a cgroup passes while we do everything before it.
-                        first = [in_thread(self._host.cgroups.warm)] if alone else []
-                        await together(*first, self._build(call, spec, box, root))
+                        await warmth.beside(self._host.cgroups, alone, self._build(call, spec, box, root))
                     box.complete = True
                     undo.pop_all()
             return box.container()

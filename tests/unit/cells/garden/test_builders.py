@@ -7,12 +7,14 @@ import asyncio
 from cells.garden.builders import AT_ONCE, Builders
 
 
-async def test_only_the_first_of_several_is_alone() -> None:
+async def test_who_builds_is_alone_while_nobody_else_does() -> None:
     builders = Builders()
-    async with builders.slot() as first, builders.slot() as second:
-        assert (first, second) == (True, False)
-    async with builders.slot() as later:
-        assert later
+    async with builders.slot() as first:
+        assert first()
+        async with builders.slot() as second:
+            assert not first()
+            assert not second()
+        assert first()
 
 
 async def test_no_more_than_so_many_build_at_once() -> None:
