@@ -29,6 +29,10 @@ from diego_py.models.work import (
     TaskStarted,
 )
 
+RUSH_MIN = 1_000
+"""From so many on their way to cells on they are placed so that several go to a cell in one request: a BBS needs a
+second and more for them, a cell far less for a bundle."""
+
 
 @define(eq=False)
 class Known:
@@ -72,8 +76,11 @@ class KnownCells:
     """The cells, for the auction. `fleet` is the same in its arrays: whatever changes one changes the other."""
 
     fleet: Fleet = field(factory=Fleet)
+    rush_min: int = RUSH_MIN
     _known: dict[CellId, Known] = field(factory=dict, init=False)
     _promises: dict[CellId, dict[Promise, None]] = field(factory=dict, init=False)
+    _held: int = field(default=0, init=False)
+    """Promises in all."""
 
     def count(self) -> int:
         """Cells that are live, as far as is known here."""
@@ -179,6 +186,7 @@ class KnownCells:
         if cell_id is None or promise not in self._promised(cell_id):
             return
         del self._promises[cell_id][promise]
+        self._count_held(-1)
         if not self._promises[cell_id]:
             del self._promises[cell_id]
         known = self._known.get(cell_id)
@@ -231,7 +239,12 @@ class KnownCells:
         promise = Promise(assignment.demand, assignment.cell_id)
         if assignment.cell_id is not None:
             self._promises.setdefault(assignment.cell_id, {})[promise] = None
+            self._count_held(1)
         return promise
+
+    def _count_held(self, by: int) -> None:
+        self._held += by
+        self.fleet.rush = self._held >= self.rush_min
 
     def _learn(self, record: CellRecord, report: CellReport | None = None) -> None:
         """Keep the newer word: a higher sequence of the same boot, or another boot. Without a report, what runs there

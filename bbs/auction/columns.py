@@ -67,6 +67,8 @@ class Columns:
     tasks: Column[int] = field(factory=whole_numbers)
     base: Column[float] = field(factory=fractions)
     """The part of the score that is the same for every demand."""
+    rushed: Column[float] = field(factory=fractions)
+    """The same in a rush."""
     kind: Column[int] = field(factory=whole_numbers)
     zone: Column[int] = field(factory=whole_numbers)
     rank: Column[int] = field(factory=whole_numbers)

@@ -16,7 +16,15 @@ from bbs.auction.cell_view import RESOURCES, CellView, Demand, Room
 from bbs.auction.columns import Column, Columns, Floats, Ints
 from bbs.auction.holders import Holders
 from bbs.auction.kinds import Kind, Numbered
-from bbs.auction.scoring import IMAGE_WEIGHT, SPREAD_WEIGHT, STARTING_WEIGHT, UNASKED_TAG_WEIGHT, exact, weight
+from bbs.auction.scoring import (
+    IMAGE_WEIGHT,
+    SPREAD_WEIGHT,
+    STARTING_WEIGHT,
+    UNASKED_TAG_WEIGHT,
+    exact,
+    rushed,
+    weight,
+)
 from diego_py.models.identifiers import CellId, ProcessGuid
 
 SLOTS_MIN = 16
@@ -40,6 +48,8 @@ class Fleet:
 
     bin_pack_weight: float = 0.0
     """This times its place in its zone is added to a cell's score (Diego's bin_pack_first_fit_weight). Not below 0."""
+    rush: bool = field(default=False, init=False)
+    """So many are on their way that a BBS has more to do than cells: they are placed so that they go in bundles."""
     columns: Columns = field(factory=Columns, init=False)
     count: int = field(default=0, init=False)
     """Slots that are or were in use; arrays may be longer."""
@@ -133,6 +143,11 @@ class Fleet:
             costs = self._costs[key] = np.array([_cost(kind, demand) for kind in self.kinds.values])
         return costs
 
+    @property
+    def base(self) -> Column[float]:
+        """By slot: the part of the score that is the same for every demand."""
+        return self.columns.rushed if self.rush else self.columns.base
+
     def static(self, demand: Demand) -> Floats:
         """By slot: the part of the score that is the demand's own, infinite where its constraints forbid the cell."""
         columns, need, count = self.columns, demand.need, self.count
@@ -165,7 +180,7 @@ class Fleet:
     def scores(self, demand: Demand, tried: Iterable[str] = ()) -> tuple[Floats, Floats]:
         """By slot: the score without its spread, infinite where the demand does not fit; and its static part."""
         static = self.static(demand)
-        scores = self.columns.base.array[: self.count] + static
+        scores = self.base.array[: self.count] + static
         short = np.zeros(self.count, bool)
         for _, wanted, have in self.haves(demand):
             short |= have < wanted
@@ -241,12 +256,13 @@ class Fleet:
         memory = memory_capacity[slot] - memory_mb[slot]
         disk = disk_capacity[slot] - disk_mb[slot]
         used = containers[1][slot] - containers[0][slot]
-        self.columns.base.at[slot] = (
+        load = (
             (memory * memory_cost[slot] if memory > 0 else 0.0)
             + (disk * disk_cost[slot] if disk > 0 else 0.0)
             + (used * containers[2][slot] if used > 0 else 0.0)
-            + starting[slot] * STARTING_WEIGHT
         )
+        self.columns.base.at[slot] = load + starting[slot] * STARTING_WEIGHT
+        self.columns.rushed.at[slot] = rushed(load, starting[slot])
 
     def _spread(self, guid: ProcessGuid, slot: int, by: int) -> None:
         spread = self.spreads.get(guid)

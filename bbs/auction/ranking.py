@@ -94,7 +94,7 @@ class Ranking:
         columns = self.fleet.columns
         scores, static = self.fleet.scores(self.demand)
         self._static = cast("memoryview[float]", static.data)
-        self._base = columns.base.at
+        self._base = self.fleet.base.at
         self._have = (columns.memory_mb.at, columns.disk_mb.at, columns.containers.at)
         if self.demand.task:
             self._here = columns.tasks.at.__getitem__

@@ -202,6 +202,8 @@ def _parts(fleet: Fleet, demand: Demand, slot: int, static: float) -> dict[str, 
     image = IMAGE_WEIGHT if holders and slot not in holders else 0.0
     load = columns.base.at[slot] - starting + static - unasked - packing - image
     parts = {"load": load, "starting": starting, "unasked_tags": unasked, "image": image}
+    if fleet.rush:
+        parts["rush"] = columns.rushed.at[slot] - columns.base.at[slot]
     if fleet.bin_pack_weight:
         parts["packing"] = packing
     if demand.task:

@@ -1,6 +1,7 @@
 """Instances that a cell is asked for at the same moment go to it in one request, and each is answered by itself.
 
-Who asks while a request to that cell is still being sent goes with the next one; nobody waits for more to come.
+Who asks while a request to that cell is still being sent, or is still to be made, goes along; nobody waits for more
+to come.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from attrs import define, field
 from diego_py import chain, wire
 from diego_py.call import ANSWER_MARGIN_MS, Call, Hop, result_within
 from diego_py.clients.answered import told
+from diego_py.clients.turns import Turns
 from diego_py.errors import BadAnswer, BudgetSpent, ConnectionLost, DiegoError, HopUnreachable, Outcome, twin
 from diego_py.http import headers
 from diego_py.http.client import HopClient, Peer, Told
@@ -23,6 +25,9 @@ from diego_py.http.parts import Line, lines_of
 from diego_py.models.desired_lrp import DesiredLRPDefinition
 from diego_py.models.work import WORKS_MAX, Started, Work
 
+CELLS_IN_A_TURN = 2
+"""Requests made in one turn of the event loop: the more a process has to do, the longer its turns, and the more
+instances go together."""
 OP = "run_instance"
 PATH = "/v1/instances"
 BODY_BYTES_MAX = 1024 * 1024
@@ -93,6 +98,10 @@ class CellWorks:
     http: HopClient
     _definitions: Definitions = field(factory=Definitions, init=False)
     _cells: dict[Peer, _Cell] = field(factory=dict, init=False)
+    _turns: Turns[_Cell] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._turns = Turns(CELLS_IN_A_TURN, self._begin)
 
     async def run(self, call: Call, peer: Peer, work: Work) -> Started:
         """Have the cell run an instance; returns when it is RUNNING. Errors as `HopClient.request`."""
@@ -131,8 +140,11 @@ class CellWorks:
                 cell.queue.remove(asked)
 
     def _send_next(self, cell: _Cell) -> None:
-        """Have the next request made in the next turn of the loop: who asks until then goes with it."""
+        """Have the next request made when it is its turn: who asks until then goes with it."""
         cell.sending = True
+        self._turns.take(cell)
+
+    def _begin(self, cell: _Cell) -> None:
         request = _Request({})
         request.task = asyncio.get_running_loop().create_task(self._exchange(cell, request))
 

@@ -109,7 +109,7 @@ class Promises(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.known = KnownCells()
+        self.known = KnownCells(rush_min=3)
         self.cells = {CellId(f"c{n}"): Cell(CellId(f"c{n}"), f"z{n % 2}") for n in range(3)}
         self.known.only([cell.record() for cell in self.cells.values()])
         self.guids = count(1)
@@ -265,6 +265,21 @@ def test_what_a_cell_answered_counts_for_the_spread_before_it_reports() -> None:
         )
     assert known.fleet.spreads[ProcessGuid("web")].by_zone == {0: 1}
     assert known.choose(demand("web", memory_mb=1)).cell_id == "b"
+
+
+def test_a_rush_begins_when_much_is_on_its_way_and_ends_with_it() -> None:
+    known = known_cells(Cell(CellId("a"), "z"), Cell(CellId("b"), "z"))
+    known.rush_min = 2
+    rushes = [known.fleet.rush]
+    with known.promised([demand("p1", memory_mb=1)]), known.promised([demand("p2", memory_mb=1)]) as (promise,):
+        rushes.append(known.fleet.rush)
+        for _ in range(2):
+            known.release(promise)
+        rushes.append(known.fleet.rush)
+        nowhere = known.choose(demand("p3", memory_mb=10_000))
+        rushes.append(known.fleet.rush)
+        known.release(nowhere)
+    assert rushes == [False, True, False, False]
 
 
 def test_a_rehearsal_changes_nothing_and_explains_the_first_and_the_first_refusal() -> None:

@@ -32,8 +32,9 @@ def demand(process_guid: str = "web", index: int = 0, memory_mb: int = 100, disk
     return Demand(process_guid=ProcessGuid(process_guid), index=index, need=Room(memory_mb, disk_mb, 1), **told)
 
 
-def fleet_of(cells: Iterable[CellView], bin_pack_weight: float = 0.0) -> Fleet:
+def fleet_of(cells: Iterable[CellView], bin_pack_weight: float = 0.0, rush: bool = False) -> Fleet:
     fleet = Fleet(bin_pack_weight)
+    fleet.rush = rush
     for view in cells:
         fleet.put(view)
     return fleet

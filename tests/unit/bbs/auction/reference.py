@@ -2,11 +2,20 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from math import floor
 
 from attrs import evolve
 
 from bbs.auction.cell_view import Assignment, CellView, Demand, Room
-from bbs.auction.scoring import IMAGE_WEIGHT, SPREAD_WEIGHT, STARTING_WEIGHT, UNASKED_TAG_WEIGHT, weight
+from bbs.auction.scoring import (
+    IMAGE_WEIGHT,
+    RUSH_BUNDLE,
+    RUSH_LOAD_STEPS,
+    SPREAD_WEIGHT,
+    STARTING_WEIGHT,
+    UNASKED_TAG_WEIGHT,
+    weight,
+)
 from diego_py.image_reference import BadReference, held_as
 
 
@@ -52,10 +61,14 @@ def score(
     place_in_zone: int = 0,
     bin_pack_weight: float = 0.0,
     others: Sequence[CellView] = (),
+    rush: bool = False,
 ) -> float:
     used = view.capacity.less(view.available)
     used = Room(max(0, used.memory_mb), max(0, used.disk_mb), max(0, used.containers))
     base = load(view.capacity, used) + view.starting * STARTING_WEIGHT
+    if rush:
+        base = floor(load(view.capacity, used) * RUSH_LOAD_STEPS) / RUSH_LOAD_STEPS
+        base += (view.starting - view.starting % RUSH_BUNDLE) * STARTING_WEIGHT
     static = load(view.capacity, demand.need)
     static += len(view.optional_placement_tags - demand.placement_tags) * UNASKED_TAG_WEIGHT
     static += place_in_zone * bin_pack_weight
@@ -65,7 +78,11 @@ def score(
 
 
 def choose(
-    demand: Demand, cells: Sequence[CellView], tried: frozenset[str] = frozenset(), bin_pack_weight: float = 0.0
+    demand: Demand,
+    cells: Sequence[CellView],
+    tried: frozenset[str] = frozenset(),
+    bin_pack_weight: float = 0.0,
+    rush: bool = False,
 ) -> Assignment:
     in_zone: Counter[str] = Counter()
     places: Counter[str] = Counter()
@@ -74,7 +91,7 @@ def choose(
         in_zone[cell.zone] += 0 if demand.task else cell.instances.get(demand.process_guid, 0)
     for cell in sorted(cells, key=lambda cell: cell.cell_id):
         if cell.cell_id not in tried and fits(cell, demand):
-            its_score = score(cell, demand, places[cell.zone], bin_pack_weight, cells)
+            its_score = score(cell, demand, places[cell.zone], bin_pack_weight, cells, rush)
             bids.append((in_zone[cell.zone], its_score, cell.cell_id))
         places[cell.zone] += 1
     if not bids:
@@ -83,11 +100,13 @@ def choose(
     return Assignment(demand, cell_id, won)
 
 
-def assign(demands: Sequence[Demand], cells: Sequence[CellView], bin_pack_weight: float = 0.0) -> list[Assignment]:
+def assign(
+    demands: Sequence[Demand], cells: Sequence[CellView], bin_pack_weight: float = 0.0, rush: bool = False
+) -> list[Assignment]:
     state = list(cells)
     assignments = []
     for demand in demands:
-        assignment = choose(demand, state, bin_pack_weight=bin_pack_weight)
+        assignment = choose(demand, state, bin_pack_weight=bin_pack_weight, rush=rush)
         assignments.append(assignment)
         state = [with_one_more(cell, demand) if cell.cell_id == assignment.cell_id else cell for cell in state]
     return assignments

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bbs.auction import auction
 from bbs.auction.auction import ALIKE_MIN, PASSED_OVER_MAX
 from bbs.auction.cell_view import Assignment, CellView, Demand, Room
-from bbs.auction.scoring import IMAGE_WEIGHT
+from bbs.auction.scoring import IMAGE_WEIGHT, RUSH_BUNDLE
 from diego_py.models.identifiers import CellId
 from tests.unit.bbs.auction import reference
 from tests.unit.bbs.auction.cells import (
@@ -49,28 +49,31 @@ def used(cell_id: CellId, assignments: Sequence[Assignment]) -> Room:
     )
 
 
-@given(demands, cell_lists, st.frozensets(st.integers(0, 99).map(lambda n: f"cell-{n:02}"), max_size=30), weights)
+some_cells = st.frozensets(st.integers(0, 99).map(lambda n: f"cell-{n:02}"), max_size=30)
+
+
+@given(demands, cell_lists, some_cells, weights, st.booleans())
 def test_one_demand_goes_where_the_obvious_auction_has_it_go(
-    wanted: Demand, cells: list[CellView], tried: frozenset[str], bin_pack_weight: float
+    wanted: Demand, cells: list[CellView], tried: frozenset[str], bin_pack_weight: float, rush: bool
 ) -> None:
-    chosen = auction.choose(fleet_of(cells, bin_pack_weight), wanted, tried)
-    assert chosen == reference.choose(wanted, cells, tried, bin_pack_weight)
+    chosen = auction.choose(fleet_of(cells, bin_pack_weight, rush), wanted, tried)
+    assert chosen == reference.choose(wanted, cells, tried, bin_pack_weight, rush)
 
 
-@given(st.lists(demands, max_size=12), cell_lists, weights)
+@given(st.lists(demands, max_size=12), cell_lists, weights, st.booleans())
 def test_demands_of_every_sort_go_where_the_obvious_auction_has_them_go(
-    wanted: list[Demand], cells: list[CellView], bin_pack_weight: float
+    wanted: list[Demand], cells: list[CellView], bin_pack_weight: float, rush: bool
 ) -> None:
-    assigned = auction.assign(fleet_of(cells, bin_pack_weight), wanted)
-    assert assigned == reference.assign(wanted, cells, bin_pack_weight)
+    assigned = auction.assign(fleet_of(cells, bin_pack_weight, rush), wanted)
+    assert assigned == reference.assign(wanted, cells, bin_pack_weight, rush)
 
 
-@given(st.lists(alike, min_size=10, max_size=60), plain_cell_lists, weights)
+@given(st.lists(alike, min_size=10, max_size=60), plain_cell_lists, weights, st.booleans())
 def test_demands_that_are_alike_go_where_the_obvious_auction_has_them_go(
-    wanted: list[Demand], cells: list[CellView], bin_pack_weight: float
+    wanted: list[Demand], cells: list[CellView], bin_pack_weight: float, rush: bool
 ) -> None:
-    assigned = auction.assign(fleet_of(cells, bin_pack_weight), wanted)
-    assert assigned == reference.assign(wanted, cells, bin_pack_weight)
+    assigned = auction.assign(fleet_of(cells, bin_pack_weight, rush), wanted)
+    assert assigned == reference.assign(wanted, cells, bin_pack_weight, rush)
 
 
 sizes = st.builds(
@@ -100,12 +103,12 @@ unlike_cells = st.lists(
 )
 
 
-@given(st.lists(sizes, min_size=12, max_size=60), unlike_cells, weights)
+@given(st.lists(sizes, min_size=12, max_size=60), unlike_cells, weights, st.booleans())
 def test_demands_of_many_sizes_share_an_order_and_go_where_the_obvious_auction_has_them_go(
-    wanted: list[Demand], cells: list[CellView], bin_pack_weight: float
+    wanted: list[Demand], cells: list[CellView], bin_pack_weight: float, rush: bool
 ) -> None:
-    assigned = auction.assign(fleet_of(cells, bin_pack_weight), wanted)
-    assert assigned == reference.assign(wanted, cells, bin_pack_weight)
+    assigned = auction.assign(fleet_of(cells, bin_pack_weight, rush), wanted)
+    assert assigned == reference.assign(wanted, cells, bin_pack_weight, rush)
 
 
 def test_large_demands_pass_over_the_many_cells_that_only_small_ones_fit() -> None:
@@ -247,6 +250,28 @@ def test_the_emptier_cell_wins_and_then_the_first() -> None:
 
 def test_a_cell_that_is_starting_much_is_spared() -> None:
     assert choose(demand(), [cell("starting", starting=4), cell("half", available=Room(500, 500, 5))]).cell_id == "half"
+
+
+@given(st.integers(1, 40), st.integers(1, 12))
+def test_in_a_rush_lrps_go_to_the_same_cells_in_bundles_and_each_stays_spread(lrps: int, instances: int) -> None:
+    cells = [cell(f"c{n:03}", 100_000, 100_000, 1_000, zone=f"z{n % 3}") for n in range(120)]
+    fleet = fleet_of(cells, rush=True)
+    starting: Counter[CellId | None] = Counter()
+    for number in range(lrps):
+        placed = auction.assign(fleet, [demand(f"p{number}", index, 1, 1) for index in range(instances)])
+        there = [assignment.cell_id for assignment in placed]
+        assert len(set(there)) == instances, "no two of an LRP share a cell"
+        zones = Counter(fleet.columns.zone.at[fleet.slots[cell_id]] for cell_id in there if cell_id is not None)
+        assert max(zones.values()) - min(zones[zone] for zone in range(3)) <= 1
+        starting.update(there)
+    assert max(starting.values()) <= RUSH_BUNDLE
+    if instances % 3 == 0:
+        assert len(starting) == instances * -(-lrps // RUSH_BUNDLE)
+
+
+def test_in_a_rush_a_cell_that_is_much_fuller_is_still_the_worse_one() -> None:
+    fleet = fleet_of([cell("a", available=Room(900, 900, 9)), cell("b")], rush=True)
+    assert auction.choose(fleet, demand()).cell_id == "b"
 
 
 def test_with_a_weight_for_bin_packing_the_first_cells_of_each_zone_fill_first() -> None:

@@ -115,11 +115,11 @@ def test_every_refusal_has_a_summary(wanted: Demand, cells: list[CellView]) -> N
         assert "cell(s)" in why.summary()
 
 
-@given(demands, cell_lists)
+@given(demands, cell_lists, st.booleans())
 def test_every_cell_is_counted_and_every_refusal_has_its_reason_with_numbers(
-    wanted: Demand, cells: list[CellView]
+    wanted: Demand, cells: list[CellView], rush: bool
 ) -> None:
-    fleet = fleet_of(cells)
+    fleet = fleet_of(cells, rush=rush)
     chosen = auction.choose(fleet, wanted)
     why = explain(fleet, wanted, won=chosen.cell_id)
     document = why.told()
@@ -133,9 +133,10 @@ def test_every_cell_is_counted_and_every_refusal_has_its_reason_with_numbers(
         assert (bid.have, bid.zone) == (view.available, view.zone)
         assert (bid.score is not None) is fits(view, wanted) is (bid.verdict in ("won", "fits"))
         if bid.score is not None:
-            assert bid.score == pytest.approx(reference.score(view, wanted, others=cells))
+            assert bid.score == pytest.approx(reference.score(view, wanted, others=cells, rush=rush))
             last = "tasks" if wanted.task else "same_process"
-            assert list(bid.parts) == ["load", "starting", "unasked_tags", "image", last]
+            rushed = ["rush"] if rush else []
+            assert list(bid.parts) == ["load", "starting", "unasked_tags", "image", *rushed, last]
         elif bid.verdict == "no_fit":
             assert bid.lacks == view.available.lacks(wanted.need) != {}
         else:
