@@ -8,7 +8,7 @@ from typing import Final
 from attrs import frozen
 
 PRESENCE_TTL_S: Final = 15.0
-BEATS_PER_SECOND_MAX: Final = 1_000.0
+BEATS_PER_SECOND_MAX: Final = 500.0
 TTL_INTERVALS: Final = 3
 """So often a cell may say it while its presence lasts: one word that is lost, and one that is late, do no harm."""
 

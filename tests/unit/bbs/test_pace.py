@@ -8,11 +8,11 @@ from cells.rep.sync import JITTER
 
 
 def test_few_cells_keep_their_interval_and_their_presence() -> None:
-    assert Pace(15.0, 1_000.0, lambda: 5_000).term() == Term(ttl_s=15.0, pause_s=5.0)
+    assert Pace(cells=lambda: 2_500).term() == Term(ttl_s=15.0, pause_s=5.0)
 
 
 def test_more_cells_report_less_often_and_are_missed_later() -> None:
-    assert Pace(15.0, 1_000.0, lambda: 7_500).term() == Term(ttl_s=22.5, pause_s=7.5)
+    assert Pace(cells=lambda: 7_500).term() == Term(ttl_s=45.0, pause_s=15.0)
 
 
 @given(
