@@ -343,15 +343,15 @@ class Garden:
         return self._host.warnings()
 
     async def close(self) -> None:
-        """Stop watching, and end sessions. Containers, their logs and their network go on."""
-        for box in self._boxes.values():
-            await session.close_all(box)
-        self._monitor.close()
-        await self._store.close()
-        await self._host.close_sandboxes()
-        await self._host.unwatch()
-        self._host.firewall.close()
-        await in_thread(self._host.let_go)
+        """Stop watching, and end sessions. Containers, their logs and their network go on. What fails ends no other."""
+        async with AsyncExitStack() as last_first:
+            last_first.push_async_callback(in_thread, self._host.let_go)
+            last_first.callback(self._host.firewall.close)
+            last_first.push_async_callback(self._host.unwatch)
+            last_first.push_async_callback(self._host.close_sandboxes)
+            last_first.push_async_callback(self._store.close)
+            last_first.callback(self._monitor.close)
+            await together(*map(session.close_all, self._boxes.values()))
 
     def _box(self, handle: str) -> Box:
         box = self._boxes.get(handle)

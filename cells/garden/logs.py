@@ -6,6 +6,7 @@ Of launched processes we write it ourselves (`log_writing`); they are told apart
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import AsyncGenerator, Iterator
 from datetime import UTC, datetime
@@ -13,10 +14,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from cells.garden import kernel
 from cells.garden.spec import LogLine
+from diego_py.errors import PoolExhausted
 
 TAIL_BYTES = 256 * 1024
 CHUNK_BYTES = 64 * 1024
@@ -96,7 +98,7 @@ def _last(found: list[LogLine], lines: int | None) -> list[LogLine]:
 async def follow(path: Path, lines: int | None, ended: asyncio.Future[Any] | None) -> AsyncGenerator[LogLine, None]:
     """The last lines (None: all), then each new one as it is written, until `ended` and the log is read.
 
-    `ended` None: only what is there.
+    `ended` None: only what is there. Raises PoolExhausted when no more logs can be followed at a time.
     """
     found, offset, parser = _read_tail(path, lines)
     reader = _Reader(path, offset, parser)
@@ -104,7 +106,9 @@ async def follow(path: Path, lines: int | None, ended: asyncio.Future[Any] | Non
         yield line
     over = False
     while ended is not None:
-        watch = _Watch(path)
+        watch = _watch(path)
+        if watch is None:
+            return
         try:
             inode = _inode(path)
             while inode is not None and _inode(path) == inode:
@@ -144,22 +148,25 @@ class _Reader:
             yield from self.parser.unfinished()
 
 
-@define
+def _watch(path: Path) -> _Watch | None:
+    """None when there is no such file. Raises PoolExhausted."""
+    try:
+        return _Watch(kernel.inotify(str(path), kernel.IN_MODIFY | kernel.IN_ATTRIB | kernel.IN_DELETE_SELF))
+    except FileNotFoundError:
+        return None
+    except OSError as refused:
+        evidence = {"pool": "inotify", "errno": errno.errorcode.get(refused.errno or 0, "?")}
+        raise PoolExhausted("follow one more log", evidence=evidence) from refused
+
+
+@frozen
 class _Watch:
     """Readable when the file grew, or is another now."""
 
-    path: Path
-    _fd: int | None = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        try:
-            self._fd = kernel.inotify(str(self.path), kernel.IN_MODIFY | kernel.IN_ATTRIB | kernel.IN_DELETE_SELF)
-        except OSError:
-            self._fd = None
+    _fd: int
 
     async def changed(self, ended: asyncio.Future[Any]) -> None:
         """Return at the next change or when `ended` is done."""
-        assert self._fd is not None
         loop = asyncio.get_running_loop()
         written: asyncio.Future[None] = loop.create_future()
 
@@ -176,8 +183,7 @@ class _Watch:
             os.read(self._fd, CHUNK_BYTES)
 
     def close(self) -> None:
-        if self._fd is not None:
-            os.close(self._fd)
+        os.close(self._fd)
 
 
 def _inode(path: Path) -> int | None:

@@ -253,5 +253,4 @@ async def _executed(host: Host, base: Path, runtime: asyncio.subprocess.Process)
 
 async def close_all(box: Box) -> None:
     """Close every session of a container. Raises RuntimeFailed."""
-    for session in list(box.sessions):
-        await session.close()
+    await children.together(*(session.close() for session in box.sessions))

@@ -16,7 +16,7 @@ from cells.garden.extras import Extras
 from cells.garden.garden import Garden
 from cells.garden.session import SESSIONS_MAX, Session
 from cells.garden.spec import ProcessSpec, Window
-from diego_py.errors import ContainerNotFound, DiegoError, GardenFailed, IllegalTransition, InvalidSpec
+from diego_py.errors import ContainerNotFound, DiegoError, GardenFailed, IllegalTransition, InvalidSpec, RuntimeFailed
 from tests.kernel.containers import SOON_S, call, shell, spec, start, until_printed
 from tests.slowness import patient
 
@@ -312,5 +312,28 @@ async def test_sessions_of_a_garden_that_closes_end_and_the_container_goes_on(
     assert await session.wait() == 128 + signal.SIGKILL
     second = await new_garden(first.config)
     assert [line for line in await running(second) if "sleep" in line] == ["/bin/sleep 600"]
+    await second.destroy(call(), "a")
+    first._boxes.clear()
+
+
+async def test_a_garden_closes_all_else_when_a_session_does_not_end(
+    new_garden: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await new_garden()
+    await start(first, SLEEP)
+    session = await first.open(call(), "a", ProcessSpec("/bin/sleep", ("601",)))
+
+    async def stuck(_: Session) -> None:
+        raise RuntimeFailed("end extra process")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Session, "close", stuck)
+        with pytest.raises(RuntimeFailed):
+            await first.close()
+    assert first._monitor._watched == {}
+    assert first._host.sandboxes.maker._zygote is None
+    assert first._host.link_watch._socket is None
+    await session.close()
+    second = await new_garden(first.config)
     await second.destroy(call(), "a")
     first._boxes.clear()

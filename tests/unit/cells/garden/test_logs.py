@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cells.garden import kernel
 from cells.garden.logs import Parser, follow, tail, tail_text
 from cells.garden.spec import LogLine
+from diego_py.errors import PoolExhausted
 
 AT = "2026-11-21T04:18:02.123456789+00:00"
 TIME = datetime(2026, 11, 21, 4, 18, 2, 123456, tzinfo=UTC)
@@ -43,6 +48,26 @@ async def test_last_words_without_an_end_of_line(tmp_path: Path) -> None:
         log.write(f"{AT} stdout P disk\n")
     ended.set_result(None)
     assert [(line.stream, line.text) async for line in following] == [("stdout", "fatal: disk"), expected[2]]
+
+
+async def test_a_log_that_goes_while_it_is_followed(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text(f"{AT} stdout F one\n")
+    following = follow(path, None, asyncio.get_running_loop().create_future())
+    assert (await anext(following)).text == "one"
+    path.unlink()
+    assert [line async for line in following] == []
+
+
+async def test_more_followers_than_the_kernel_allows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: str, mask: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(kernel, "inotify", refused)
+    (path := tmp_path / "log").touch()
+    with pytest.raises(PoolExhausted) as exhausted:
+        await anext(follow(path, None, asyncio.get_running_loop().create_future()))
+    assert exhausted.value.evidence == {"pool": "inotify", "errno": "EMFILE"}
 
 
 def test_what_was_cut_at_the_beginning_is_left_out() -> None:
