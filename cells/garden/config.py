@@ -18,7 +18,9 @@ PRIVATE_NETWORKS = (
     "100.64.0.0/10",
     "127.0.0.0/8",
     "169.254.0.0/16",
+    "168.63.129.16/32",
     "172.16.0.0/12",
+    "192.0.0.0/24",
     "192.168.0.0/16",
     "224.0.0.0/3",
     "::/128",
@@ -27,9 +29,11 @@ PRIVATE_NETWORKS = (
     "64:ff9b:1::/48",
     "fc00::/7",
     "fe80::/10",
+    "fec0::/10",
     "ff00::/8",
 )
-"""Private, carrier, loopback, link-local (with the cloud metadata address), multicast and reserved networks."""
+"""Private, carrier, loopback, link-local, multicast and reserved networks. With them where clouds have their metadata
+services: 169.254.169.254, and two addresses that are of the public range by their number only."""
 
 OPEN, CLOSED = "open", "closed"
 STORE_MB_MIN = 256

@@ -107,6 +107,23 @@ class Outside:
             finally:
                 server.kill()
 
+    @contextmanager
+    def having(self, addresses: Sequence[str], asker: str) -> Iterator[None]:
+        """It has these addresses too, for `asker` alone: everybody else of the host finds whoever else has them."""
+        table, link = str(7000 + SLOT), OUTSIDE_LINK + "p"
+        try:
+            for address in addresses:
+                subprocess.run(["ip", "-n", NAMESPACE, "address", "add", address + "/32", "dev", link], check=True)
+                subprocess.run(["ip", "route", "add", address + "/32", "via", PUBLIC, "table", table], check=True)
+            subprocess.run(["ip", "rule", "add", "from", asker, "lookup", table], check=True)
+            yield
+        finally:
+            subprocess.run(["ip", "rule", "del", "from", asker, "lookup", table], capture_output=True)
+            subprocess.run(["ip", "route", "flush", "table", table], capture_output=True)
+            for address in addresses:
+                removal = ["ip", "-n", NAMESPACE, "address", "del", address + "/32", "dev", link]
+                subprocess.run(removal, capture_output=True)
+
 
 @contextmanager
 def machine() -> Iterator[Outside]:

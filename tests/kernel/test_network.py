@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from cells.garden.garden import Garden
+from cells.garden.spec import EgressRule
 from tests.kernel.containers import call, output, shell, spec, start, until_printed
-from tests.kernel.outside import NAMESPACE, Outside, inside
+from tests.kernel.outside import NAMESPACE, Outside, answers, inside
 from tests.kernel.slot import OUTSIDE_NETWORK
 from tests.slowness import patient
 
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.kernel
 
 PORT = 8080
 METADATA = "169.254.169.254"
+DENIED = (METADATA, "168.63.129.16", "192.0.0.192", "100.100.100.200", "10.0.0.1", "172.16.0.1", "192.168.0.1")
 
 
 async def serve(garden: Garden, handle: str) -> int:
@@ -103,9 +105,14 @@ async def test_container_cannot_reach_the_host(garden: Garden, host_address: str
         assert await output(garden, shell("a", script)) == ["done"]
 
 
-async def test_container_cannot_reach_private_and_metadata_addresses(garden: Garden) -> None:
-    script = "".join(attempt(address, 80) for address in (METADATA, "10.0.0.1", "172.16.0.1", "192.168.0.1"))
-    assert await output(garden, shell("a", script + "echo done")) == ["done"]
+async def test_container_cannot_reach_private_and_metadata_addresses(garden: Garden, outside: Outside) -> None:
+    """Somebody is there: with a rule that opens everything they answer."""
+    await start(garden, spec("a", "/bin/sleep", "600"))
+    asked = [("tcp", address, 80) for address in DENIED]
+    with outside.having(DENIED, garden.containers()[0].network.address), outside.serving():
+        assert answers(garden, "a", asked) == ["refused"] * len(asked)
+        await garden.set_egress(call(), "a", (EgressRule("tcp", ("0.0.0.0/0",)),))
+        assert answers(garden, "a", asked) == ["open"] * len(asked)
 
 
 async def test_a_denial_is_told_at_once(garden: Garden) -> None:

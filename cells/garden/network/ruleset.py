@@ -18,6 +18,8 @@ from cells.garden.network.nft_rules import LOG_BURST, LOG_BYTES, LOG_PER_SECOND
 from cells.garden.network.pair import LINK_GROUP
 
 UNIQUE_LOCAL = IPv6Network("fc00::/7")
+NAT64, SIX_TO_FOUR = IPv6Network("64:ff9b::/96"), IPv6Network("2002::/16")
+"""Somebody on the way may turn addresses of these into the IPv4 ones that are in them."""
 ADDRESS_KEY: dict[Family, str] = {4: "ip", 6: "ip6"}
 FAMILY_NAME: dict[Family, str] = {4: "ipv4", 6: "ipv6"}
 PROTOCOL_NAME = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6"}
@@ -148,16 +150,22 @@ def _names(policy: Policy, ours: str) -> str:
 
 
 def _denied(policy: Policy, ours: str) -> str:
-    """Overlapping networks are no error to us, but they are to nft."""
+    """Overlapping networks are no error to us, but they are to nft. IPv4 ones are denied as part of IPv6 ones too."""
     networks = [ip_network(each) for each in policy.deny_networks]
-    told = {
-        4: collapse_addresses([each for each in networks if isinstance(each, IPv4Network)]),
-        6: collapse_addresses([each for each in networks if isinstance(each, IPv6Network)]),
-    }
+    four = [each for each in networks if isinstance(each, IPv4Network)]
+    six = [each for each in networks if isinstance(each, IPv6Network)]
+    six += [_within(outer, each) for outer in (NAT64, SIX_TO_FOUR) for each in four]
+    told = {4: collapse_addresses(four), 6: collapse_addresses(six)}
     lists = {family: ", ".join(map(str, found)) for family, found in told.items()}
     return "".join(
         _refuse(f"{ours} {ADDRESS_KEY[family]} daddr {{ {lists[family]} }}") for family in ADDRESS_KEY if lists[family]
     )
+
+
+def _within(outer: IPv6Network, inner: IPv4Network) -> IPv6Network:
+    """The addresses of `outer` that have those of `inner` in them, right behind its prefix."""
+    first = int(outer.network_address) | int(inner.network_address) << (96 - outer.prefixlen)
+    return IPv6Network((first, outer.prefixlen + inner.prefixlen))
 
 
 def _family(network: Network) -> Family:

@@ -19,6 +19,13 @@ def test_overlapping_denials_are_merged() -> None:
     assert "ip daddr { 10.0.0.0/8 }" in text(deny_networks=("10.0.0.0/8", "10.1.0.0/16"))
 
 
+def test_an_ipv4_network_is_denied_by_whatever_ipv6_addresses_lead_there() -> None:
+    told = text(deny_networks=("169.254.169.254/32", "10.0.0.0/8", "fe80::/10"))
+    six = "64:ff9b::a00:0/104, 64:ff9b::a9fe:a9fe/128, 2002:a00::/24, 2002:a9fe:a9fe::/48, fe80::/10"
+    assert f"ip6 daddr {{ {six} }}" in told
+    assert "ip6 daddr { 64:ff9b::/96, 2002::/16 }" in text(deny_networks=("0.0.0.0/0",))
+
+
 def test_without_denials_containers_are_apart_all_the_same() -> None:
     told = text()
     assert "ip daddr {" not in told
