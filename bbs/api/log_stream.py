@@ -9,6 +9,7 @@ from bbs.cell_pool import CellPool
 from diego_py.call import Call
 from diego_py.errors import InvalidHeader
 from diego_py.http import headers
+from diego_py.http.runner import while_there
 from diego_py.models.identifiers import CellId, InstanceGuid
 
 LOG_LINES = 200
@@ -28,11 +29,12 @@ def log_query(request: web.Request) -> str:
 async def stream_log(
     request: web.Request, call: Call, pool: CellPool, cell_id: CellId, instance_guid: InstanceGuid
 ) -> web.StreamResponse:
-    """The log of a container, there or gone; `follow=true` goes on until it ends."""
+    """The log of a container, there or gone; `follow=true` goes on until it ends, or its reader leaves."""
     async with pool.logs(call, cell_id, instance_guid, log_query(request)) as content:
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", **headers.identity(call)})
         await response.prepare(request)
-        async for chunk in content.iter_any():
-            await response.write(chunk)
-        await response.write_eof()
+        async with while_there(request):
+            async for chunk in content.iter_any():
+                await response.write(chunk)
+            await response.write_eof()
     return response

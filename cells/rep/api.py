@@ -25,6 +25,7 @@ from diego_py.call import Call
 from diego_py.errors import ContainerNotFound, DiegoError, InvalidHeader, RepFailed
 from diego_py.http import headers
 from diego_py.http.parts import Parts
+from diego_py.http.runner import while_there
 from diego_py.http.server import Route, answer, decode, decode_told, invalid_fields, read_json
 from diego_py.models import validation
 from diego_py.models.identifiers import InstanceGuid, is_guid
@@ -123,7 +124,8 @@ class RepApi:
         response = web.StreamResponse(headers={"Content-Type": NDJSON, **headers.identity(call)})
         await response.prepare(request)
         with suppress(ConnectionError):
-            await self._send(response, lines, guid)
+            async with while_there(request):
+                await self._send(response, lines, guid)
         return response
 
     async def _send(self, response: web.StreamResponse, lines: AsyncIterator[LogLine], guid: str) -> None:

@@ -1,11 +1,14 @@
 """Runs an application so that also what aiohttp refuses by itself, before any route, is answered with a document.
 
-That is what is no HTTP at all (aiohttp says 400 in plain text) and an Expect header that nobody meets (417).
+That is what is no HTTP at all (aiohttp says 400 in plain text) and an Expect header that nobody meets (417). And so
+that an answer without an end learns that nobody reads it any more.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from aiohttp import web
@@ -48,6 +51,12 @@ class _Connection(RequestHandler):
     def __init__(self, manager: web.Server, hop_server: HopServer, options: dict[str, Any]) -> None:
         super().__init__(manager, loop=asyncio.get_running_loop(), **options)
         self._hop_server = hop_server
+        self.left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when the connection is gone."""
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        self.left.set_result(None)
 
     def handle_error(
         self,
@@ -62,6 +71,27 @@ class _Connection(RequestHandler):
         response = self._hop_server.refusal(request, _refusal(status, exc))
         response.force_close()
         return response
+
+
+@asynccontextmanager
+async def while_there(request: web.Request) -> AsyncIterator[None]:
+    """Leave the body when whoever asked has left: who does not write at the moment is told by nobody else."""
+    connection = request.protocol
+    assert isinstance(connection, _Connection)
+    try:
+        async with asyncio.timeout(None) as scope:
+
+            def left(_: asyncio.Future[None]) -> None:
+                scope.reschedule(0)
+
+            connection.left.add_done_callback(left)
+            try:
+                yield
+            finally:
+                connection.left.remove_done_callback(left)
+    except TimeoutError:
+        if not scope.expired():
+            raise
 
 
 def _refusal(status: int, exc: BaseException | None) -> DiegoError:

@@ -1,5 +1,8 @@
 """What a cell answers over HTTP: the chain hop by hop, the status, and nothing left behind."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 
@@ -7,6 +10,7 @@ import aiohttp
 import pytest
 
 from cells.app import Cell
+from cells.garden.spec import LogLine
 from diego_py import wire
 from diego_py.errors import (
     ClaimRefused,
@@ -23,6 +27,7 @@ from diego_py.models.work import CellReport
 from tests.fakes.bbs import FakeBBS
 from tests.fakes.cell import CELL_ID, call, client_of, url_of, work
 from tests.fakes.garden import FakeGarden
+from tests.slowness import patient
 
 pytestmark = pytest.mark.chain
 
@@ -170,6 +175,27 @@ async def test_logs_also_after_destroy(cell: Cell, garden: FakeGarden) -> None:
             answered = await http.get(f"/v1/instances/{path}")
             assert answered.status == status
             assert (await answered.json())["chain"][0]["hop"] == "rep"
+
+
+async def test_a_log_is_followed_as_long_as_somebody_reads(
+    cell: Cell, garden: FakeGarden, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = asyncio.Event()
+
+    async def silent(garden: FakeGarden, handle: str, tail: int, follow: bool) -> AsyncIterator[LogLine]:
+        try:
+            yield LogLine(datetime.now(UTC), "stdout", "last words for now")
+            await asyncio.Event().wait()
+        finally:
+            left.set()
+
+    monkeypatch.setattr(FakeGarden, "logs", silent)
+    async with aiohttp.ClientSession(url_of(cell)) as http:
+        following = await http.get("/v1/instances/i-1/logs?follow=true")
+        assert wire.parse(await following.content.readline())["text"] == "last words for now"
+        following.close()
+        async with asyncio.timeout(patient(5)):
+            await left.wait()
 
 
 async def test_secrets_stay_inside(cell: Cell, garden: FakeGarden, log: StringIO, tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from datetime import timedelta
 from pathlib import Path
 
+import aiohttp
 import asyncpg
 import pytest
 
@@ -222,6 +224,23 @@ async def test_logs_of_a_task(one_cell: Installation) -> None:
     log = await one_cell.request("GET", "/v1/tasks/job/logs?tail=1")
     assert b'"two"' in log.body
     assert b'"one"' not in log.body
+
+
+async def test_a_log_is_followed_as_long_as_somebody_reads(one_cell: Installation) -> None:
+    await one_cell.run_task(task(script="echo one; exec sleep 60"))
+    async with aiohttp.ClientSession() as http:
+        following = await http.get(f"{one_cell.url}/v1/tasks/job/logs?follow=true")
+        assert b'"one"' in await following.content.readline()
+        assert _watches() == 1
+        following.close()
+        await until_true("nobody follows the log", lambda: _watches() == 0)
+    await one_cell.request("POST", "/v1/tasks/job/cancel")
+
+
+def _watches() -> int:
+    """Files that this process, which is BBS and cell in one, wants to hear of."""
+    links = [os.readlink(entry.path) for entry in os.scandir("/proc/self/fd") if os.path.islink(entry.path)]
+    return links.count("anon_inode:inotify")
 
 
 async def _age(installation: Installation, *age: str) -> None:
