@@ -60,6 +60,9 @@ from diego_py.models.work import EndedReport
 from diego_py.service.clock import Clock
 from diego_py.service.run import Loop, OwnedTasks, Part
 
+PRIVATE_MODE = 0o700
+"""What the rep keeps tells how apps failed, with their last lines."""
+
 
 @define
 class Announcement:
@@ -120,6 +123,7 @@ def build(
 ) -> Cell:
     """Wire a cell around a container backend. Nothing runs yet."""
     config.rep_state.mkdir(parents=True, exist_ok=True)
+    config.rep_state.chmod(PRIVATE_MODE)
     Path(config.volumes_dir or config.state_dir).mkdir(parents=True, exist_ok=True)
     outside = Outside(
         garden=garden,

@@ -1,6 +1,7 @@
 """What a cell answers over HTTP: the chain hop by hop, the status, and nothing left behind."""
 
 import asyncio
+import stat
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from io import StringIO
@@ -206,5 +207,6 @@ async def test_secrets_stay_inside(cell: Cell, garden: FakeGarden, log: StringIO
         assert "canary" not in await (await http.get("/v1/containers")).text()
         assert "canary" not in await (await http.get("/v1/state")).text()
     assert "canary" not in log.getvalue()
+    assert [stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("rep")] == [0o700]
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"canary" in path.read_bytes()]
 
