@@ -102,8 +102,21 @@ class Placement:
 
     async def resume(self, call: Call, desired: DesiredLRP, rows: Sequence[ActualLRP], roll_back: bool) -> Placed:
         """Go on with a `desire` whose process died: what runs is kept, the rest is offered and placed again."""
+        running, waiting = await self._taken_up(call, desired, rows, DesireFailed)
+        placed = await self.desire(call, desired, waiting, roll_back)
+        return Placed(desired, (*running, *placed.actuals))
+
+    async def resume_update(self, call: Call, updated: Updated, reopen: bool) -> Placed:
+        """Go on with an `update` whose process died, likewise. Which instances it had added nobody knows any more."""
+        _, waiting = await self._taken_up(call, updated.desired, updated.staying, UpdateFailed)
+        return await self.update(call, evolve(updated, added=(*waiting, *updated.added)), reopen)
+
+    async def _taken_up(
+        self, call: Call, desired: DesiredLRP, rows: Sequence[ActualLRP], fails_as: type[DiegoError]
+    ) -> tuple[list[ActualLRP], list[ActualLRP]]:
+        """What runs of what another process left, and the rest, offered anew."""
         try:
-            with call.hop("bbs", self.id, "take_up_instances", DesireFailed) as here:
+            with call.hop("bbs", self.id, "take_up_instances", fails_as) as here:
                 taken = [
                     await self.lifecycle.take_up(here, row, desired.revision)
                     for row in rows
@@ -113,9 +126,7 @@ class Placement:
             error.outcome = Outcome.UNKNOWN  # what the other process began may run
             raise
         running = [row for row in taken if row.state is ActualLRPState.RUNNING]
-        waiting = [row for row in taken if row.state is not ActualLRPState.RUNNING]
-        placed = await self.desire(call, desired, waiting, roll_back)
-        return Placed(desired, (*running, *placed.actuals))
+        return running, [row for row in taken if row.state is not ActualLRPState.RUNNING]
 
     async def update(self, call: Call, updated: Updated, reopen: bool) -> Placed:
         """Start the added instances, stop the surplus ones, and with `reopen` change the egress rules of the others."""

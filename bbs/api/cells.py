@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 
 from aiohttp import web
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 
+from bbs.api.desired_lrps import valid
 from bbs.api.paging import PAGING, short_list, whole_number
 from bbs.api.waiting import Waiting
 from bbs.cell_pool import CellPool
@@ -196,6 +197,8 @@ class Cells:
     async def report(self, request: web.Request, call: Call) -> web.StreamResponse:
         """Renew the presence, take up what ran and ended, and tell the cell what to stop."""
         report = decode_told(CellReport, await read_json(request))
+        # What it has is judged by the rows: they may be thousands.
+        valid(evolve(report, instances=(), ended=(), tasks=()))
         if report.presence.cell_id != request.match_info["cell_id"]:
             raise InvalidSpec("the report is another cell's than the path says")
         outcome = await self.lifecycle.report(call, report)
@@ -219,7 +222,7 @@ class Cells:
         Whoever does not know what it said last, for another BBS was told or this one was started since, asks for all of
         it; but no more cells at once than whose reports are taken up together.
         """
-        beat = decode_told(Heartbeat, await read_json(request))
+        beat = valid(decode_told(Heartbeat, await read_json(request)))
         cell_id = CellId(request.match_info["cell_id"])
         term = await self.heartbeats.take_up(call, cell_id, beat)
         taken = term != NOT_RENEWED

@@ -220,11 +220,15 @@ class DesiredLRPs:
         before = await self.idempotency.before(call, key)
         if before.answer is not None:
             return before.answer
-        updated = await self.lifecycle.update(call, guid, change, request.headers.get("If-Match"), key)
+        if before.resume:  # it is stored, and may have been changed again since
+            start, stored, if_match = self.placement.resume_update, DesiredLRPUpdate(), None
+        else:
+            start, stored, if_match = self.placement.update, change, request.headers.get("If-Match")
+        updated = await self.lifecycle.update(call, guid, stored, if_match, key)
         call = self._budgeted(request, call, updated.desired.definition.start_timeout_ms)
 
         async def apply() -> web.Response:
-            placed = await self.placement.update(call, updated, reopen=change.egress_rules is not None)
+            placed = await start(call, updated, reopen=change.egress_rules is not None)
             return told(placed, 200, None)
 
         work = self.idempotency.remember(call, key, UpdateFailed, apply)

@@ -86,6 +86,24 @@ async def test_a_key_of_a_change(one_cell: Installation) -> None:
     assert len(one_cell.nodes["cell-1"].garden.containers()) == 3
 
 
+async def test_a_change_whose_bbs_died_is_finished_and_not_made_again(installation: Installation) -> None:
+    """The change is stored, and its answer is not: whoever asks again gets the instances, also by the old ETag."""
+    stored = await installation.desire(lrp(instances=0))
+    headers = {"Idempotency-Key": "scale", "If-Match": stored.headers["ETag"]}
+    first = await installation.request("PATCH", "/v1/desired_lrps/web", {"instances": 2}, headers)
+    assert first.status == 503, first.body  # there is no cell
+    await installation.request("PATCH", "/v1/desired_lrps/web", {"annotation": "by somebody else"})
+    in_flight = "state = 'in_flight', status = NULL, headers = NULL, body = NULL"
+    await installation.sql(f"UPDATE idempotency_keys SET {in_flight}, expires_at = now()")
+    node = await installation.start_cell(1)
+    again = await installation.request("PATCH", "/v1/desired_lrps/web", {"instances": 2}, headers)
+    assert again.status == 200, again.body
+    assert [actual["state"] for actual in again.json["actual_lrps"]] == ["RUNNING"] * 2
+    assert again.json["desired_lrp"]["definition"]["annotation"] == "by somebody else"
+    assert len(node.garden.containers()) == 2
+    replayed(again, await installation.request("PATCH", "/v1/desired_lrps/web", {"instances": 2}, headers))
+
+
 async def test_a_caller_that_came_back(one_cell: Installation) -> None:
     """It was not answered in time; with the same key it hears what came of its request."""
     slow = lrp(script="exec sleep 1000", ports=[8080])

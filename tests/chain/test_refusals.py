@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
+from diego_py import telling
 from tests.chain.answers import well_formed
 from tests.chain.definitions import lrp
 from tests.chain.expected import nothing_was_written
 from tests.chain.installation import Installation
+from tests.contract.store.conftest import report
 
 pytestmark = [pytest.mark.chain, pytest.mark.kernel]
 
@@ -109,3 +112,29 @@ async def test_a_request_that_is_refused(installation: Installation, name: str) 
     assert (answer.status, document["code"], document["fault"]) == (status, code, "caller"), document
     assert answer.hops == ["bbs"]
     await nothing_was_written(installation)
+
+
+@pytest.mark.parametrize(
+    ("change", "pointers"),
+    [
+        ({"sequence": -1}, {"/sequence"}),
+        ({"sequence": 2**53 + 1}, {"/sequence"}),
+        ({"presence": {"zone": "a\0b", "url": "ftp://cell"}}, {"/presence/zone", "/presence/url"}),
+        ({"available": {"memory_mb": 2**31}}, {"/available/memory_mb"}),
+    ],
+)
+async def test_a_report_of_a_cell_that_says_nonsense(
+    installation: Installation, change: dict[str, Any], pointers: set[str]
+) -> None:
+    said = msgspec.json.decode(telling.encode(report("cell-9")))
+    told = {name: {**said[name], **value} if isinstance(value, dict) else value for name, value in change.items()}
+    answer = await installation.request("POST", "/v1/cells/cell-9/report", {**said, **told})
+    assert (answer.status, answer.json["code"]) == (422, "invalid_spec"), answer.body
+    assert {error["pointer"] for error in answer.json["errors"]} == pointers
+    assert (await installation.request("GET", "/v1/cells")).json["items"] == []
+
+
+async def test_a_heartbeat_beyond_all_numbers(installation: Installation) -> None:
+    beat = {"boot_id": "boot-1", "sequence": 2**53 + 1, "digest": "as-told"}
+    answer = await installation.request("POST", "/v1/cells/cell-9/heartbeat", beat)
+    assert (answer.status, answer.json["errors"][0]["pointer"]) == (422, "/sequence"), answer.body
