@@ -71,7 +71,7 @@ class CallbackClient:
         except aiohttp.ClientConnectorError as refused:
             denied = _is_denied(refused.os_error)
             return Delivery(denied=denied, reason="address denied" if denied else "cannot connect")
-        except aiohttp.InvalidURL:
+        except (aiohttp.InvalidURL, UnicodeError):  # the latter of a name such as `a..b`, from the resolver
             return Delivery(reason="no valid URL")
         except TimeoutError:
             return Delivery(reason="timed out")

@@ -27,9 +27,18 @@ from bbs.task_outcome import retold
 from bbs.task_placement import TaskPlacement
 from diego_py import wire
 from diego_py.call import Call
-from diego_py.errors import CancelFailed, ContainerNotFound, InvalidHeader, InvalidSpec, RequestFailed, TaskFailed
+from diego_py.errors import (
+    CancelFailed,
+    ConnectionLost,
+    ContainerNotFound,
+    InvalidHeader,
+    InvalidSpec,
+    RequestFailed,
+    TaskFailed,
+)
 from diego_py.http import headers
 from diego_py.http.conditional import tagged
+from diego_py.http.runner import while_there
 from diego_py.http.server import HOP_SERVER, Route, answer, decode, invalid_fields, read_json
 from diego_py.models.identifiers import TaskGuid
 from diego_py.models.supported import unsupported
@@ -160,7 +169,9 @@ class Tasks:
             call = call.with_budget(UNTIL_COMPLETED_BUDGET_MS if limit_ms else self.request_budget_ms)
         self.completions.require_room()
         with request.app[HOP_SERVER].uncounted(request):
-            return answer(await self.completions.wait(call, _guid(request), limit_ms))
+            async with while_there(request):
+                return answer(await self.completions.wait(call, _guid(request), limit_ms))
+        raise ConnectionLost("the caller hung up")
 
     async def cancel(self, request: web.Request, call: Call) -> web.StreamResponse:
         """Complete the task as cancelled; answers when its process is gone."""

@@ -161,12 +161,16 @@ class HopClient:
         return self._session
 
 
+UNREACHABLE = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL, UnicodeError)
+"""The last one is what Python's resolver says of `http://a..b`."""
+
+
 @contextmanager
 def _border(call: Call, peer: Peer) -> Iterator[None]:
     """The border to aiohttp's client: its exceptions become ours."""
     try:
         yield
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as refused:
+    except UNREACHABLE as refused:
         raise HopUnreachable(f"connect to {peer.url}: {_reason(refused)}", outcome=Outcome.NOT_STARTED) from refused
     except TimeoutError as late:
         told = f"no answer from {peer.url} within {call.budget.total_ms:.0f} ms"

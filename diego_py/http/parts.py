@@ -122,7 +122,7 @@ async def lines_of(chunks: AsyncIterator[bytes]) -> AsyncIterator[Line]:
         for text in whole:
             try:
                 yield _LINE.decode(text)
-            except msgspec.DecodeError as malformed:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as malformed:
                 raise BadAnswer("a line of the answer does not have the expected form", outcome=Outcome.UNKNOWN) from (
                     malformed
                 )

@@ -9,8 +9,8 @@ import aiohttp
 import pytest
 
 from tests.chain.answers import well_formed
-from tests.chain.awaited import until
-from tests.chain.definitions import HTTP, SERVE, checked_by, lrp
+from tests.chain.awaited import until, until_true
+from tests.chain.definitions import HTTP, SERVE, checked_by, lrp, task
 from tests.chain.expected import Expected, failed, nothing_was_written
 from tests.chain.installation import Installation
 from tests.chain.proxy import Proxy, to_port
@@ -167,3 +167,11 @@ async def test_the_caller_of_a_delete_hangs_up(one_cell: Installation) -> None:
 
     await until("the instance is gone", gone)
     assert one_cell.left() == []
+
+
+async def test_who_waits_for_a_task_and_hangs_up_is_not_waited_for(one_cell: Installation) -> None:
+    assert (await one_cell.run_task(task(script="sleep 1000"))).status == 201
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=0.1)) as impatient:
+        with pytest.raises(asyncio.TimeoutError):
+            await impatient.get(f"{one_cell.url}/v1/tasks/job?until=completed", headers={"Prefer": "wait=600"})
+    await until_true("the request is over", lambda: '"op": "get_task"' in one_cell.log_text)

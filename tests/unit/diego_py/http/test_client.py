@@ -91,7 +91,9 @@ async def test_nobody_listens(client: HopClient) -> None:
     assert_frame(error, 502)
 
 
-@pytest.mark.parametrize("url", ["http://no-such-host.invalid:1", "http://[::", "http://127.0.0.1:99999", "nonsense"])
+@pytest.mark.parametrize(
+    "url", ["http://no-such-host.invalid:1", "http://a..b", "http://[::", "http://127.0.0.1:99999", "nonsense"]
+)
 async def test_there_is_no_such_address(client: HopClient, url: str) -> None:
     error = await failure_of(client, url)
     assert type(error) is HopUnreachable
