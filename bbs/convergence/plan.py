@@ -108,19 +108,11 @@ class Plan:
         return not (beside or moved or self.lose or self.retry or self.place or self.create or self.stop)
 
 
-def plan(snapshot: Snapshot) -> Plan:
-    """The repairs that this snapshot calls for."""
-    planning = in_pieces(snapshot)
-    while True:
-        try:
-            next(planning)
-        except StopIteration as planned:
-            plan: Plan = planned.value
-            return plan
-
-
 def in_pieces(snapshot: Snapshot) -> Generator[None, None, Plan]:
-    """The same, interrupted after every few rows: when very much deviates, others must get their turn."""
+    """The repairs that this snapshot calls for.
+
+    Interrupted after every few rows: when very much deviates, others must get their turn.
+    """
     planner = _Planner(snapshot)
     for number, row in enumerate(snapshot.actuals, 1):
         planner.look_at(row)

@@ -35,12 +35,6 @@ class CellRecord:
     def cell_id(self) -> CellId:
         return self.presence.cell_id
 
-    def is_late(self, now: datetime) -> bool:
-        """Whether it is live, and has not reported for more than half of the time that its presence lasts."""
-        if not self.live or self.seen_at is None or self.expires_at is None:
-            return False
-        return now - self.seen_at > (self.expires_at - self.seen_at) / 2
-
 
 class CellMark(NamedTuple):
     """What is looked at of every cell again and again. Thousands are read at a time."""

@@ -74,17 +74,6 @@ class PostgresDesiredLRPs:
     async def share_many(self, process_guids: Sequence[str]) -> list[Reach]:
         return [_reach(row) for row in await self.connection.fetch(self.SHARE_MANY, list(process_guids))]
 
-    LIST_PAGE = """
-        SELECT definition, tag_epoch, tag_index, revision, created_at, updated_at FROM desired_lrps
-        WHERE process_guid > $1 AND ($2::text IS NULL OR domain = $2)
-        ORDER BY process_guid LIMIT $3
-    """
-
-    async def list_page(
-        self, domain: str | None = None, after: str | None = None, limit: int = 500
-    ) -> list[DesiredLRP]:
-        return [_decoded(row) for row in await self.connection.fetch(self.LIST_PAGE, after or "", domain, limit)]
-
     LIST_STORED = """
         SELECT process_guid, definition, tag_epoch, tag_index FROM desired_lrps
         WHERE process_guid > $1 AND ($2::text IS NULL OR domain = $2)

@@ -153,11 +153,6 @@ class DesiredLRPTable(Protocol):
     async def share_many(self, process_guids: Sequence[str]) -> list[Reach]:
         """Of those of these that there are, which nobody changes or removes until the transaction ends."""
 
-    async def list_page(
-        self, domain: str | None = None, after: str | None = None, limit: int = 500
-    ) -> list[DesiredLRP]:
-        """At most `limit`, in order of process_guid, from the one behind `after` on."""
-
     async def list_stored(
         self, wanted: desired_lrps.Filter, after: str | None = None, limit: int = 500
     ) -> list[StoredLRP]:

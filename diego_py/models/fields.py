@@ -88,7 +88,6 @@ JsonValue: TypeAlias = Any
 
 URL_PATTERN: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:\S+")
 HTTP_URL_PATTERN: Final = re.compile(r"https?://[^\s/]+\S*")
-ABSOLUTE_PATH_PATTERN: Final = re.compile(r"/.*", re.DOTALL)
 
 _GUID: Final = Limits(
     bytes_min=1, bytes_max=NAME_BYTES_MAX, pattern=GUID_PATTERN, pattern_name="letters, digits, '_' and '-'"
@@ -111,10 +110,6 @@ HttpUrl: TypeAlias = Annotated[
     str, Limits(bytes_min=1, bytes_max=TEXT_BYTES_MAX, pattern=HTTP_URL_PATTERN, pattern_name="an http(s) URL")
 ]
 """Where cells fetch and send files."""
-AbsolutePath: TypeAlias = Annotated[
-    str,
-    Limits(bytes_min=1, bytes_max=TEXT_BYTES_MAX, pattern=ABSOLUTE_PATH_PATTERN, pattern_name="an absolute path"),
-]
 Count: TypeAlias = Annotated[int, Limits(minimum=0, maximum=INT32_MAX)]
 Megabytes: TypeAlias = Annotated[int, Limits(minimum=0, maximum=INT32_MAX)]
 DurationMs: TypeAlias = Annotated[int, Limits(minimum=0, maximum=DURATION_MS_MAX)]

@@ -18,11 +18,9 @@ Domain = NewType("Domain", str)
 Handle = NewType("Handle", str)
 """Names a container inside a cell; equals the instance guid or the task guid it runs."""
 
-GUID_CHARACTERS_MAX: Final = 255
-"""Diego: guids are VARCHAR(255) columns, bbs db/migrations."""
-
 GUID_PATTERN: Final = re.compile(r"[a-zA-Z0-9_-]{1,255}", re.ASCII)
-"""What a guid looks like; use `fullmatch`. Diego: models/desired_lrp.go, models/task.go `^[a-zA-Z0-9_-]+$`."""
+"""What a guid looks like; use `fullmatch`. Diego: models/desired_lrp.go, models/task.go
+`^[a-zA-Z0-9_-]+$`, and columns of 255 characters."""
 
 
 def is_guid(text: str) -> bool:

@@ -32,6 +32,7 @@ from diego_py.models.task import Task, TaskState
 from diego_py.models.workload import ModificationTag
 from diego_py.service.clock import SystemClock
 from tests import strategies
+from tests.contract.store.conftest import all_desired
 
 pytestmark = pytest.mark.store
 
@@ -138,7 +139,7 @@ MODELS: Final[dict[str, tuple[Listing, Any, Any, Callable[[Any], Awaitable[list[
         DESIRED_LRPS,
         strategies.desired_lrps,
         desired_columns,
-        lambda tx: tx.desired_lrps.list_page(),
+        all_desired,
     ),
     "tasks": (TASKS, strategies.tasks, task_columns, lambda tx: tx.tasks.list_page(TaskFilter())),
     "failures": (FAILURES, FAILED, failure_columns, lambda tx: tx.failures.list_page(FailureFilter())),

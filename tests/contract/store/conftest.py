@@ -12,7 +12,8 @@ from bbs.lifecycle import Lifecycle
 from bbs.store.attempts import Claim, Claimed, Start
 from bbs.store.connections import DatabaseSettings
 from bbs.store.database import Database
-from bbs.store.transaction import Store
+from bbs.store.desired_lrps import Filter
+from bbs.store.transaction import Store, Transaction
 from diego_py import chain
 from diego_py.call import Call
 from diego_py.chain import Problem
@@ -20,7 +21,7 @@ from diego_py.errors import DiegoError, ProcessExited
 from diego_py.models.actions import Action, RunAction
 from diego_py.models.actual_lrp import ActualLRP, NetInfo, PortMapping
 from diego_py.models.cell import CellCapacity, CellPresence
-from diego_py.models.desired_lrp import DesiredLRPDefinition
+from diego_py.models.desired_lrp import DesiredLRP, DesiredLRPDefinition
 from diego_py.models.identifiers import CellId, Domain, InstanceGuid, ProcessGuid
 from diego_py.models.work import AvailableResources, CellReport, InstanceReport, InstanceState
 from diego_py.service.clock import SystemClock
@@ -145,6 +146,13 @@ class Scene:
     async def age(self, seconds: float, guid: str = "app") -> None:
         """Let time pass for the rows of an LRP, by the database's clock."""
         await self.tampering.shift("actual_lrps", "since", -seconds, guid)
+
+
+async def all_desired(tx: Transaction) -> list[DesiredLRP]:
+    """All that there are, in order of process_guid."""
+    stored = await tx.desired_lrps.list_stored(Filter())
+    found = [await tx.desired_lrps.get(each.process_guid) for each in stored]
+    return [each for each in found if each is not None]
 
 
 def guids() -> Callable[[], str]:

@@ -11,7 +11,6 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from bbs.convergence.plan import plan
 from bbs.convergence.reading import read
 from bbs.lifecycle import Lifecycle
 from bbs.store.attempts import Claim, Start
@@ -27,11 +26,12 @@ from diego_py.models.desired_lrp import DesiredLRPUpdate
 from diego_py.models.identifiers import CellId
 from diego_py.models.work import Heartbeat, InstanceState
 from diego_py.service.clock import SystemClock
-from tests.contract.store.conftest import NET_INFO, Scene, definition, guids, problem, report, reported
+from tests.contract.store.conftest import NET_INFO, Scene, all_desired, definition, guids, problem, report, reported
 from tests.contract.store.tampering import MemoryTampering, PostgresTampering
 from tests.contract.store.test_report import ended
 from tests.simulation.memory_store.engine import MemoryDatabase
 from tests.simulation.memory_store.store import MemoryStore
+from tests.unit.bbs.convergence.snapshots import plan
 
 T = TypeVar("T")
 
@@ -268,7 +268,7 @@ class TwoStores(RuleBasedStateMachine):
         async def everything(s: Scene) -> object:
             async def read(tx: Any) -> object:
                 return (
-                    await tx.desired_lrps.list_page(),
+                    await all_desired(tx),
                     await tx.desired_lrps.list_scheduling_infos(["app", "web"]),
                     await with_failures(tx),
                     await tx.cells.list_all(),

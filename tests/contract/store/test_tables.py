@@ -11,7 +11,7 @@ from diego_py import wire
 from diego_py.errors import CallerError, InternalError
 from diego_py.models.actual_lrp import ActualLRPState
 from diego_py.models.desired_lrp import DesiredLRPDefinition
-from tests.contract.store.conftest import NET_INFO, Scene, definition, problem
+from tests.contract.store.conftest import NET_INFO, Scene, all_desired, definition, problem
 
 DAY_S = 24 * 3600
 
@@ -28,7 +28,7 @@ async def test_stored_definitions_are_filtered_and_paged(scene: Scene) -> None:
 
     whole = await listed()
     assert [stored.process_guid for stored in whole] == ["B", "a-1", "a-2", "b-1"]
-    desired = await scene.store.read(scene.call, "list", lambda tx: tx.desired_lrps.list_page())
+    desired = await scene.store.read(scene.call, "get", all_desired)
     assert [wire.decode(DesiredLRPDefinition, stored.definition) for stored in whole] == [
         lrp.definition for lrp in desired
     ]
@@ -43,19 +43,9 @@ async def test_stored_definitions_are_filtered_and_paged(scene: Scene) -> None:
     assert await listed(prefixes=["_"]) == []
 
 
-async def test_pages_of_desired_lrps(scene: Scene) -> None:
+async def test_what_is_to_be_scheduled(scene: Scene) -> None:
     for guid in ("a", "b", "c"):
         await scene.unclaimed(guid)
-
-    async def names(domain: str | None, after: str | None, limit: int) -> list[str]:
-        listed = await scene.store.read(
-            scene.call, "list", lambda tx: tx.desired_lrps.list_page(domain, after, limit)
-        )
-        return [desired.definition.process_guid for desired in listed]
-
-    assert await names(None, None, 2) == ["a", "b"]
-    assert await names("tests", "b", 2) == ["c"]
-    assert await names("other", None, 2) == []
     wanted = ["c", "a", "other"]
     infos = await scene.store.read(scene.call, "list", lambda tx: tx.desired_lrps.list_scheduling_infos(wanted))
     assert [(info.process_guid, info.instances, info.domain) for info in infos] == [

@@ -179,13 +179,13 @@ def _is_same(row: Row, beat: Heartbeat, fingerprint: int | None) -> bool:
 
 
 def _mark(row: Row, now: datetime) -> CellMark:
-    live = row.expires_at > now
+    live, seen_at = row.expires_at > now, row.record.seen_at
     return CellMark(
         cell_id=row.record.cell_id,
         boot_id=row.boot_id,
         told=row.told,
         live=live,
         draining=row.record.presence.draining,
-        late=evolve(row.record, expires_at=row.expires_at, live=live).is_late(now),
+        late=live and seen_at is not None and now - seen_at > (row.expires_at - seen_at) / 2,
         expires_at=row.expires_at,
     )

@@ -35,17 +35,6 @@ class MemoryDesiredLRPs:
         desired: DesiredLRP | None = self.core.get(TABLE, process_guid)
         return desired
 
-    async def list_page(
-        self, domain: str | None = None, after: str | None = None, limit: int = 500
-    ) -> list[DesiredLRP]:
-        await self.core.statement(domain, after)
-        found = (
-            desired
-            for desired in self._all()
-            if desired.definition.process_guid > (after or "") and domain in (None, desired.definition.domain)
-        )
-        return list(found)[:limit]
-
     async def list_stored(self, wanted: Filter, after: str | None = None, limit: int = 500) -> list[StoredLRP]:
         guids, prefixes = wanted.process_guids, wanted.prefixes
         await self.core.statement(wanted.domain, after, *(guids or ()), *(prefixes or ()))

@@ -7,7 +7,7 @@ from typing import Any
 from attrs import evolve
 from hypothesis import strategies as st
 
-from bbs.convergence.plan import Plan, Snapshot
+from bbs.convergence.plan import Plan, Snapshot, in_pieces
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, NetInfo, Presence
 from diego_py.models.desired_lrp import SchedulingInfo, UpdateStrategy
 from diego_py.models.identifiers import CellId, Domain, InstanceGuid, ProcessGuid
@@ -145,3 +145,14 @@ def _started(cluster: Snapshot, before: ActualLRP) -> ActualLRP:
 
 def _key(actual: ActualLRP) -> tuple[str, int, Presence]:
     return (actual.process_guid, actual.index, actual.presence)
+
+
+def plan(snapshot: Snapshot) -> Plan:
+    """All pieces of the plan, at once."""
+    planning = in_pieces(snapshot)
+    while True:
+        try:
+            next(planning)
+        except StopIteration as planned:
+            plan: Plan = planned.value
+            return plan

@@ -5,10 +5,10 @@ from attrs import evolve
 from hypothesis import given
 
 from bbs.convergence.decisions import DECISIONS_MAX, Decisions, decisions_of
-from bbs.convergence.plan import Plan, Snapshot, Step, plan
+from bbs.convergence.plan import Plan, Snapshot, Step
 from bbs.convergence.task_plan import TaskPlan
 from diego_py.models.actual_lrp import ActualLRPState
-from tests.unit.bbs.convergence.snapshots import NOW, row, snapshots
+from tests.unit.bbs.convergence.snapshots import NOW, plan, row, snapshots
 
 
 @given(snapshots())

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from bbs.convergence.plan import MASS_LOSS_FRACTION, STALE_UNCLAIMED_S, STOP_PATIENCE_S, Plan, Snapshot, Step, plan
+from bbs.convergence.plan import MASS_LOSS_FRACTION, STALE_UNCLAIMED_S, STOP_PATIENCE_S, Plan, Snapshot, Step
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, Presence
 from diego_py.models.desired_lrp import UpdateStrategy
 from tests.unit.bbs.convergence.snapshots import (
@@ -17,6 +17,7 @@ from tests.unit.bbs.convergence.snapshots import (
     STALE,
     carried_out,
     desired,
+    plan,
     row,
     snapshot,
     snapshots,
