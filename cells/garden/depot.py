@@ -21,6 +21,7 @@ import msgspec
 from attrs import define, field, frozen
 
 from cells.garden import kernel, memory
+from cells.garden.kept_logs import KeptLogs
 from cells.garden.sandboxes import pause
 from cells.garden.spec import EgressRule, Exit, Limits, MainProcess, PortForward
 from diego_py.errors import ImageHasNoCommand
@@ -34,7 +35,6 @@ PRIVATE_MODE = 0o700
 BYTES_MAX_EACH = 4 << 20
 """Of memory, for a container's part of each directory; about 80 KiB are used in all."""
 
-LOG_SUFFIX = ".log"
 STATE, DRAFT = "state.json", "state.new"
 
 
@@ -170,8 +170,14 @@ class Depot:
     """The state directory of one garden."""
 
     root: Path
+    logs_kept_max: int
+    """Of containers that are gone."""
+    _kept: KeptLogs = field(init=False)
     _encoder: msgspec.json.Encoder = field(factory=msgspec.json.Encoder, init=False)
     _decoder: msgspec.json.Decoder[Record] = field(factory=lambda: msgspec.json.Decoder(Record), init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._kept = KeptLogs(self.logs, (self.rates, self.sources), self.logs_kept_max)
 
     @property
     def containers(self) -> Path:
@@ -238,7 +244,7 @@ class Depot:
         return Directory(self.containers / handle, self.log(handle), Path(volume))
 
     def log(self, handle: str) -> Path:
-        return self.logs / (handle + LOG_SUFFIX)
+        return self._kept.path(handle)
 
     def make(self, record: Record) -> Directory:
         """Make a container's directory with its first record in it. Raises FileExistsError."""
@@ -256,16 +262,13 @@ class Depot:
 
     def _begin_log(self, record: Record, log: Path) -> None:
         """An earlier container of this handle may have left one."""
-        log.unlink(missing_ok=True)
-        rate, source = self.rates / record.handle, self.sources / record.handle
-        for path in (rate, source):
-            path.unlink(missing_ok=True)
+        self._kept.begin(record.handle)
         if record.log_source:
-            source.write_text(record.log_source)
+            (self.sources / record.handle).write_text(record.log_source)
         if not record.keeps_output:
             log.touch(0o600)  # Its monitor does not make one.
         if record.limits.log_bytes_per_second:
-            rate.write_text(str(record.limits.log_bytes_per_second))
+            (self.rates / record.handle).write_text(str(record.limits.log_bytes_per_second))
 
     def log_rate(self, handle: str) -> int | None:
         """Bytes a second that may be handed out of a log; None: all of it."""
@@ -322,20 +325,18 @@ class Depot:
         return sorted(entry.name for entry in os.scandir(self.containers) if entry.is_dir(follow_symlinks=False))
 
     def remove(self, handle: str) -> None:
-        """Remove a container's directory; the log stays. The root must be unmounted. Idempotent."""
+        """Remove a container's directory; the log stays until newer ones want its room. Idempotent.
+
+        The root must be unmounted.
+        """
         path = self.containers / handle
         if path.exists():
             remove_tree(str(path))
+        self._kept.end(handle)
 
-    def prune_logs(self, keep: int) -> None:
-        """Remove the oldest logs of containers that are gone, until `keep` of those are left."""
-        alive = set(self.handles())
-        gone = [entry for entry in self.logs.iterdir() if entry.name.removesuffix(LOG_SUFFIX) not in alive]
-        gone.sort(key=lambda entry: entry.stat().st_mtime)
-        for entry in gone[: max(0, len(gone) - keep)]:
-            entry.unlink(missing_ok=True)
-            for about in (self.rates, self.sources):
-                (about / entry.name.removesuffix(LOG_SUFFIX)).unlink(missing_ok=True)
+    def take_up_logs(self) -> None:
+        """Find the logs that earlier processes left, and remove the oldest of containers that are gone."""
+        self._kept.take_up(set(self.handles()))
 
 
 def remove_tree(path: str) -> None:

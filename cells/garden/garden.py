@@ -107,7 +107,7 @@ class Garden:
             for box in sorted(plan.adopt, key=lambda box: box.record.created_at):
                 if box.record.layer:
                     self._store.held.used(box.record.rootfs, box.record.layer)
-            await in_thread(self._host.depot.prune_logs, self.config.logs_kept_max)
+            await in_thread(self._host.depot.take_up_logs)
             await self._host.sandboxes.open()
             undo.pop_all()
         return self.containers()

@@ -76,7 +76,7 @@ class Host:
 
     def __attrs_post_init__(self) -> None:
         config = self.config
-        self.depot = Depot(Path(config.state_dir))
+        self.depot = Depot(Path(config.state_dir), config.logs_kept_max)
         self.runtime = Runtime(
             config.runtime_path,
             config.conmon_path,

@@ -32,7 +32,7 @@ EXIT = Exit(137, 9, True, ("last",), {"oom_kill": 1}, NOW, DiskUsage(1, 2, 3, No
 
 @pytest.fixture
 def depot(tmp_path: Path) -> Depot:
-    made = Depot(tmp_path / "state")
+    made = Depot(tmp_path / "state", logs_kept_max=2)
     made.prepare()
     return made
 
@@ -107,12 +107,18 @@ def test_a_log_keeps_its_rate_until_it_goes(depot: Depot) -> None:
     depot.log("a").write_text("")
     depot.remove("a")
     assert depot.log_rate("a") == 9
-    depot.prune_logs(keep=0)
+    for other in "bcd":
+        depot.make(evolve(RECORD, handle=other)).log.write_text("")
+        depot.remove(other)
     assert (depot.log_rate("a"), list(depot.rates.iterdir())) == (None, [])
     depot.make(evolve(RECORD, limits=Limits(log_bytes_per_second=9)))
     depot.remove("a")
     depot.make(RECORD)
     assert depot.log_rate("a") is None
+
+
+def logs(depot: Depot) -> list[str]:
+    return sorted(path.name for path in depot.logs.iterdir())
 
 
 def test_oldest_logs_of_gone_containers_make_room(depot: Depot) -> None:
@@ -121,5 +127,22 @@ def test_oldest_logs_of_gone_containers_make_room(depot: Depot) -> None:
         path = depot.log(handle)
         path.write_text("")
         os.utime(path, (1_000_000 - age, 1_000_000 - age))
-    depot.prune_logs(keep=1)
-    assert sorted(path.name for path in depot.logs.iterdir()) == ["a.log", "newest.log"]
+    depot.take_up_logs()
+    assert logs(depot) == ["a.log", "middle.log", "newest.log"]
+    depot.remove("a")
+    assert logs(depot) == ["a.log", "newest.log"]
+    depot.make(evolve(RECORD, handle="newest")).log.write_text("")
+    for handle in ("b", "c"):
+        depot.make(evolve(RECORD, handle=handle)).log.write_text("")
+        depot.remove(handle)
+    assert logs(depot) == ["b.log", "c.log", "newest.log"], "it lives again"
+
+
+def test_what_is_said_of_a_log_that_never_came_goes_with_its_container(depot: Depot) -> None:
+    told = evolve(RECORD, limits=Limits(log_bytes_per_second=9), log_source="APP")
+    depot.make(told)
+    depot.remove("a")
+    assert [*depot.rates.iterdir(), *depot.sources.iterdir()] == []
+    (depot.sources / "b").write_text("APP")
+    depot.take_up_logs()
+    assert list(depot.sources.iterdir()) == []
