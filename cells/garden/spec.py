@@ -260,6 +260,10 @@ class Container:
     started_at: datetime | None = None
     """When its own process began."""
 
+    def ran_s(self, now: datetime) -> float:
+        """For how long its own process has run; 0 before it began, and when the clock was put back behind that."""
+        return 0.0 if self.started_at is None else max(0.0, (now - self.started_at).total_seconds())
+
 
 @frozen
 class Exit:

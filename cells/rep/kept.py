@@ -112,8 +112,8 @@ def adopted(container: Container, now: datetime) -> tuple[Identity, Workload] | 
         health=kept.health, action=OwnProcess(begun=True), monitor=asked, network_env=network_env, lost=kept.several
     )
     if kept.action is not None:
-        ran_s = 0.0 if container.started_at is None else (now - container.started_at).total_seconds()
-        workload = attrs.evolve(workload, action=plan.resumed(kept.action, kept.log_source, ran_s))
+        resumed = plan.resumed(kept.action, kept.log_source, container.ran_s(now))
+        workload = attrs.evolve(workload, action=resumed)
     resources = Resources(memory_mb=kept.memory_mb, disk_mb=kept.disk_mb, max_pids=kept.max_pids)
     named = {name: getattr(kept, name) for name in ("process_guid", "index", "domain", "instance_guid", "asked")}
     return Identity(**named, resources=resources), workload

@@ -86,8 +86,8 @@ def adopted(container: Container, now: datetime) -> Adopted | None:
         health=workloads.NEVER_ASKED, action=action, network_env=network_env, lost=kept.action is None
     )
     if kept.action is not None:
-        ran_s = 0.0 if container.started_at is None else (now - container.started_at).total_seconds()
-        workload = attrs.evolve(workload, action=plan.resumed(kept.action, kept.log_source, ran_s))
+        resumed = plan.resumed(kept.action, kept.log_source, container.ran_s(now))
+        workload = attrs.evolve(workload, action=resumed)
     identity = TaskIdentity(
         task_guid=kept.task_guid,
         domain=kept.domain,
