@@ -79,7 +79,8 @@ class CellConfig:
     cgroup_parent: str = "/diego"
     """cgroup below which containers live. *Host-wide*."""
     interface_prefix: str = "diego"
-    """Beginning of network interface names, up to 8 lower-case letters and digits. *Host-wide*."""
+    """Beginning of network interface names, up to 8 lower-case letters and digits, a letter first and last.
+    *Host-wide*, and no cell's may be the beginning of another's: the firewall matches by it."""
     nft_table: str = "diego"
     """Name of the firewall table. *Host-wide*."""
     deny_networks: tuple[str, ...] = PRIVATE_NETWORKS

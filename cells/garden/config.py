@@ -46,8 +46,10 @@ INTERFACE_PREFIX_MAX = 8
 
 
 def _prefix(_: object, __: object, value: str) -> None:
-    if not re.fullmatch(r"[a-z][a-z0-9]{0,7}", value):
-        raise ValueError(f"interface_prefix {value!r}: up to {INTERFACE_PREFIX_MAX} lower-case letters and digits")
+    # A digit at its end would make links of another cell look like ours: d1 and 05, d10 and 5.
+    if not re.fullmatch(r"[a-z]([a-z0-9]{0,6}[a-z])?", value):
+        told = f"up to {INTERFACE_PREFIX_MAX} lower-case letters and digits, a letter first and last"
+        raise ValueError(f"interface_prefix {value!r}: {told}")
 
 
 def _table(_: object, __: object, value: str) -> None:

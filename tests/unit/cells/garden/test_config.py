@@ -20,6 +20,10 @@ LEAST = {"cell_id": "cell-1", "state_dir": "/state", "image_root": "/images", "h
         ("volumes_store_mb", 255),
         ("volumes_store_mb", -1),
         ("disk_driver", "zfs"),
+        ("interface_prefix", "d1"),
+        ("interface_prefix", "1d"),
+        ("interface_prefix", ""),
+        ("interface_prefix", "abcdefghi"),
         ("inodes_max", -1),
         ("cpu_hard_limit_millis", -1),
     ],
@@ -31,7 +35,14 @@ def test_refused_by_name(setting: str, value: Any) -> None:
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("cell_id", "z1_a.b"), ("volumes_store_mb", 0), ("volumes_store_mb", 256), ("disk_driver", "btrfs")],
+    [
+        ("interface_prefix", "d"),
+        ("interface_prefix", "d1n"),
+        ("cell_id", "z1_a.b"),
+        ("volumes_store_mb", 0),
+        ("volumes_store_mb", 256),
+        ("disk_driver", "btrfs"),
+    ],
 )
 def test_taken(setting: str, value: Any) -> None:
     assert getattr(GardenConfig(**{**LEAST, setting: value}), setting) == value
