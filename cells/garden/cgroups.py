@@ -182,17 +182,6 @@ class Cgroups:
         for tree in self.trees:
             _remove_tree(tree.mount + self.path(handle))
 
-    def remove_parent(self) -> None:
-        """Remove our own directories where nothing is in them any more."""
-        for tree in self.trees:
-            with contextlib.suppress(OSError):
-                os.rmdir(tree.mount + self.parent)
-
-    def present(self, handle: str) -> list[str]:
-        """The directories of this container that exist."""
-        paths = [tree.mount + self.path(handle) for tree in self.trees]
-        return [path for path in paths if os.path.isdir(path)]
-
     def handles(self) -> set[str]:
         """Every container that has a directory in some tree."""
         found: set[str] = set()

@@ -77,6 +77,13 @@ def cgroup_trees() -> list[Path]:
     return [top] if (top / "cgroup.controllers").exists() else list(top.iterdir())
 
 
+def cgroups_of(garden: Garden, handle: str) -> list[Path]:
+    """The directories of a container that exist, one in each tree."""
+    cgroups = garden._host.cgroups
+    places = [Path(tree.mount + cgroups.path(handle)) for tree in cgroups.trees]
+    return [place for place in places if place.is_dir()]
+
+
 def move_below(garden: Garden, handle: str, *pids: int) -> None:
     """Into a new cgroup below the container's own, in the tree in which garden looks for processes."""
     cgroups = garden._host.cgroups

@@ -14,7 +14,18 @@ import pytest
 from cells.garden.garden import Garden
 from cells.garden.spec import Limits, ProcessSpec
 from diego_py.errors import ContainerNotFound, GardenFailed, HandleTaken, IllegalTransition
-from tests.kernel.containers import SOON_S, call, every_runtime, move_below, output, shell, spec, start, until_printed
+from tests.kernel.containers import (
+    SOON_S,
+    call,
+    cgroups_of,
+    every_runtime,
+    move_below,
+    output,
+    shell,
+    spec,
+    start,
+    until_printed,
+)
 from tests.kernel.slot import NETWORK_PREFIX
 from tests.slowness import patient
 
@@ -126,7 +137,7 @@ async def test_destroy_together_and_again(garden: Garden) -> None:
 async def test_destroy_of_a_frozen_one(garden: Garden) -> None:
     await start(garden, spec("a", "/bin/sleep", "600"))
     words = {"freezer.state": "FROZEN", "cgroup.freeze": "1"}
-    files = [Path(place, name) for place in garden._host.cgroups.present("a") for name in words]
+    files = [Path(place, name) for place in cgroups_of(garden, "a") for name in words]
     frozen = [file.write_text(words[file.name]) for file in files if file.exists()]
     assert frozen
     await garden.destroy(call(), "a")
@@ -135,7 +146,7 @@ async def test_destroy_of_a_frozen_one(garden: Garden) -> None:
 @every_runtime
 async def test_destroy_of_one_that_made_cgroups_below_its_own(garden: Garden) -> None:
     await start(garden, spec("a", "/bin/sleep", "600"))
-    for place in garden._host.cgroups.present("a"):
+    for place in cgroups_of(garden, "a"):
         Path(place, "left/over").mkdir(parents=True)
     await garden.destroy(call(), "a")
 

@@ -10,7 +10,7 @@ import pytest
 from cells.garden.bundle.paths import MASKED, READONLY
 from cells.garden.garden import Garden
 from cells.garden.spec import Limits
-from tests.kernel.containers import call, every_runtime, output, shell, start, until_printed
+from tests.kernel.containers import call, cgroups_of, every_runtime, output, shell, start, until_printed
 
 pytestmark = [pytest.mark.kernel, every_runtime]
 
@@ -147,7 +147,7 @@ async def test_open_files_are_limited(garden: Garden) -> None:
 
 async def test_cpu_weight(garden: Garden) -> None:
     await start(garden, shell("a", "exec sleep 600", limits=Limits(cpu_weight=50)))
-    files = [Path(place, name) for place in garden._host.cgroups.present("a") for name in ("cpu.shares", "cpu.weight")]
+    files = [Path(place, name) for place in cgroups_of(garden, "a") for name in ("cpu.shares", "cpu.weight")]
     (told,) = [(file.name, int(file.read_text())) for file in files if file.exists()]
     # v2 counts from 1 to 10,000 where v1 counts from 2 to 262,144; the runtimes differ in how they translate.
     assert told in [("cpu.shares", 512), ("cpu.weight", 20), ("cpu.weight", 50), ("cpu.weight", 59)]

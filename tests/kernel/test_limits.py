@@ -15,7 +15,7 @@ from cells.executor import failures
 from cells.garden.garden import Garden
 from cells.garden.spec import Limits
 from diego_py.errors import OutOfMemory, PidsExceeded, ProcessExited
-from tests.kernel.containers import SOON_S, call, output, shell, start, until_printed
+from tests.kernel.containers import SOON_S, call, cgroups_of, output, shell, start, until_printed
 
 pytestmark = pytest.mark.kernel
 
@@ -109,7 +109,7 @@ async def test_a_hard_limit_of_the_processor(
     # A period (0.1 s) more than its share may fall into the time that was looked at.
     assert share < millis / 1000 + 0.2
     assert garden._boxes["a"].record.limits.cpu_millis == millis
-    places = garden._host.cgroups.present("a")
+    places = cgroups_of(garden, "a")
     files = [Path(place, name) for place in places for name in ("cpu.cfs_quota_us", "cpu.max")]
     (told,) = [file.read_text().split() for file in files if file.exists()]
     assert told in ([str(millis * 100)], [str(millis * 100), "100000"])  # v1; v2, with the period.

@@ -27,6 +27,7 @@ from diego_py.errors import (
 from tests.kernel.containers import (
     SOON_S,
     call,
+    cgroups_of,
     every_runtime,
     move_below,
     runtime_of_version,
@@ -86,7 +87,7 @@ def left(garden: Garden, handle: str) -> list[str]:
     host = garden._host
     directory = host.depot.directory(handle, str(host.volumes.path(handle)))
     places = [str(path) for path in (directory.path, directory.volume, host.depot.runtime / handle) if path.exists()]
-    return places + host.cgroups.present(handle)
+    return places + [str(place) for place in cgroups_of(garden, handle)]
 
 
 @every_runtime

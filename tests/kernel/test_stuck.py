@@ -23,7 +23,7 @@ from cells.garden.quota import kernel
 from cells.garden.spec import BindMount, Limits, ProcessSpec
 from diego_py.chain import Problem, problem
 from diego_py.errors import BudgetSpent, ContainerStuck, DiegoError, IllegalTransition, Outcome, RuntimeSilent
-from tests.kernel.containers import call, output, runtime_of_version, shell, start, until_printed
+from tests.kernel.containers import call, cgroups_of, output, runtime_of_version, shell, start, until_printed
 from tests.kernel.images import until
 from tests.kernel.places import mounted
 from tests.slowness import patient
@@ -318,7 +318,7 @@ async def test_cgroups_that_it_made_and_froze(new_garden: Callable[..., Any], tm
     garden = await new_garden(allow_privileged=True, runtime_path=runtime)
     await start(garden, shell("main", "exec sleep 600", privileged=True))
     await start(garden, shell("a", "exec sleep 600", privileged=True, sandbox_of="main" if sidecar else None))
-    below = [Path(path, "below") for path in garden._host.cgroups.present("a")]
+    below = [Path(path, "below") for path in cgroups_of(garden, "a")]
     freezers = {"freezer.state": "FROZEN", "cgroup.freeze": "1"}  # Of cgroup v1, which has it in one tree; of v2.
     freezer, name = next((path, name) for name in freezers for path in below if (path.parent / name).exists())
     await garden.exec(call(), "a", ProcessSpec("/bin/sh", ("-c", "sleep 77 >/dev/null 2>&1 &")), 20)

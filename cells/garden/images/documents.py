@@ -89,7 +89,6 @@ class _Pointer(msgspec.Struct, frozen=True, rename="camel"):
 class _Document(msgspec.Struct, frozen=True, rename="camel"):
     """An index has `manifests`, a manifest `config` and `layers`; one with both would deceive somebody."""
 
-    schema_version: int = 0
     media_type: str = ""
     manifests: tuple[_Pointer, ...] | None = None
     config: _Pointer | None = None

@@ -85,12 +85,6 @@ class Firewall:
             requests = nft_elements.deleted(self.policy.where, known, self._openings(known))
             await self._change("remove elements", requests)
 
-    async def remove_table(self) -> None:
-        """Take the whole table away. Idempotent. Raises NetworkFailed."""
-        async with self._turn:
-            table = self.policy.table
-            await self._run("remove table", f"add table inet {table}\ndelete table inet {table}\n")
-
     def close(self) -> None:
         """Let go of the kernel; the table stays."""
         connected, self._connected = self._connected, None
@@ -123,9 +117,8 @@ class Firewall:
         nft_elements.transact(self._connected, requests)
 
     async def _load(self) -> None:
-        await self._run("prepare", script(self.policy, self._containers.values()))
-
-    async def _run(self, what: str, text: str) -> None:
+        """Put the whole table, as it has to be, in the place of whatever is there. Raises NetworkFailed."""
+        text = script(self.policy, self._containers.values())
         argv = children.bound_to_us([self.nft_path, "-f", "-"], ["net_admin"])
         pid = 0
         self.loading = True
@@ -133,11 +126,10 @@ class Firewall:
             finished = await children.run(argv, stdin=text.encode(), timeout_s=TIMEOUT_S)
             pid = finished.pid
         except (TimeoutError, RuntimeMissing) as cause:
-            raise NetworkFailed(f"firewall: {what}", evidence={"nft": self.nft_path}) from cause
+            raise NetworkFailed("firewall: prepare", evidence={"nft": self.nft_path}) from cause
         finally:
             self.loading = False
             self.loaded(pid)
         if finished.status != 0:
-            raise NetworkFailed(
-                f"firewall: {what}", evidence={"status": finished.status, "stderr": clip(finished.stderr)}
-            )
+            evidence = {"status": finished.status, "stderr": clip(finished.stderr)}
+            raise NetworkFailed("firewall: prepare", evidence=evidence)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import time
@@ -183,8 +184,10 @@ async def test_foreign_things_are_never_touched(
     first._boxes.clear()
     assert not half_built.exists()
     await second.destroy(call(), "a")
-    await second._host.firewall.remove_table()
-    second._host.cgroups.remove_parent()
+    subprocess.run(["nft", "delete", "table", "inet", config.nft_table], check=True)
+    for tree in second._host.cgroups.trees:
+        with contextlib.suppress(OSError):
+            Path(tree.mount + second._host.cgroups.parent).rmdir()
     assert all(foreign().values()), foreign()
     await second._host.firewall.prepare([])
     second._host.cgroups.prepare()
