@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from html import escape
 
 WIDTH, LEFT, TOP, ROW, BAR, GAP = 760, 120, 56, 16, 12, 14
-COLOURS = ("#1f6feb", "#bf8700", "#8c959f")
+COLOURS = ("#1f6feb", "#79b8ff", "#bf8700", "#8c959f")
 
 
 def bars(title: str, groups: Mapping[str, Mapping[str, float]]) -> str:

@@ -102,6 +102,15 @@ class Ours:
 
 
 @define(eq=False)
+class InARush(Ours):
+    """The product, as if very much were on its way from the first instance to the last."""
+
+    def __attrs_post_init__(self) -> None:
+        self.fleet.rush = True
+        super().__attrs_post_init__()
+
+
+@define(eq=False)
 class Diego:
     """As Diego's auctioneer is documented: by index, then the largest first; zones with the fewest instances, tied ones
     together; a third of each used fraction, a quarter for each that starts, a thousand for each of the same LRP."""
@@ -159,7 +168,7 @@ class BestFit:
         """It looks at room only."""
 
 
-PLACERS = {"diego-py": Ours, "Diego's rules": Diego, "best fit": BestFit}
+PLACERS = {"diego-py": Ours, "in a rush": InARush, "Diego's rules": Diego, "best fit": BestFit}
 
 
 def _need(demand: Demand) -> np.ndarray:
