@@ -194,11 +194,19 @@ class Placement:
         """Place an UNCLAIMED row again, for the convergence leader of `epoch`."""
         with call.hop("bbs", self.id, "repair_instance", RepairFailed) as call:
             row = await self.lifecycle.offer(call, row, epoch, desired.revision)
-            outcome = await self.place_one(call, desired, row, None)
-            if outcome.error is None:
-                return outcome.row
-            told = tell(call, RepairFailed, f"repair {row.process_guid}/{row.index}", [outcome])
-            raise await self.stored(call, told)
+            return await self._repaired(call, desired, row)
+
+    async def repair_offered(self, call: Call, desired: DesiredLRP, row: ActualLRP) -> ActualLRP:
+        """The same with a row that its leader has offered already, and nobody else has tried."""
+        with call.hop("bbs", self.id, "repair_instance", RepairFailed) as call:
+            return await self._repaired(call, desired, row)
+
+    async def _repaired(self, call: Call, desired: DesiredLRP, row: ActualLRP) -> ActualLRP:
+        outcome = await self.place_one(call, desired, row, None)
+        if outcome.error is None:
+            return outcome.row
+        told = tell(call, RepairFailed, f"repair {row.process_guid}/{row.index}", [outcome])
+        raise await self.stored(call, told)
 
     async def dry_run(
         self, call: Call, definition: DesiredLRPDefinition, count: int, explained: int

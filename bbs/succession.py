@@ -85,15 +85,18 @@ class Succession:
 
         return await run_fenced(self.store, call, "recreate_instance", work, epoch)
 
-    async def suspect(self, call: Call, row: ActualLRP, epoch: int | None, problem: Problem) -> ActualLRP:
+    async def suspect(
+        self, call: Call, row: ActualLRP, epoch: int | None, problem: Problem, revision: int
+    ) -> ActualLRP:
         """The cell of a running instance vanished: it may serve yet, and its replacement is due now.
 
-        Gives the row that is to be placed. Raises IllegalTransition if the row changed since it was read.
+        Gives the row that is to be placed, offered for this revision under a name that nobody else knows yet. Raises
+        IllegalTransition if the row changed since it was read.
         """
         document = document_of(problem)
 
         async def work(tx: Transaction) -> ActualLRP:
-            pair = await self._step_aside(tx, row, PresenceEvent.SUSPECT, row.revision, document)
+            pair = await self._step_aside(tx, row, PresenceEvent.SUSPECT, revision, document)
             locked = await rows.lock(tx, row.process_guid, row.index)
             after = moves.due(pair.new, document.detail, locked.now)
             await tx.actual_lrps.save(after, document.id)

@@ -78,10 +78,13 @@ class Repairs:
     async def _suspect(self, step: Step, epoch: int) -> None:
         """The cell is gone, and the instance may serve there yet: place another one beside it."""
         call, row = self._call(), step.row
+        desired = await self._desired(row.process_guid)
+        revision = row.revision if desired is None else desired.revision
         with call.hop("bbs", self.id, "suspect_instance", RepairFailed) as inner:
-            row = await self.placement.succession.suspect(inner, row, epoch, self._lost(inner, step))
+            row = await self.placement.succession.suspect(inner, row, epoch, self._lost(inner, step), revision)
         self._say("instance_suspect", step.row, step.reason)
-        await self._place(row, epoch)
+        if desired is not None:
+            self._say_placed(await self.placement.repair_offered(self._call(), desired, row))
 
     async def _lose(self, step: Step, epoch: int) -> None:
         """The cell is gone: say so with the row, and place the instance elsewhere."""
@@ -136,8 +139,7 @@ class Repairs:
     async def _place(self, row: ActualLRP, epoch: int) -> None:
         desired = await self._desired(row.process_guid)
         if desired is not None:
-            placed = await self.placement.repair(self._call(), desired, row, epoch)
-            self._say("instance_placed", placed, f"on {placed.cell_id}")
+            self._say_placed(await self.placement.repair(self._call(), desired, row, epoch))
 
     async def _create(self, guid: ProcessGuid, epoch: int) -> None:
         desired = await self._desired(guid)
@@ -173,6 +175,9 @@ class Repairs:
 
     def _call(self) -> Call:
         return Call.begin(self.lifecycle.clock, REPAIR_BUDGET_MS)
+
+    def _say_placed(self, row: ActualLRP) -> None:
+        self._say("instance_placed", row, f"on {row.cell_id}")
 
     def _say(self, event: str, row: ActualLRP, reason: str) -> None:
         self.log.info(event, process_guid=row.process_guid, index=row.index, reason=reason)

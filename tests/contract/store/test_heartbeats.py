@@ -102,7 +102,8 @@ async def _crash(scene: Scene, row: ActualLRP) -> None:
 
 
 async def _suspect(scene: Scene, row: ActualLRP) -> None:
-    await Succession(scene.store, scene.lifecycle).suspect(scene.call, row, None, problem(scene.call, "suspect"))
+    succession, document = Succession(scene.store, scene.lifecycle), problem(scene.call, "suspect")
+    await succession.suspect(scene.call, row, None, document, row.revision)
 
 
 async def _claim_another(scene: Scene, row: ActualLRP) -> None:

@@ -186,7 +186,7 @@ class TwoStores(RuleBasedStateMachine):
     @rule(row=ROW)
     def suspect(self, row: int) -> None:
         id = self.number()
-        self.on_row(row, lambda s, lrp: succession(s).suspect(s.call, lrp, None, problem(s.call, f"f{id}")))
+        self.on_row(row, lambda s, lrp: succession(s).suspect(s.call, lrp, None, problem(s.call, f"f{id}"), 1))
 
     @rule(row=ROW)
     def recall(self, row: int) -> None:

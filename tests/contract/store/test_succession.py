@@ -130,8 +130,10 @@ async def test_two_at_once_displace_it_once(scene: Scene) -> None:
 
 async def test_a_cell_vanishes_and_comes_back(scene: Scene) -> None:
     running = await scene.running()
-    new = await succession(scene).suspect(scene.call, running, None, problem(scene.call, "lost"))
+    revision = await replaced(scene)
+    new = await succession(scene).suspect(scene.call, running, None, problem(scene.call, "lost"), revision)
     ordinary, old = await rows(scene)
+    assert (new.revision, ordinary.revision, old.revision) == (revision, revision, running.revision)
     assert (old.presence, old.state, old.routable) == (SUSPECT, RUNNING, True)
     assert (ordinary.presence, ordinary.state, ordinary.crash_count) == (ORDINARY, UNCLAIMED, 0)
     assert ordinary.placement_error == "process exited with status 1"
