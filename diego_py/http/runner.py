@@ -78,16 +78,19 @@ async def while_there(request: web.Request) -> AsyncIterator[None]:
     """Leave the body when whoever asked has left: who does not write at the moment is told by nobody else."""
     connection = request.protocol
     assert isinstance(connection, _Connection)
+    inside = True
     try:
         async with asyncio.timeout(None) as scope:
 
             def left(_: asyncio.Future[None]) -> None:
-                scope.reschedule(0)
+                if inside:  # It may be called a moment after it was taken back.
+                    scope.reschedule(0)
 
             connection.left.add_done_callback(left)
             try:
                 yield
             finally:
+                inside = False
                 connection.left.remove_done_callback(left)
     except TimeoutError:
         if not scope.expired():

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+import aiohttp
 import pytest
 from aiohttp import web
 from attrs import define, field
@@ -10,6 +11,7 @@ from attrs import define, field
 from diego_py.call import Call
 from diego_py.chain import MEDIA_TYPE, rebuild
 from diego_py.errors import Fault, RequestFailed
+from diego_py.http.runner import while_there
 from diego_py.http.server import Route, answer, read_json
 from tests.unit.diego_py.http.serving import HOST, Answered, Served, serving
 
@@ -124,3 +126,25 @@ async def test_a_caller_that_hangs_up_is_no_defect(served: Served, echo: Echo) -
     assert not served.events("defect")
     assert served.events("request")[0]["code"] == "connection_lost"
     assert served.server.in_flight == 0
+
+
+async def test_who_leaves_in_the_moment_of_the_end_disturbs_nobody() -> None:
+    ended, wrong = asyncio.Event(), list[object]()
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: wrong.append(context))
+
+    async def leaving(request: web.Request, call: Call) -> web.StreamResponse:
+        try:
+            async with while_there(request):
+                assert request.transport is not None
+                request.transport.abort()
+                await asyncio.sleep(0)  # It is gone now, and who wants to hear of that is about to be told.
+            await asyncio.sleep(0)
+        finally:
+            ended.set()
+        return answer({})
+
+    async with serving([Route("GET", "/leave", "leave", leaving, RequestFailed)]) as listening:
+        with pytest.raises(aiohttp.ServerDisconnectedError):
+            await listening.send("GET", "/leave")
+        await ended.wait()
+    assert wrong == []
