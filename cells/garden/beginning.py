@@ -16,14 +16,14 @@ from diego_py.errors import RuntimeFailed
 async def monitor(host: Host, call: Call, box: Box, waiting: AsyncExitStack) -> Conmon:
     """One that waits until its process is to be created; `waiting` ends its wait. Raises RuntimeMissing."""
     with call.hop(host.runtime.name, host.config.cell_id, "begin", RuntimeFailed):
-        return await uninterrupted(_have_monitor(host, box, waiting))
+        begun = host.runtime.begin(box.handle, box.directory, box.record.keeps_output, box.record.stdin)
+        waiting.push_async_callback(_give_up, begun)
+        return begun
 
 
-async def _have_monitor(host: Host, box: Box, waiting: AsyncExitStack) -> Conmon:
-    record = box.record
-    begun = await host.runtime.begin(box.handle, box.directory, record.keeps_output, record.stdin)
-    waiting.push_async_callback(lambda: uninterrupted(begun.give_up()))
-    return begun
+async def _give_up(begun: Conmon) -> None:
+    if begun.waits:
+        await uninterrupted(begun.give_up())
 
 
 async def process(host: Host, call: Call, box: Box, begun: Conmon, config: bundle.Config, limit_s: float) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import os
+import subprocess
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,18 +31,18 @@ class Conmon:
     """One that waits, before it has the runtime do anything. Whoever began it tells it to go, or gives it up."""
 
     _directory: Directory
-    _parent: asyncio.subprocess.Process
+    _parent: subprocess.Popen[bytes]
     """It forks once it may go, and ends; what stays is its child."""
     _go: int
     _receive: int
-    _waits: bool = field(default=True, init=False)
+    waits: bool = field(default=True, init=False)
 
     async def go(self, limit_s: float) -> dict[str, Any]:
         """Have the runtime create the container; answers what is said of that. Must not be cancelled.
 
         Raises RuntimeSilent when nothing is said for so long; it is killed then, and so is the runtime.
         """
-        self._waits = False
+        self.waits = False
         try:
             with contextlib.suppress(BrokenPipeError):  # It ended; what it left to read says no more than that.
                 os.write(self._go, b".")
@@ -50,16 +51,15 @@ class Conmon:
         try:
             return await self._said(limit_s)
         finally:
-            await self._parent.wait()
+            await children.ended(self._parent)
 
     async def give_up(self) -> None:
         """End it, if it still waits. Idempotent. Must not be cancelled."""
-        if self._waits:
-            self._waits = False
-            with contextlib.suppress(ProcessLookupError):
-                self._parent.kill()
+        if self.waits:
+            self.waits = False
+            self._parent.kill()
             # Only now: at the end of this pipe it would go on as if it were told to.
-            await self._parent.wait()
+            await children.ended(self._parent)
             os.close(self._go)
             os.close(self._receive)
 
@@ -84,17 +84,17 @@ class Conmon:
         return said if isinstance(said, dict) else {"message": str(said)}
 
 
-async def begin(argv: Sequence[str], directory: Directory) -> Conmon:
-    """Have one that waits. Must not be cancelled. Raises RuntimeMissing."""
+def begin(argv: Sequence[str], directory: Directory) -> Conmon:
+    """Have one that waits. Raises RuntimeMissing."""
     receive, send = os.pipe2(os.O_CLOEXEC)
     wait, go = os.pipe2(os.O_CLOEXEC)
     pipes = {"_OCI_SYNCPIPE": str(send), "_OCI_STARTPIPE": str(wait)}
     try:
         with (directory.path / "conmon.log").open("wb") as stderr:
-            parent = await children.spawn(
+            parent = children.begin(
                 argv,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
                 stderr=stderr,
                 cwd=directory.bundle,
                 env={"PATH": os.environ.get("PATH", os.defpath), **pipes},

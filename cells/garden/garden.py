@@ -141,7 +141,8 @@ class Garden:
 
     async def _build(self, call: Call, spec: ContainerSpec, box: Box, root: provide.Root) -> None:
         with call.step("sandbox"):
-            await uninterrupted(self._host.have_sandbox(box))
+            if not self._host.enter_sandbox(box):
+                await uninterrupted(self._host.have_sandbox(box))
         with call.step("depot"):
             self._host.depot.make(box.record)
         async with AsyncExitStack() as waiting:

@@ -222,11 +222,22 @@ class Host:
             main=main,
         )
 
-    async def have_sandbox(self, box: Box) -> None:
-        """Let the container into its sandbox, made now if it is not there yet. Raises SandboxFailed, NetworkFailed."""
+    def enter_sandbox(self, box: Box) -> bool:
+        """Let the container into its sandbox if that is there already, which it says."""
         if box.main is None:
-            box.has_holder(await self.sandboxes.enter(box.place, box.record.privileged))
-            self.extras.live_in(box.holder)
+            holder = None if box.record.privileged else self.sandboxes.enter(box.place)
+            if holder is None:
+                return False
+            self._is_in(box, holder)
+        return True
+
+    async def have_sandbox(self, box: Box) -> None:
+        """Let it in, made now if it is not there. Must not be cancelled. Raises SandboxFailed, NetworkFailed."""
+        self._is_in(box, await self.sandboxes.have(box.place, box.record.privileged))
+
+    def _is_in(self, box: Box, holder: Process) -> None:
+        box.has_holder(holder)
+        self.extras.live_in(holder)
 
     async def close_sandboxes(self) -> None:
         """End those that no container has, and whatever makes them."""

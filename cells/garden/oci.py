@@ -95,7 +95,7 @@ class Runtime:
         """`runc`, `crun`, ...: whose words those are that come back."""
         return self.version.name
 
-    async def begin(self, handle: str, directory: Directory, keep_log: bool, stdin: bool = False) -> Conmon:
+    def begin(self, handle: str, directory: Directory, keep_log: bool, stdin: bool = False) -> Conmon:
         """Have a conmon that waits with its container until `create`, or until it is given up.
 
         It takes as long to load as a bundle takes to make, so both are done at once. Raises RuntimeMissing.
@@ -122,7 +122,7 @@ class Runtime:
             argv += [name, value]
         for argument in self._globals(directory.runtime_log):
             argv += ["--runtime-arg", argument]
-        return await conmon.begin(argv, directory)
+        return conmon.begin(argv, directory)
 
     async def create(
         self, monitor: Conmon, directory: Directory, config: Config, limit_s: float = math.inf

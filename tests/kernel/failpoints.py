@@ -95,14 +95,19 @@ class Failpoints:
 
     def after_spawn(self) -> None:
         """A child has begun, and we do not know it yet."""
-        real = children.spawn
+        real_spawn, real_begin = children.spawn, children.begin
 
         async def spawn(argv: Any, **how: Any) -> Any:
-            child = await real(argv, **how)
+            child = await real_spawn(argv, **how)
             self.reached(f"spawned {os.path.basename(argv[0])}")
             return child
 
-        children.spawn = spawn
+        def begin(argv: Any, **how: Any) -> Any:
+            child = real_begin(argv, **how)
+            self.reached(f"spawned {os.path.basename(argv[0])}")
+            return child
+
+        children.spawn, children.begin = spawn, begin
 
 
 def _last_name(arguments: tuple[Any, ...]) -> str:

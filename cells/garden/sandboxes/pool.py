@@ -87,13 +87,17 @@ class Sandboxes:
             self._give_back(place)
         return self._new_place()
 
-    async def enter(self, place: Place, privileged: bool = False) -> Process:
-        """The holder of a reserved place, made now if it is not there yet; a privileged one has no user namespace.
+    def enter(self, place: Place) -> Process | None:
+        """The holder of a reserved place, if it was made ahead of need."""
+        self._refill_later()
+        return self._holders.pop(place, None)
+
+    async def have(self, place: Place, privileged: bool = False) -> Process:
+        """The same, made now if it is not there yet; a privileged one has no user namespace.
 
         Raises SandboxFailed, NetworkFailed.
         """
-        self._refill_later()
-        holder = self._holders.pop(place, None)
+        holder = self.enter(place)
         if holder is not None and privileged:
             kill(holder)
             await gone(holder)
