@@ -86,7 +86,7 @@ class Cgroups:
         tree = self._v1.get("pids") or self._v2
         with contextlib.suppress(OSError):
             here = _own_path(kernel_files.read("/proc/self/cgroup"), "pids" if "pids" in self._v1 else "")
-            Path(f"{tree}{here}/cgroup.procs").write_text(str(os.getpid()))
+            kernel_files.write(f"{tree}{here}/cgroup.procs", str(os.getpid()))
 
     def prepare(self) -> None:
         """Make the parent in every tree, with what holds limits in it. Raises CgroupFailed."""
