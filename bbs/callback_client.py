@@ -16,7 +16,9 @@ from attrs import define, field, frozen
 DENIED = (
     "0.0.0.0/8",
     "127.0.0.0/8",
+    "168.63.129.16/32",
     "169.254.0.0/16",
+    "192.0.0.0/24",
     "224.0.0.0/4",
     "240.0.0.0/4",
     "::/128",
@@ -25,7 +27,7 @@ DENIED = (
     "ff00::/8",
     "fd00:ec2::/32",
 )
-"""This host, its links with the metadata services that live there, and nobody in particular."""
+"""This host, its links, the metadata services of clouds (there, or of the public range by number only), and nobody."""
 CONNECT_TIMEOUT_S = 3.0
 
 

@@ -25,3 +25,16 @@ async def test_a_name_that_nobody_can_have(client: CallbackClient, host: str) ->
 )
 async def test_an_address_that_only_we_reach(client: CallbackClient, host: str) -> None:
     assert await client.post(f"http://{host}/", b"{}") == Delivery(denied=True, reason="address denied")
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["169.254.169.254", "168.63.129.16", "192.0.0.192", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::1", "fd00:ec2::254"],
+)
+def test_metadata_services_are_denied(client: CallbackClient, address: str) -> None:
+    assert client.is_denied(address)
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1", "192.168.1.1", "8.8.8.8", "2001:4860:4860::8888", "64:ff9b::a00:1"])
+def test_a_cloud_controller_may_be_anywhere_else(client: CallbackClient, address: str) -> None:
+    assert not client.is_denied(address)
