@@ -18,7 +18,7 @@ from bbs.store.actual_lrps import Locked
 from bbs.store.failures import Document, document_of, document_of_cell
 from bbs.store.transaction import Transaction
 from diego_py.chain import Problem
-from diego_py.errors import ContainerVanished, Fault
+from diego_py.errors import ContainerVanished, Fault, Outcome
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, Presence
 from diego_py.models.identifiers import CellId, InstanceGuid
 from diego_py.models.work import CellReport, EndedReport, InstanceReport, InstanceState
@@ -242,4 +242,5 @@ class Reconciliation:
     def _vanished(self, row: ActualLRP, next_attempt_at: datetime) -> Document:
         told = f"cell {row.cell_id} no longer has instance {row.process_guid}/{row.index} ({row.instance_guid})"
         evidence: Mapping[str, Any] = {"state": str(row.state), "since": row.since.isoformat()}
-        return document_of(self.write_problem(row, ContainerVanished(told, evidence=dict(evidence)), next_attempt_at))
+        vanished = ContainerVanished(told, evidence=dict(evidence), outcome=Outcome.ROLLED_BACK)
+        return document_of(self.write_problem(row, vanished, next_attempt_at))

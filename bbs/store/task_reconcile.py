@@ -15,7 +15,7 @@ from bbs.store.failures import document_of
 from bbs.store.transaction import Transaction
 from bbs.task_status import Claim, TaskStatus
 from diego_py.chain import Problem
-from diego_py.errors import ContainerVanished
+from diego_py.errors import ContainerVanished, Outcome
 from diego_py.models.identifiers import InstanceGuid
 from diego_py.models.task import Task, TaskState
 from diego_py.models.task_work import CellTaskState
@@ -101,7 +101,7 @@ async def apply(tx: Transaction, report: CellReport, write_problem: WriteTaskPro
             continue
         row = locked.row
         told = f"cell {row.cell_id} no longer has task {row.task_guid} ({row.instance_guid})"
-        document = document_of(write_problem(row, ContainerVanished(told)))
+        document = document_of(write_problem(row, ContainerVanished(told, outcome=Outcome.ROLLED_BACK)))
         after = task_moves.lost(row, document.detail, locked.now)
         lost.append(await task_rows.save_failed(tx, locked, after, document, "run"))
     return TasksReconciled(differences.stop, tuple(lost), differences.none)

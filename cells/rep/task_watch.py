@@ -16,6 +16,7 @@ from cells.garden.spec import Container
 from cells.rep.books import Books
 from cells.rep.task_teller import TaskTeller
 from cells.rep.tasks import CellTask, CellTaskEvent
+from cells.rep.undo import tell_ended
 from diego_py import chain
 from diego_py.call import Call
 from diego_py.errors import DiegoError, Outcome, RepFailed, TaskInterrupted, TaskNeverBegan
@@ -109,6 +110,7 @@ class TaskWatcher:
                 if failure is not None:
                     raise failure
         except DiegoError as framed:
+            tell_ended(framed)
             return "", framed
         return result, None
 

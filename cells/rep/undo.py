@@ -30,6 +30,15 @@ def tell_outcome(failure: DiegoError, handle: str, left: Sequence[DiegoError], u
         failure.outcome = undone
 
 
+def tell_ended(failure: DiegoError) -> None:
+    """Write into the failure of what ran and ended, unless it says otherwise, that nothing of it is left.
+
+    It is told when its container is gone.
+    """
+    if all(link.outcome is None for link in failure.links()):
+        failure.outcome = Outcome.ROLLED_BACK
+
+
 def tell_leftovers(failure: DiegoError, handle: str, left: Sequence[DiegoError]) -> None:
     """Write into the failure that not all of the container is gone, and why."""
     failure.outcome = Outcome.PARTIAL

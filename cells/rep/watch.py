@@ -16,6 +16,7 @@ from cells.executor.plan import Workload
 from cells.garden.spec import Container
 from cells.rep.books import Books
 from cells.rep.instances import Instance, InstanceEvent
+from cells.rep.undo import tell_ended
 from diego_py import chain
 from diego_py.call import Call
 from diego_py.errors import DiegoError, RepFailed
@@ -90,6 +91,7 @@ class Watcher:
                     return None
                 raise failure
         except DiegoError as framed:
+            tell_ended(framed)
             return framed
 
     async def _conclude(self, call: Call, instance: Instance, failure: DiegoError) -> None:

@@ -49,6 +49,7 @@ async def test_the_answer_is_the_end_or_the_failure(one_cell: Installation) -> N
     document = well_formed(badly)
     assert left == []
     assert (badly.status, document["code"], document["detail"]) == (500, "app.exited", "exited with status 3")
+    assert document["outcome"] == "rolled_back"  # it ran
     assert badly.hops == ["bbs", "rep", "executor"]
     assert document["evidence"]["app_log_tail"] == ["oops"]
     assert document["subject"]["guid"] == "bad"

@@ -141,7 +141,7 @@ async def test_the_caller_does_not_wait_for_a_failure(one_cell: Installation) ->
     row = await until("the instance is CRASHED", crashed)
     stored = await one_cell.request("GET", row["failure"]["instance"])
     assert stored.json == row["failure"]
-    assert stored.json["code"] == "app.exited"
+    assert (stored.json["code"], stored.json["outcome"]) == ("app.exited", "rolled_back")
     assert stored.json["evidence"]["exit_status"] == 9
 
 

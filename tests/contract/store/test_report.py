@@ -156,7 +156,7 @@ async def test_what_the_cell_no_longer_has_is_put_back(scene: Scene, running: bo
     assert now == vanished
     assert now is not None
     assert now.failure is not None
-    assert now.failure["code"] == "executor.container_vanished"
+    assert (now.failure["code"], now.failure["outcome"]) == ("executor.container_vanished", "rolled_back")
     assert [frame["hop"] for frame in now.failure["chain"]][-1] == "rep"
     assert now.failure["instance"].startswith("/v1/failures/")
     assert str(row.instance_guid) in str(now.placement_error)
