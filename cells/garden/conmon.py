@@ -15,13 +15,15 @@ from typing import Any
 
 from attrs import define, field
 
-from cells.garden import children, stuck
+from cells.garden import children, configuration, stuck
 from cells.garden.depot import Directory
 from cells.garden.monitor import gone
 from cells.garden.processes import Process, descendants, identify, kill
 from diego_py.errors import RuntimeSilent
 
 SYNC_MESSAGE_BYTES_MAX = 64 * 1024
+GIVE_UP_S = 10.0
+"""How long a runtime may take to see that it has no configuration."""
 END_S = 0.5
 """How long a runtime that was killed is waited for. One that waits in the kernel does not die yet."""
 
@@ -35,27 +37,42 @@ class Conmon:
     """It forks once it may go, and ends; what stays is its child."""
     _go: int
     _receive: int
+    _pipe: configuration.Pipe | None
+    """The runtime was begun already, and waits for what comes from here."""
     waits: bool = field(default=True, init=False)
 
-    async def go(self, limit_s: float) -> dict[str, Any]:
+    async def go(self, config: bytes, limit_s: float) -> dict[str, Any]:
         """Have the runtime create the container; answers what is said of that. Must not be cancelled.
 
-        Raises RuntimeSilent when nothing is said for so long; it is killed then, and so is the runtime.
+        Raises OSError, and RuntimeSilent when nothing is said for so long; it is killed then, and so is the runtime.
         """
+        if self._pipe is None:
+            configuration.write(self._directory.bundle, config)
+            self._begin()
+        else:
+            self._pipe.give(config)
         self.waits = False
+        try:
+            return await self._said(limit_s)
+        finally:
+            if self._pipe is not None:
+                self._pipe.close()
+            await children.ended(self._parent)
+
+    def _begin(self) -> None:
         try:
             with contextlib.suppress(BrokenPipeError):  # It ended; what it left to read says no more than that.
                 os.write(self._go, b".")
         finally:
             os.close(self._go)
-        try:
-            return await self._said(limit_s)
-        finally:
-            await children.ended(self._parent)
 
     async def give_up(self) -> None:
         """End it, if it still waits. Idempotent. Must not be cancelled."""
-        if self.waits:
+        if self.waits and self._pipe is not None:
+            with contextlib.suppress(RuntimeSilent):  # Then it was killed.
+                await self.go(configuration.NOTHING, GIVE_UP_S)
+            await gone(lasting(self._directory))
+        elif self.waits:
             self.waits = False
             self._parent.kill()
             # Only now: at the end of this pipe it would go on as if it were told to.
@@ -84,12 +101,15 @@ class Conmon:
         return said if isinstance(said, dict) else {"message": str(said)}
 
 
-def begin(argv: Sequence[str], directory: Directory) -> Conmon:
-    """Have one that waits. Raises RuntimeMissing."""
+def begin(argv: Sequence[str], directory: Directory, early: bool) -> Conmon:
+    """Have one that waits; with `early` its runtime is begun too, and waits. Raises RuntimeMissing, OSError."""
     receive, send = os.pipe2(os.O_CLOEXEC)
     wait, go = os.pipe2(os.O_CLOEXEC)
     pipes = {"_OCI_SYNCPIPE": str(send), "_OCI_STARTPIPE": str(wait)}
+    pipe = None
     try:
+        if early:
+            pipe = configuration.pipe(directory.bundle)
         with (directory.path / "conmon.log").open("wb") as stderr:
             parent = children.begin(
                 argv,
@@ -104,11 +124,16 @@ def begin(argv: Sequence[str], directory: Directory) -> Conmon:
     except BaseException:
         os.close(receive)
         os.close(go)
+        if pipe is not None:
+            pipe.close()
         raise
     finally:
         os.close(send)
         os.close(wait)
-    return Conmon(directory, parent, go, receive)
+    begun = Conmon(directory, parent, go, receive, pipe)
+    if early:
+        begun._begin()
+    return begun
 
 
 def lasting(directory: Directory) -> Process:

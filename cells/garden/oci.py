@@ -14,10 +14,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from attrs import define, field
 
-from cells.garden import children, conmon, kernel, null_device, runtimes, sealed
+from cells.garden import children, configuration, conmon, kernel, null_device, runtimes, sealed
 from cells.garden.bundle.plan import Config
 from cells.garden.conmon import Conmon
 from cells.garden.depot import Directory, remove_tree
@@ -122,7 +121,7 @@ class Runtime:
             argv += [name, value]
         for argument in self._globals(directory.runtime_log):
             argv += ["--runtime-arg", argument]
-        return conmon.begin(argv, directory)
+        return conmon.begin(argv, directory, self.version.release == "read")
 
     async def create(
         self, monitor: Conmon, directory: Directory, config: Config, limit_s: float = math.inf
@@ -132,9 +131,8 @@ class Runtime:
         Answers (monitor, init). Must not be cancelled: nobody would then know the two. Raises RuntimeSilent after
         `limit_s` or `timeout_s`, RuntimeFailed and the kinds of it that `classify` knows.
         """
-        _write(directory.bundle / "config.json", config)
         try:
-            said = await monitor.go(min(limit_s, self.timeout_s))
+            said = await monitor.go(configuration.encode(config), min(limit_s, self.timeout_s))
         finally:
             null_device.take_back()
         pid = said.get("data", said.get("pid", -1))
@@ -275,10 +273,3 @@ def _unmount_own_copies(state: Path) -> None:
         except OSError as refused:
             if refused.errno not in (errno.EINVAL, errno.ENOENT):  # Nothing is mounted there, or it went by itself.
                 raise
-
-
-def _write(path: Path, config: Config) -> None:
-    """For the runtime only: the environment is in it."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with open(fd, "wb") as file:
-        file.write(msgspec.json.encode(config))
