@@ -18,8 +18,10 @@ from diego_py.errors import (
     Saturated,
     ShuttingDown,
 )
-from diego_py.http.server import JSON, Route, decode_told, read_json
+from diego_py.http.server import JSON, Route, decode_told, invalid_fields, read_json
+from diego_py.models.fields import INVALID, FieldError
 from diego_py.models.work import (
+    WORKS_MAX,
     ClaimGranted,
     ClaimResult,
     ClaimResults,
@@ -57,6 +59,8 @@ class ClaimRoutes:
         What Postgres fails is no answer to any of them: another BBS may be asked.
         """
         claims = decode_told(Claims, await read_json(request))
+        if len(claims.instances) > WORKS_MAX:
+            raise invalid_fields([FieldError("/instances", INVALID, f"at most {WORKS_MAX}")])
         outcomes = await self.lifecycle.claim_all(call, [_claim(claims, item) for item in claims.instances])
         for outcome in outcomes:
             if isinstance(outcome, DiegoError) and isinstance(outcome.root, NOT_SAID):

@@ -163,11 +163,12 @@ class DesiredLRPs:
         before = await self.idempotency.before(call, key)
         if before.answer is not None:
             return before.answer
-        if_match = request.headers.get("If-Match")
-        first = (None, None) if before.resume else (if_match, key)
-        work = self.idempotency.remember(
-            call, key, ReplaceFailed, await self._replacing(call, definition, pace, *first)
-        )
+        if before.resume:  # it is stored, and may have been changed again since
+            stored = (await self._taken_up(call, guid)).desired
+            replacing = await self._replacing(call, stored.definition, pace, etag(stored), None)
+        else:
+            replacing = await self._replacing(call, definition, pace, request.headers.get("If-Match"), key)
+        work = self.idempotency.remember(call, key, ReplaceFailed, replacing)
         return await self.waiting.answer(preferences, work, f"replace {guid}", f"/v1/desired_lrps/{guid}")
 
     async def _replacing(

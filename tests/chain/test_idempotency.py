@@ -104,6 +104,29 @@ async def test_a_change_whose_bbs_died_is_finished_and_not_made_again(installati
     replayed(again, await installation.request("PATCH", "/v1/desired_lrps/web", {"instances": 2}, headers))
 
 
+async def test_a_replacement_whose_bbs_died_is_finished_as_it_is_stored_now(one_cell: Installation) -> None:
+    """What somebody else has made of it since stays, and what somebody else has removed does not come back."""
+    stored = await one_cell.desire(lrp())
+    headers = {"Idempotency-Key": "deploy", "If-Match": stored.headers["ETag"]}
+    wanted = lrp(annotation="ours", environment_variables=[{"name": "VERSION", "value": "2"}])
+    first = await one_cell.request("PUT", "/v1/desired_lrps/web", wanted, headers)
+    assert first.status == 200, first.body
+    theirs = await one_cell.request("PATCH", "/v1/desired_lrps/web", {"annotation": "by somebody else"})
+    assert theirs.status == 200, theirs.body
+    in_flight = "UPDATE idempotency_keys SET state = 'in_flight', status = NULL, headers = NULL, body = NULL"
+    await one_cell.sql(f"{in_flight}, expires_at = now()")
+    again = await one_cell.request("PUT", "/v1/desired_lrps/web", wanted, headers)
+    assert again.status == 200, again.body
+    assert again.json["desired_lrp"]["definition"]["annotation"] == "by somebody else"
+    assert [actual["state"] for actual in again.json["actual_lrps"]] == ["RUNNING"]
+    assert len(one_cell.nodes["cell-1"].garden.containers()) == 1
+    assert (await one_cell.request("DELETE", "/v1/desired_lrps/web")).status == 200
+    await one_cell.sql(f"{in_flight}, expires_at = now()")
+    gone = await one_cell.request("PUT", "/v1/desired_lrps/web", wanted, headers)
+    assert gone.status == 404, gone.body
+    assert one_cell.nodes["cell-1"].garden.containers() == []
+
+
 async def test_a_caller_that_came_back(one_cell: Installation) -> None:
     """It was not answered in time; with the same key it hears what came of its request."""
     slow = lrp(script="exec sleep 1000", ports=[8080])

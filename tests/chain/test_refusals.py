@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from diego_py import telling
+from diego_py.models.work import WORKS_MAX
 from tests.chain.answers import well_formed
 from tests.chain.definitions import lrp
 from tests.chain.expected import nothing_was_written
@@ -138,3 +139,10 @@ async def test_a_heartbeat_beyond_all_numbers(installation: Installation) -> Non
     beat = {"boot_id": "boot-1", "sequence": 2**53 + 1, "digest": "as-told"}
     answer = await installation.request("POST", "/v1/cells/cell-9/heartbeat", beat)
     assert (answer.status, answer.json["errors"][0]["pointer"]) == (422, "/sequence"), answer.body
+
+
+async def test_more_claims_than_go_in_one_request(installation: Installation) -> None:
+    claim = {"process_guid": "web", "index": 0, "instance_guid": "i-1", "request_id": "r", "trace_id": "t"}
+    claims = {"cell_id": "cell-1", "boot_id": "boot-1", "instances": [claim] * (WORKS_MAX + 1)}
+    answer = await installation.request("POST", "/v1/claims", claims)
+    assert (answer.status, answer.json["errors"][0]["pointer"]) == (422, "/instances"), answer.body
