@@ -33,7 +33,9 @@ class Heartbeats:
 
     def __attrs_post_init__(self) -> None:
         limits = {"lanes": 1, "together_max": TOGETHER_MAX}
-        self._together = Together(self.store, "heartbeats", self._take_up, reserved=True, gather_s=GATHER_S, **limits)
+        self._together = Together(
+            self.store, "heartbeats", self._take_up, None, reserved=True, gather_s=GATHER_S, **limits
+        )
 
     async def take_up(self, call: Call, cell_id: CellId, beat: Heartbeat) -> Term:
         """Renew the presence of a cell that is as it said last. NOT_RENEWED: it is not, or is wanted otherwise."""

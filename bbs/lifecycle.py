@@ -25,6 +25,7 @@ from bbs.store.fence import run_fenced
 from bbs.store.idempotency import IdempotencyKey, StoredAnswer
 from bbs.store.replay import Replay
 from bbs.store.report import ReportOutcome, Rules, Told, take_up
+from bbs.store.seen import SeenRows
 from bbs.store.together import Together
 from bbs.store.transaction import Store, Transaction
 from bbs.task_outcome import tell
@@ -68,15 +69,17 @@ class Lifecycle:
     new_guid: Callable[[], str]
     pace: Pace = field(factory=Pace)
     crash_policy: CrashPolicy = DIEGO
+    _seen: SeenRows = field(init=False)
     _claims: Together[Claim, Claimed] = field(init=False)
     _starts: Together[Start, ActualLRP] = field(init=False)
     _reports: Together[Told, ReportOutcome] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._claims = Together(self.store, "claim_instance", attempts.claim)
-        self._starts = Together(self.store, "start_instance", attempts.start)
+        self._seen = SeenRows(self.store)
+        self._claims = Together(self.store, "claim_instance", attempts.claim, self._seen.claim)
+        self._starts = Together(self.store, "start_instance", attempts.start, self._seen.start)
         limits = {"lanes": 1, "together_max": REPORTS_MAX, "waiting_max": REPORTS_WAITING_MAX}
-        self._reports = Together(self.store, "cell_report", self._take_up, reserved=True, **limits)
+        self._reports = Together(self.store, "cell_report", self._take_up, None, reserved=True, **limits)
 
     async def desire(self, call: Call, definition: DesiredLRPDefinition, key: IdempotencyKey | None = None) -> Desired:
         """Store an LRP and its rows. Raises AlreadyExists, IdempotencyInFlight, IdempotencyMismatch."""
@@ -85,7 +88,9 @@ class Lifecycle:
             await self.keep(call, tx, key)
             return await desires.desire(tx, definition, self.new_guid)
 
-        return await self.store.run(call, "desire_lrp", work, single=key is None)
+        made = await self.store.run(call, "desire_lrp", work, single=key is None)
+        self._seen.stored(made)
+        return made
 
     async def update(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from attrs import frozen
 
@@ -59,7 +60,8 @@ async def claim(tx: Transaction, claims: Sequence[Claim]) -> list[Claimed | Dieg
     for item in claims:
         row = _offered(locked, item)
         if isinstance(row, ActualLRP):
-            row = _claimed(locked[item.process_guid, item.index], item, (item.cell_id, item.boot_id) in live)
+            now = locked[item.process_guid, item.index].locked.now
+            row = claimed(row, item, (item.cell_id, item.boot_id) in live, now)
         outcomes.append(_changed(locked, row))
     await _save(tx, locked)
     reach_of = {reach.process_guid: reach for reach in reaches}
@@ -76,7 +78,7 @@ async def start(tx: Transaction, starts: Sequence[Start]) -> list[Outcome]:
     for item in starts:
         row = _offered(locked, item)
         if isinstance(row, ActualLRP):
-            row = _started(locked[item.process_guid, item.index], item)
+            row = started(row, item, locked[item.process_guid, item.index].locked.now)
         outcomes.append(_changed(locked, row))
     await _save(tx, locked)
     return outcomes
@@ -111,8 +113,8 @@ def _offered(known: _Rows, item: Claim | Start) -> Outcome:
     return ClaimRefused(f"{item.process_guid}/{item.index} waits for {other}, not for {item.instance_guid}")
 
 
-def _claimed(changing: _Changing, item: Claim, live: bool) -> Outcome:
-    row = changing.row
+def claimed(row: ActualLRP, item: Claim, live: bool, now: datetime) -> Outcome:
+    """What a row of this instance becomes by its claim; the same row if the cell has it already."""
     if row.cell_id is not None and row.cell_id != item.cell_id:
         return ClaimRefused(f"instance {item.instance_guid} belongs to cell {row.cell_id}")
     if row.state is ActualLRPState.CLAIMED:
@@ -122,16 +124,16 @@ def _claimed(changing: _Changing, item: Claim, live: bool) -> Outcome:
         return ClaimRefused(f"cell {item.cell_id} has no live presence{boot}")
     if row.state is not ActualLRPState.UNCLAIMED:
         return ClaimRefused(f"instance {item.instance_guid} is {row.state}")
-    return moves.claimed(row, CellId(item.cell_id), changing.locked.now)
+    return moves.claimed(row, CellId(item.cell_id), now)
 
 
-def _started(changing: _Changing, item: Start) -> Outcome:
-    row = changing.row
+def started(row: ActualLRP, item: Start, now: datetime) -> Outcome:
+    """What a row of this instance becomes once it runs; the same row if that is known."""
     if row.cell_id not in (None, item.cell_id):
         return ClaimRefused(f"instance {item.instance_guid} belongs to cell {row.cell_id}")
     ready = row.routable if row.state is ActualLRPState.RUNNING else item.routable
     try:
-        return moves.started(row, item.cell_id, item.net_info, item.zone, changing.locked.now, ready)
+        return moves.started(row, item.cell_id, item.net_info, item.zone, now, ready)
     except DiegoError as refused:
         return refused
 

@@ -21,6 +21,7 @@ from bbs.store.leader import PostgresLeader
 from bbs.store.lrps import PostgresLRPs
 from bbs.store.tasks import PostgresTasks
 from bbs.store.told_instances import PostgresToldInstances
+from bbs.store.unchanged import PostgresUnchanged
 
 
 @define
@@ -42,6 +43,7 @@ class PostgresTransaction:
     lrps: PostgresLRPs = field(init=False)
     tasks: PostgresTasks = field(init=False)
     told_instances: PostgresToldInstances = field(init=False)
+    unchanged: PostgresUnchanged = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.abandoned = PostgresAbandoned(self.connection)
@@ -58,6 +60,7 @@ class PostgresTransaction:
         self.lrps = PostgresLRPs(self.connection)
         self.tasks = PostgresTasks(self.connection)
         self.told_instances = PostgresToldInstances(self.connection)
+        self.unchanged = PostgresUnchanged(self.connection)
 
     NOW = "SELECT transaction_timestamp()"
 

@@ -17,6 +17,7 @@ from bbs.store.failures import Document, FailureRecord
 from bbs.store.idempotency import IdempotencyKey, KeyRecord, StoredAnswer
 from bbs.store.tasks import LockedTask
 from bbs.store.told_instances import Mark, ToldInstance, Wanted
+from bbs.store.unchanged import Change
 from bbs.task_status import Claim, TaskStatus
 from diego_py.models.actual_lrp import ActualLRP
 from diego_py.models.desired_lrp import DesiredLRP, DesiredLRPDefinition, SchedulingInfo
@@ -87,6 +88,13 @@ class ActualLRPTable(Protocol):
         self, process_guid: str, index: int, instance_guid: str | None, presence: str = "ORDINARY"
     ) -> RemovedRow:
         """The same for an instance that is gone: it counts as abandoned no more. Says what is left of its LRP."""
+
+
+class UnchangedRows(Protocol):
+    """Rows of instances that are as their writer saw them last. Which may become which is decided elsewhere."""
+
+    async def save(self, changes: Sequence[Change]) -> dict[Key, datetime]:
+        """Write those that are still as they were, as of now. Gives since when each of them is what it became."""
 
 
 class ToldInstances(Protocol):

@@ -57,6 +57,8 @@ class Together(Generic[Item, Result]):
     op: str
     work: Callable[[Transaction, Sequence[Item]], Awaitable[Sequence[Result | DiegoError]]]
     """Makes the changes in the order that they are given in; must be repeatable. Raises what undoes all of them."""
+    shortcut: Callable[[Call, Sequence[Item]], Awaitable[Sequence[Result | None]]] | None = None
+    """Makes those that it can make for less, before, and says None of the others; must be repeatable as well."""
     reserved: bool = False
     """Its transactions get through when requests take all connections."""
     lanes: int = LANES
@@ -156,7 +158,7 @@ class Together(Generic[Item, Result]):
         call = call.with_budget(max(asked.call.remaining_ms() for asked in batch))
         items = [item for asked in batch for item in asked.items]
         try:
-            made = await self.store.run(call, self.op, lambda tx: self.work(tx, items), reserved=self.reserved)
+            made = await self._made_together(call, items)
         except DiegoError as failure:
             if len(items) > 1 and not isinstance(failure, SHARED):
                 made = [await self._made_alone(asked.call, item) for asked in batch for item in asked.items]
@@ -166,11 +168,20 @@ class Together(Generic[Item, Result]):
         for asked in batch:
             asked.outcomes = [next(told) for _ in asked.items]
 
+    async def _made_together(self, call: Call, items: Sequence[Item]) -> Sequence[Result | DiegoError]:
+        if self.shortcut is None:
+            return await self._worked(call, items)
+        made: Sequence[Result | DiegoError | None] = await self.shortcut(call, items)
+        left = [item for item, outcome in zip(items, made, strict=True) if outcome is None]
+        others = iter(await self._worked(call, left) if left else ())
+        return [next(others) if outcome is None else outcome for outcome in made]
+
+    async def _worked(self, call: Call, items: Sequence[Item]) -> Sequence[Result | DiegoError]:
+        return await self.store.run(call, self.op, lambda tx: self.work(tx, items), reserved=self.reserved)
+
     async def _made_alone(self, call: Call, item: Item) -> Result | DiegoError:
         try:
-            (outcome,) = await self.store.run(
-                call, self.op, lambda tx: self.work(tx, [item]), reserved=self.reserved
-            )
+            (outcome,) = await self._worked(call, [item])
         except DiegoError as failure:
             return failure
         return outcome

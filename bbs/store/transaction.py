@@ -21,6 +21,7 @@ from bbs.store.tables import (
     LRPTable,
     TaskTable,
     ToldInstances,
+    UnchangedRows,
 )
 from diego_py.call import Call
 
@@ -71,6 +72,9 @@ class Transaction(Protocol):
 
     @property
     def told_instances(self) -> ToldInstances: ...
+
+    @property
+    def unchanged(self) -> UnchangedRows: ...
 
     async def now(self) -> datetime:
         """When this transaction began, by the store's clock: the only one that presences and leases go by."""

@@ -117,13 +117,14 @@ class MemoryActualLRPs:
     async def save_many(self, changes: Sequence[tuple[ActualLRP, str | None]]) -> None:
         await self.core.statement(*(text for row, _ in changes for text in (row.crash_reason, row.placement_error)))
         for row, failure_id in changes:
-            await self._save(row, failure_id)
+            await self.written(row, failure_id)
 
     async def save(self, row: ActualLRP, failure_id: str | None) -> None:
         await self.core.statement(row.crash_reason, row.placement_error)
-        await self._save(row, failure_id)
+        await self.written(row, failure_id)
 
-    async def _save(self, row: ActualLRP, failure_id: str | None) -> None:
+    async def written(self, row: ActualLRP, failure_id: str | None) -> None:
+        """Write one within a statement."""
         key = (row.process_guid, row.index, row.presence.value)
         stored = await self.core.lock(TABLE, key)
         if stored is None:

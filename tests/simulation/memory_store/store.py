@@ -36,6 +36,7 @@ from tests.simulation.memory_store.small_tables import (
 )
 from tests.simulation.memory_store.tasks import MemoryTasks
 from tests.simulation.memory_store.told_instances import MemoryToldInstances
+from tests.simulation.memory_store.unchanged import MemoryUnchanged
 
 T = TypeVar("T")
 
@@ -79,6 +80,7 @@ class MemoryTransaction:
     lrps: MemoryLRPs = field(init=False)
     tasks: MemoryTasks = field(init=False)
     told_instances: MemoryToldInstances = field(init=False)
+    unchanged: MemoryUnchanged = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.abandoned = MemoryAbandoned(self.core)
@@ -95,6 +97,7 @@ class MemoryTransaction:
         self.lrps = MemoryLRPs(self.core, self.actual_lrps)
         self.tasks = MemoryTasks(self.core)
         self.told_instances = MemoryToldInstances(self.core)
+        self.unchanged = MemoryUnchanged(self.core, self.actual_lrps)
 
     async def now(self) -> datetime:
         await self.core.statement()
