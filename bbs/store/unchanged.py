@@ -29,7 +29,7 @@ class Terms:
 
 @frozen
 class Change:
-    """What a row becomes that has the tag before this one, with no failure that explains it; its `since` is not kept."""
+    """What a row becomes that has the tag before this one, and no failure that explains it; as of when it is saved."""
 
     row: ActualLRP
     claim: Terms | None = None
