@@ -83,7 +83,7 @@ class HopServer:
         app[HOP_SERVER] = self
         for route in routes:
             app.router.add_route(route.method, route.path, self.serve(route))
-            if route.counted and "{" not in route.path:
+            if route.counted and not route.light and "{" not in route.path:
                 self._by_path[route.method, route.path] = route
         return app
 
