@@ -83,7 +83,7 @@ class _Connection(RequestHandler):
         if message.should_close or message.version != HttpVersion11 or not payload.is_eof():
             return False
         path, _, _ = message.path.partition("?")
-        refusal = self._hop_server.turned_away(self, message.method, path, message.headers)
+        refusal = self._hop_server.turned_away(self.transport, message.method, path, message.headers)
         if refusal is None:
             return False
         self.transport.write(refusal)
@@ -91,7 +91,7 @@ class _Connection(RequestHandler):
         return True
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._hop_server.arrived(self)
+        self._hop_server.arrived(self.transport)
         super().connection_lost(exc)
         self.left.set_result(None)
 

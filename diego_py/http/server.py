@@ -132,7 +132,7 @@ class HopServer:
                 return await self._answer_lightly(route, request, call)
             if not route.counted:
                 return await self._answer(route, request, call)
-            self.arrived(request.protocol)
+            self.arrived(request.transport)
             if (why := self._why_not(request.method)) is not None:
                 return self._turn_away(route, why, call)
             gate = self._gate(request.method)
