@@ -172,6 +172,15 @@ class KnownCells:
             for promise in promises:
                 self.release(promise)
 
+    def placing(self) -> dict[tuple[ProcessGuid, int], CellId]:
+        """The instances that are being started now, and where."""
+        return {
+            (promise.demand.process_guid, promise.demand.index): cell_id
+            for cell_id, promises in self._promises.items()
+            for promise in promises
+            if not promise.demand.task
+        }
+
     @contextmanager
     def held(self, promise: Promise) -> Iterator[None]:
         """Release it at the end, whatever comes of it."""

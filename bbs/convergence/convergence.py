@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 import structlog
-from attrs import define, field
+from attrs import define, evolve, field
 
 from bbs.cell_pool import CellPool
 from bbs.convergence.apply import Repairs
@@ -71,7 +71,7 @@ class Convergence:
         reading = await self._read(call)
         await self.pool.learn(call, reading.marks)
         self.task_convergence.round(reading.tasks, epoch)
-        snapshot = reading.snapshot
+        snapshot = evolve(reading.snapshot, placing=self.pool.cells.placing())
         if mass_loss(snapshot.known_cells, snapshot.live_cells, snapshot.late_cells, recently=False):
             self._mass_lost_s = self.clock.monotonic()
         planned = await self._planned(snapshot)

@@ -53,6 +53,8 @@ class Snapshot:
     """The LRPs of which every row is here: an index without one has none. None: of all."""
     presence_ends_at: datetime | None = None
     """When the first of the live cells' presences runs out, unless it is renewed."""
+    placing: Mapping[Key, CellId] = field(factory=dict)
+    """What the leader's own BBS is having started just now, and where."""
 
 
 @frozen
@@ -186,10 +188,23 @@ class _Planner:
             self._when_due("retry", row, f"crashed {row.crash_count} time(s)")
         elif row.next_attempt_at is not None:
             self._when_due("place", row, f"attempt {row.attempts} failed")
-        elif self._has_passed(_stale(row)):
-            self._put("place", row, f"unclaimed for over {STALE_UNCLAIMED_S:.0f} s")
         else:
+            self._look_offered(row)
+
+    def _look_offered(self, row: ActualLRP) -> None:
+        """No cell has it, and nothing failed: is somebody at it?"""
+        if not self._has_passed(_stale(row)):
             self._put("held", row, "the BBS that was asked for it places it", _stale(row))
+        elif (cell_id := self._begun_on(row)) is not None:
+            self._put("held", row, f"this BBS is having it started on {cell_id}")
+        else:
+            self._put("place", row, f"unclaimed for over {STALE_UNCLAIMED_S:.0f} s")
+
+    def _begun_on(self, row: ActualLRP) -> CellId | None:
+        """The cell that our own BBS has asked for it, or is about to, as long as that one reports."""
+        snapshot = self.snapshot
+        cell_id = snapshot.placing.get(_key(row))
+        return cell_id if cell_id in snapshot.live_cells - snapshot.late_cells else None
 
     def _look_placed(self, row: ActualLRP) -> None:
         """A cell has it: is that cell there?"""

@@ -282,6 +282,16 @@ def test_a_rush_begins_when_much_is_on_its_way_and_ends_with_it() -> None:
     assert rushes == [False, True, False, False]
 
 
+def test_what_is_being_started_is_known_with_its_cell_until_it_is_released() -> None:
+    known = known_cells(Cell(CellId("a"), "z"), Cell(CellId("b"), "z"))
+    demands = [demand("web", n, memory_mb=1) for n in range(2)] + [demand("nowhere", memory_mb=10_000)]
+    with known.promised(demands) as promises:
+        assert known.placing() == {(ProcessGuid("web"), 0): "a", (ProcessGuid("web"), 1): "b"}
+        known.release(promises[0])
+        assert known.placing() == {(ProcessGuid("web"), 1): "b"}
+    assert known.placing() == {}
+
+
 def test_a_rehearsal_changes_nothing_and_explains_the_first_and_the_first_refusal() -> None:
     known = known_cells(Cell(CellId("a"), "z"), Cell(CellId("b"), "z"))
     before = numbers(known.fleet)

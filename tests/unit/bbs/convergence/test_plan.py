@@ -154,6 +154,23 @@ def test_a_row_waits_for_its_time(actual: ActualLRP, expected: dict[str, list[st
     assert buckets(plan(snapshot([actual], [desired()]))) == expected
 
 
+OFFERED_LONG_AGO = row(UNCLAIMED, seconds_ago=STALE_UNCLAIMED_S)
+
+
+def test_what_our_own_bbs_is_having_started_is_left_to_it() -> None:
+    """However long that takes: offered anew, it would be refused to the cell that has begun with it."""
+    placing = {("web", 0): CELLS[0]}
+    told = buckets(plan(snapshot([OFFERED_LONG_AGO], [desired()], placing=placing)))
+    assert told == {"held": [f"this BBS is having it started on {CELLS[0]}"]}
+    assert buckets(plan(snapshot([OFFERED_LONG_AGO], [desired()], placing={("web", 1): CELLS[0]}))).keys() == {"place"}
+
+
+@pytest.mark.parametrize("silent", [{"late_cells": frozenset(CELLS[:1])}, {"live_cells": frozenset(CELLS[1:])}])
+def test_a_cell_that_reports_no_more_has_begun_nothing(silent: dict[str, Any]) -> None:
+    told = buckets(plan(snapshot([OFFERED_LONG_AGO], [desired()], placing={("web", 0): CELLS[0]}, **silent)))
+    assert told == {"place": ["unclaimed for over 30 s"]}
+
+
 def test_what_runs_on_a_draining_cell_is_moved() -> None:
     rows = [row(RUNNING, index=0), row(CLAIMED, index=1), row(RUNNING, index=2, cell_id=CELLS[1])]
     planned = plan(snapshot(rows, [desired(instances=3)], draining_cells=frozenset(CELLS[:1])))
