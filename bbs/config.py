@@ -58,7 +58,7 @@ class BbsConfig:
     """How long a cell counts as live after its last report, by the database's clock. With many cells it is longer."""
     heartbeats_per_second_max: float = field(default=BEATS_PER_SECOND_MAX, validator=validators.gt(0))
     """Of all cells at all BBSes. Where its interval would make more, each cell is told to report less often, and its
-    presence lasts three such pauses: with 7,500 cells 15 s and 45 s. See docs/decisions/0016-pace.md."""
+    presence lasts three such pauses: with 7,500 cells 15 s and 45 s. See docs/decisions/0015-pace.md."""
     leader_ttl_s: float = 15.0
     """How long a convergence leader leads after its last renewal, by the database's clock."""
     convergence_interval_s: float = 1.0
