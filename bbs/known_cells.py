@@ -6,6 +6,7 @@ side by side never get the same room. Whatever a cell says or is sent changes it
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -81,6 +82,8 @@ class KnownCells:
     _promises: dict[CellId, dict[Promise, None]] = field(factory=dict, init=False)
     _held: int = field(default=0, init=False)
     """Promises in all."""
+    _held_of: Counter[ProcessGuid] = field(factory=Counter, init=False)
+    _waiting: dict[ProcessGuid, list[asyncio.Future[None]]] = field(factory=dict, init=False)
 
     def count(self) -> int:
         """Cells that are live, as far as is known here."""
@@ -181,6 +184,15 @@ class KnownCells:
             if not promise.demand.task
         }
 
+    def released(self, process_guid: ProcessGuid) -> asyncio.Future[None]:
+        """Done when nothing of this LRP is being started."""
+        waiting = asyncio.get_running_loop().create_future()
+        if self._held_of[process_guid]:
+            self._waiting.setdefault(process_guid, []).append(waiting)
+        else:
+            waiting.set_result(None)
+        return waiting
+
     @contextmanager
     def held(self, promise: Promise) -> Iterator[None]:
         """Release it at the end, whatever comes of it."""
@@ -195,7 +207,7 @@ class KnownCells:
         if cell_id is None or promise not in self._promised(cell_id):
             return
         del self._promises[cell_id][promise]
-        self._count_held(-1)
+        self._count_held(promise.demand.process_guid, -1)
         if not self._promises[cell_id]:
             del self._promises[cell_id]
         known = self._known.get(cell_id)
@@ -248,12 +260,18 @@ class KnownCells:
         promise = Promise(assignment.demand, assignment.cell_id)
         if assignment.cell_id is not None:
             self._promises.setdefault(assignment.cell_id, {})[promise] = None
-            self._count_held(1)
+            self._count_held(promise.demand.process_guid, 1)
         return promise
 
-    def _count_held(self, by: int) -> None:
+    def _count_held(self, guid: ProcessGuid, by: int) -> None:
         self._held += by
         self.fleet.rush = self._held >= self.rush_min
+        self._held_of[guid] += by
+        if not self._held_of[guid]:
+            del self._held_of[guid]
+            for waiting in self._waiting.pop(guid, ()):
+                if not waiting.done():
+                    waiting.set_result(None)
 
     def _learn(self, record: CellRecord, report: CellReport | None = None) -> None:
         """Keep the newer word: a higher sequence of the same boot, or another boot. Without a report, what runs there

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 
 from attrs import define, evolve
 
@@ -12,12 +13,14 @@ from bbs.lifecycle import Lifecycle, Restarted
 from bbs.outcome import InstanceOutcome, not_started_unless_said
 from bbs.store.desires import everything_of
 from bbs.store.transaction import Store, Transaction
-from diego_py.call import Call
+from diego_py.call import Call, result_within
 from diego_py.errors import DesiredLRPNotFound, DiegoError, HopUnreachable, Outcome
 from diego_py.models.actual_lrp import ActualLRP
 from diego_py.models.identifiers import ProcessGuid
 from diego_py.models.workload import ModificationTag
 
+UNDO_S = 5.0
+"""How long a delete waits for cells that were just making what it removed: they are refused its rows, and undo it."""
 MOVES_MAX = 3
 """How often a delete looks for rows that moved on while it stopped them: crashed, or offered to another cell."""
 
@@ -56,7 +59,16 @@ class Removal:
             if not moved_on:
                 break
             outcomes |= {_name(outcome.row): outcome for outcome in await self.stop_all(call, moved_on)}
+        await self._begun_undone(process_guid)
         return list(outcomes.values())
+
+    async def _begun_undone(self, process_guid: ProcessGuid) -> None:
+        """Give cells time to undo what they had begun with for rows that they will not get any more.
+
+        Nothing of the user's runs there, but whoever looks after our answer shall find nothing at all.
+        """
+        with suppress(TimeoutError):
+            await result_within(UNDO_S, self.pool.cells.released(process_guid))
 
     async def _undesired(self, call: Call, process_guid: ProcessGuid) -> Sequence[ActualLRP]:
         """What there is of an LRP that is not desired any more; none if it is desired again by now.

@@ -7,6 +7,7 @@ They are content with a copy that was made once.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -15,6 +16,8 @@ ELF = b"\x7fELF"
 SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 """Just these are looked for."""
 MODE = 0o755
+TRIES_MAX = 10
+"""In each of them the kernel itself waits for some 150 ms."""
 
 
 def copy(program: str) -> int | None:
@@ -30,11 +33,22 @@ def in_memory(name: str, content: bytes, mode: int) -> int:
         with open(writable, "wb", closefd=False) as file:
             file.write(content)
         os.fchmod(writable, mode)
-        fcntl.fcntl(writable, fcntl.F_ADD_SEALS, SEALS)
+        _seal(writable)
         # Another descriptor: nobody can execute what somebody may write through his.
         return os.open(path(writable), os.O_PATH | os.O_CLOEXEC)
     finally:
         os.close(writable)
+
+
+def _seal(writable: int) -> None:
+    """The kernel says EBUSY while anybody holds a page of the file, as it does itself for a moment on a busy host."""
+    for left in reversed(range(TRIES_MAX)):
+        try:
+            fcntl.fcntl(writable, fcntl.F_ADD_SEALS, SEALS)
+            return
+        except OSError as refused:
+            if refused.errno != errno.EBUSY or not left:
+                raise
 
 
 def path(copied: int) -> str:

@@ -44,12 +44,14 @@ class Cells:
     """Claim what they are sent, then do what a test wants, and have it running."""
 
     lifecycle: Lifecycle
+    before_claim: Callable[[], Awaitable[object]] = nothing
     before_start: Callable[[], Awaitable[object]] = nothing
     before_stop: Callable[[], Awaitable[object]] = nothing
     before_state: Callable[[], Awaitable[object]] = nothing
     stopped: list[str] = field(factory=list)
 
     async def run(self, call: Call, cell_id: CellId, url: str, work: Work, attempt: int) -> Started:
+        await self.before_claim()
         claim = Claim(work.process_guid, work.index, work.instance_guid, cell_id, "boot-1")
         await self.lifecycle.claim(call, claim)
         await self.before_start()

@@ -292,6 +292,21 @@ def test_what_is_being_started_is_known_with_its_cell_until_it_is_released() -> 
     assert known.placing() == {}
 
 
+async def test_whoever_waits_for_an_lrp_waits_for_all_that_is_being_started_of_it() -> None:
+    known = known_cells(Cell(CellId("a"), "z"))
+    web = ProcessGuid("web")
+    assert known.released(web).done()
+    with known.promised([demand("web", n, memory_mb=1) for n in range(2)] + [demand("other", memory_mb=1)]) as promises:
+        waiting = known.released(web)
+        known.release(promises[0])
+        known.release(promises[0])
+        assert not waiting.done()
+        known.release(promises[1])
+        assert waiting.done()
+        assert known.released(web).done()
+        assert not known.released(ProcessGuid("other")).done()
+
+
 def test_a_rehearsal_changes_nothing_and_explains_the_first_and_the_first_refusal() -> None:
     known = known_cells(Cell(CellId("a"), "z"), Cell(CellId("b"), "z"))
     before = numbers(known.fleet)

@@ -1,7 +1,10 @@
 """The cascade of the BBS on the store in memory, with cells that do as a test says."""
 
+import asyncio
+
 import pytest
 
+from bbs import removal
 from diego_py.errors import (
     ActualLRPNotFound,
     CellDraining,
@@ -16,6 +19,7 @@ from diego_py.errors import (
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState
 from diego_py.models.desired_lrp import DesiredLRPUpdate
 from diego_py.models.identifiers import InstanceGuid, ProcessGuid
+from tests.chain.awaited import until
 from tests.contract.store.conftest import definition, problem
 from tests.unit.bbs.stage import Stage, nothing
 
@@ -68,7 +72,11 @@ async def test_a_rollback_leaves_what_somebody_else_has_changed(stage: Stage) ->
     assert row.placement_error == "no namespaces left"
 
 
-async def test_a_rollback_of_what_somebody_else_deleted_answers_why_it_failed(stage: Stage) -> None:
+async def test_a_rollback_of_what_somebody_else_deleted_answers_why_it_failed(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(removal, "UNDO_S", 0.0)  # it is deleted in the middle of the start, which then waits for that
+
     async def deleted_and_failed() -> None:
         await stage.placement.delete(stage.scene.call, ProcessGuid("app"))
         await fail()
@@ -205,3 +213,25 @@ async def test_who_resumes_and_finds_a_row_gone_does_not_know(stage: Stage) -> N
     with pytest.raises(ActualLRPNotFound) as failed:
         await stage.placement.resume(stage.scene.call, stored.desired, stored.actuals, False)
     assert (failed.value.outcome, failed.value.frame is None) == (Outcome.UNKNOWN, False)
+
+
+async def test_a_delete_is_answered_once_what_was_being_started_is_undone(stage: Stage) -> None:
+    """The row is gone before its cell has claimed it: nothing says where it is being made."""
+    told: list[str] = []
+
+    async def no_row() -> bool:
+        return await stage.scene.row() is None
+
+    async with asyncio.TaskGroup() as group:
+
+        async def deleted_meanwhile() -> None:
+            deleting = group.create_task(stage.placement.delete(stage.scene.call, ProcessGuid("app")))
+            deleting.add_done_callback(lambda _: told.append("deleted"))
+            await until("the row is gone", no_row)
+            told.append("undone")
+
+        stage.cells.before_claim = deleted_meanwhile
+        stored = await stage.scene.lifecycle.desire(stage.scene.call, definition())
+        with pytest.raises(DesireFailed):
+            await stage.placement.desire(stage.scene.call, stored.desired, stored.actuals, False)
+    assert told == ["undone", "deleted"]
