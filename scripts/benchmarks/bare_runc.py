@@ -217,7 +217,8 @@ class BareRunc:
         for path in self.home.glob("b*[0-9]"):
             rootfs.unmount(_directory(path))
         memory.give_back(self.home / "runc")
-        self.cgroups.remove_parent()
+        for tree in self.cgroups.trees:
+            os.rmdir(tree.mount + self.cgroups.parent)
         if self._ids is not None:
             self._ids.communicate()
 
