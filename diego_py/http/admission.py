@@ -35,8 +35,6 @@ class Gate:
     most: int = 512
     limit: int = field(init=False)
     under_way: int = field(default=0, init=False)
-    arriving: int = field(default=0, init=False)
-    """Let in as they came, and not under way yet: the loop has not come to them."""
     _reached: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -44,7 +42,7 @@ class Gate:
 
     def is_full(self) -> bool:
         """Whether one more would be too many."""
-        if self.under_way + self.arriving < self.limit:
+        if self.under_way < self.limit:
             return False
         self._reached = True
         return True

@@ -1,19 +1,17 @@
 """Runs an application so that also what aiohttp refuses by itself, before any route, is answered with a document.
 
 That is what is no HTTP at all (aiohttp says 400 in plain text) and an Expect header that nobody meets (417). And so
-that an answer without an end learns that nobody reads it any more. What is refused because too much is under way is
-answered as it comes: to a handler it is three turns of a loop that is late.
+that an answer without an end learns that nobody reads it any more.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from aiohttp import HttpVersion11, StreamReader, web
-from aiohttp.http_parser import RawRequestMessage
+from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from diego_py.errors import CallerError, DiegoError, InternalError
@@ -47,23 +45,6 @@ class _Server(web.Server):
             return self._hop_server.refusal(request, CallerError(refusal.reason))
 
 
-class _Door:
-    """A connection's parser, behind which nothing comes that was answered at once."""
-
-    def __init__(self, parser: Any, is_refused: Callable[[RawRequestMessage, StreamReader], bool]) -> None:
-        self._parser, self._is_refused = parser, is_refused
-
-    def feed_data(self, data: bytes) -> tuple[Sequence[Any], bool, bytes]:
-        messages, upgraded, tail = self._parser.feed_data(data)
-        if len(messages) == 1 and not upgraded and self._is_refused(*messages[0]):
-            self._parser.message_consumed()
-            messages = ()
-        return messages, upgraded, tail
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._parser, name)
-
-
 class _Connection(RequestHandler):
     """One connection; what its parser cannot read becomes a document."""
 
@@ -72,26 +53,8 @@ class _Connection(RequestHandler):
         self._hop_server = hop_server
         self.left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when the connection is gone."""
-        self._parser: Any = _Door(self._parser, self._is_refused)
-
-    def _is_refused(self, message: RawRequestMessage, payload: StreamReader) -> bool:
-        """Whether a request was answered as it came, because too much is under way. Only one that is all there, and
-        before which nothing on this connection waits for its answer."""
-        idle = self._waiter is not None and not self._waiter.done() and not self._messages
-        if not idle or self.transport is None or self._reading_paused:
-            return False
-        if message.should_close or message.version != HttpVersion11 or not payload.is_eof():
-            return False
-        path, _, _ = message.path.partition("?")
-        refusal = self._hop_server.turned_away(self.transport, message.method, path, message.headers)
-        if refusal is None:
-            return False
-        self.transport.write(refusal)
-        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-        return True
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._hop_server.arrived(self.transport)
         super().connection_lost(exc)
         self.left.set_result(None)
 

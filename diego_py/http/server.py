@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import ceil
 from typing import TypeVar
@@ -11,7 +11,7 @@ from typing import TypeVar
 import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
-from attrs import Factory, asdict, define, evolve, field
+from attrs import Factory, asdict, define, evolve, field, frozen
 
 from diego_py import chain, telling, wire
 from diego_py.bad_fields import bad_fields
@@ -36,12 +36,12 @@ from diego_py.http.admission import KEPT_UP_WITH, Admission, Gate
 from diego_py.http.line_stream import ended_with
 from diego_py.http.metrics import ServerMetrics
 from diego_py.http.parts import Part, Parts
-from diego_py.http.route import Route as Route
 from diego_py.http.turned_away import Refusals
 from diego_py.models.fields import FieldError
 from diego_py.service.clock import Clock
 
 T = TypeVar("T")
+Handler = Callable[[web.Request, Call], Awaitable[web.StreamResponse | Parts]]
 
 JSON = "application/json"
 RETRY_AFTER_S_MAX = 86_400
@@ -49,6 +49,28 @@ READING = ("GET", "HEAD")
 """What begins nothing."""
 REFUSALS_TOLD_S = 1.0
 """Those of so long are one event in the log."""
+
+
+@frozen
+class Route:
+    """One operation: where it is, what it is called in the chain, and what leaving it with an error is called."""
+
+    method: str
+    path: str
+    op: str
+    handler: Handler
+    fails_as: type[DiegoError]
+    counted: bool = True
+    """Counts against the limit of requests under way. Probes, heartbeats and log streams do not."""
+    light: bool = False
+    """Asked thousands of times a second, and nobody reads what is told of it: unless it fails it has no line in the
+    log, and its answer no ids and no timings."""
+    takes: type | None = None
+    """The model of the body, for the description of the API."""
+    gives: type | None = None
+    """The model of a 2xx answer."""
+    query: tuple[str, ...] = ()
+    """Query parameters that it understands."""
 
 
 @define
@@ -70,9 +92,6 @@ class HopServer:
     """Limits that follow what the process keeps up with. Several listeners of one process share it."""
     in_flight: int = field(default=0, init=False)
     _refusals: Refusals = field(init=False)
-    _by_path: dict[tuple[str, str], Route] = field(factory=dict, init=False)
-    """What is counted, by method and path, where a path has no names in it."""
-    _arriving: dict[object, Gate] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._refusals = Refusals(self.hop, self.id)
@@ -83,8 +102,6 @@ class HopServer:
         app[HOP_SERVER] = self
         for route in routes:
             app.router.add_route(route.method, route.path, self.serve(route))
-            if route.counted and not route.light and "{" not in route.path:
-                self._by_path[route.method, route.path] = route
         return app
 
     @web.middleware
@@ -132,7 +149,6 @@ class HopServer:
                 return await self._answer_lightly(route, request, call)
             if not route.counted:
                 return await self._answer(route, request, call)
-            self.arrived(request.transport)
             if (why := self._why_not(request.method)) is not None:
                 return self._turn_away(route, why, call)
             gate = self._gate(request.method)
@@ -253,33 +269,10 @@ class HopServer:
     def _turn_away(self, route: Route, why: str, call: Call) -> web.StreamResponse:
         """503, at a small part of the cost of what is let in."""
         response, failure = self._refusals.response(route.op, route.fails_as, why, call)
-        self._count_refusal(route, failure)
-        return response
-
-    def turned_away(self, connection: object, method: str, path: str, given: Mapping[str, str]) -> bytes | None:
-        """The answer to what is refused as it comes; None for a request that goes its way, with room kept for it."""
-        self.arrived(connection)
-        route = self._by_path.get((method, path))
-        if route is None:
-            return None
-        if (why := self._why_not(method)) is None:
-            gate = self._arriving[connection] = self._gate(method)
-            gate.arriving += 1
-            return None
-        call = headers.call_from(given, self.clock, self.default_budget_ms)
-        written, failure = self._refusals.written(route.op, route.fails_as, why, call)
-        self._count_refusal(route, failure)
-        return written
-
-    def arrived(self, connection: object) -> None:
-        """The request that was let in on this connection is there, or never will be."""
-        if (gate := self._arriving.pop(connection, None)) is not None:
-            gate.arriving -= 1
-
-    def _count_refusal(self, route: Route, failure: chain.Problem) -> None:
         loop = asyncio.get_running_loop()
-        loop.call_soon(self.metrics.observe, route.op, failure.status, 0.0, failure)
+        loop.call_soon(self.metrics.observe, route.op, response.status, 0.0, failure)
         self._refusals.count(route.op, lambda: loop.call_later(REFUSALS_TOLD_S, self._tell_refusals))
+        return response
 
     def _tell_refusals(self) -> None:
         limits = {"changes": self.admission.changes.limit, "reads": self.admission.reads.limit}

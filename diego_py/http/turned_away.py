@@ -8,11 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from http import HTTPStatus
 
 from aiohttp import web
-from aiohttp.helpers import rfc822_formatted_time
-from aiohttp.http import SERVER_SOFTWARE
 from attrs import define, evolve, field, frozen
 from multidict import CIMultiDict
 
@@ -55,18 +52,11 @@ class Refusals:
     ) -> tuple[web.Response, chain.Problem]:
         """503 with Retry-After, and its document but for ids and times."""
         draft = self._drafts.get((op, why)) or self._drafted(op, fails_as, why, call)
-        given = CIMultiDict(_head(draft, call))
+        given = CIMultiDict(headers.identity(call))
+        given["Content-Type"] = chain.MEDIA_TYPE
+        given["Retry-After"] = f"{RETRY_AFTER_S:.0f}"
+        given[headers.SERVER_TIMING] = draft.timing
         return web.Response(status=draft.problem.status, body=draft.filled(call), headers=given), draft.problem
-
-    def written(self, op: str, fails_as: type[DiegoError], why: str, call: Call) -> tuple[bytes, chain.Problem]:
-        """The same as it goes over the wire, for a connection that stays open."""
-        draft = self._drafts.get((op, why)) or self._drafted(op, fails_as, why, call)
-        body = draft.filled(call)
-        about = {"Date": rfc822_formatted_time(), "Server": SERVER_SOFTWARE, "Content-Length": f"{len(body)}"}
-        lines = [f"{name}: {value}" for name, value in (_head(draft, call) | about).items()]
-        status = HTTPStatus(draft.problem.status)
-        head = "\r\n".join([f"HTTP/1.1 {status.value} {status.phrase}", *lines, "", ""])
-        return head.encode("latin-1") + body, draft.problem
 
     def count(self, op: str, soon: Callable[[], object]) -> None:
         """One more to tell of; `soon` is called with the first one since `told`."""
@@ -92,13 +82,3 @@ class Refusals:
             self._drafts.clear()
         draft = self._drafts[op, why] = Draft(problem, problem.encode(), headers.failure_timing(problem))
         return draft
-
-
-def _head(draft: Draft, call: Call) -> dict[str, str]:
-    """Its headers."""
-    return {
-        **headers.identity(call),
-        "Content-Type": chain.MEDIA_TYPE,
-        "Retry-After": f"{RETRY_AFTER_S:.0f}",
-        headers.SERVER_TIMING: draft.timing,
-    }

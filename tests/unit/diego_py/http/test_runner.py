@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
 
 import aiohttp
 import pytest
@@ -13,7 +12,7 @@ from diego_py.call import Call
 from diego_py.chain import MEDIA_TYPE, rebuild
 from diego_py.errors import Fault, RequestFailed
 from diego_py.http.runner import while_there
-from diego_py.http.server import HopServer, Route, answer, read_json
+from diego_py.http.server import Route, answer, read_json
 from tests.unit.diego_py.http.serving import HOST, Answered, Served, serving
 
 CANARY = b"canary-9e1d"
@@ -149,91 +148,3 @@ async def test_who_leaves_in_the_moment_of_the_end_disturbs_nobody() -> None:
             await listening.send("GET", "/leave")
         await ended.wait()
     assert wrong == []
-
-
-async def talk(served: Served) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection whose server waits for the next request: one was answered."""
-    reader, writer = await asyncio.open_connection(HOST, served.port)
-    assert (await told(reader, writer, asked(b"{}")))[0] == 200
-    await asyncio.sleep(0)
-    return reader, writer
-
-
-def asked(body: bytes, more: bytes = b"") -> bytes:
-    head = b"POST /echo?x=1 HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nX-Request-Id: mine\r\n"
-    return head + more + b"Content-Length: %d\r\n\r\n" % len(body) + body
-
-
-async def told(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *pieces: bytes
-) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers and body of the answer to what is sent piece by piece."""
-    for piece in pieces:
-        writer.write(piece)
-        await writer.drain()
-        await asyncio.sleep(0.01)
-    lines = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)).decode("latin-1").split("\r\n")
-    headers = dict(line.split(": ", 1) for line in lines[1:-2])
-    body = await reader.readexactly(int(headers["Content-Length"]))
-    return int(lines[0].split(" ")[1]), headers, body
-
-
-@pytest.fixture
-def at_once(served: Served, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Of each request whose way a connection asked for: whether it was refused as it came."""
-    asked_for: list[bool] = []
-    inner = HopServer.turned_away
-
-    def turned_away(server: HopServer, *request: Any) -> bytes | None:
-        refusal = inner(server, *request)
-        asked_for.append(refusal is not None)
-        return refusal
-
-    monkeypatch.setattr(HopServer, "turned_away", turned_away)
-    return asked_for
-
-
-async def test_a_refusal_as_a_request_comes_is_the_one_that_a_handler_gives(
-    served: Served, echo: Echo, at_once: list[bool]
-) -> None:
-    reader, writer = await talk(served)
-    echo.began.clear()
-    served.server.admission.changes.limit = 0
-    early = await told(reader, writer, asked(b"{}"))
-    assert at_once == [False, True] or at_once == [True]
-    halves = asked(b"{}")
-    late = await told(reader, writer, halves[:-1], halves[-1:])
-    assert len(at_once) <= 2, "it was not all there"
-    for status, headers, body in (early, late):
-        answered = Answered(status, headers, body)
-        assert (status, headers["Retry-After"], headers["X-Request-Id"]) == (503, "1", "mine")
-        assert rebuild(answered.document).root.code == "saturated"
-    assert {name.lower() for name in early[1]} == {name.lower() for name in late[1]}
-    assert not echo.began.is_set()
-    served.server.admission.changes.limit = 5
-    assert (await told(reader, writer, asked(b"[1]")))[0] == 200
-    writer.close()
-
-
-async def test_requests_on_one_connection_are_answered_in_their_order(served: Served, at_once: list[bool]) -> None:
-    reader, writer = await talk(served)
-    served.server.admission.changes.limit = 0
-    first = await told(reader, writer, asked(b"{}", b"X-Vcap-Request-Id: a\r\n") + asked(b"{}"))
-    assert first[0] == 503
-    assert (await told(reader, writer))[0] == 503
-    assert (await told(reader, writer, asked(b"{}", b"Connection: close\r\n")))[0] == 503
-    assert await reader.read() == b"", "as it asked for"
-    assert True not in at_once
-    writer.close()
-
-
-async def test_room_that_is_kept_for_who_comes_is_given_back(served: Served, echo: Echo) -> None:
-    gate = served.server.admission.changes
-    for more in (b"", b"Expect: a-miracle\r\n"):
-        reader, writer = await talk(served)
-        assert (await told(reader, writer, asked(b"{}", more)))[0] in (200, 400, 417)
-        writer.close()
-        await writer.wait_closed()
-    async with asyncio.timeout(10):
-        while gate.arriving or gate.under_way:  # noqa: ASYNC110 - nothing tells it
-            await asyncio.sleep(0.01)
