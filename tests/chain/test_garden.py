@@ -141,17 +141,16 @@ async def test_a_program_fails(installation: Installation, open_directory: Path,
 
 @define
 class Sticky:
-    """A garden whose first removal fails."""
+    """A garden that removes nothing as long as it refuses."""
 
     garden: Garden
-    refusals: int = 1
+    refuses: bool = True
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.garden, name)
 
     async def destroy(self, call: Call, handle: str, grace_s: float = 0.0) -> None:
-        if self.refusals:
-            self.refusals -= 1
+        if self.refuses:
             raise DestroyFailed(f"unmount the root of {handle}")
         await self.garden.destroy(call, handle, grace_s)
 
@@ -159,7 +158,7 @@ class Sticky:
 async def test_what_cannot_be_undone_is_told_and_removed_later(one_cell: Installation) -> None:
     """The app's failure names the problem; that its container is still there is in outcome and evidence."""
     node = one_cell.nodes["cell-1"]
-    node.cell.work.executor.garden = Sticky(node.garden)
+    node.cell.work.executor.garden = sticky = Sticky(node.garden)
     answer = await one_cell.desire(lrp(script="exit 4"))
     assert (answer.status, answer.json["code"], answer.json["outcome"]) == (500, "app.exited", "partial")
     (remaining,) = answer.json["evidence"]["left"]
@@ -168,6 +167,7 @@ async def test_what_cannot_be_undone_is_told_and_removed_later(one_cell: Install
     assert len(node.garden.containers()) == 1
     available = node.cell.work.books.reservations.available()
     assert available.memory_mb == node.config.memory_mb - 64, "what is still there takes room"
+    sticky.refuses = False
 
     async def gone() -> bool:
         await node.report()

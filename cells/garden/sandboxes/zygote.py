@@ -7,6 +7,7 @@ object, and so is the answer to each. It ends with the other end of the socket.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -29,8 +30,10 @@ def main() -> None:
     home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     settings = os.open("/proc/sys/user", os.O_PATH | os.O_CLOEXEC)
     ground = holder.Ground(pause.program(), empty_mount_namespace(home), home, settings)
-    while data := requests.recv(MESSAGE_BYTES_MAX):
-        requests.send(json.dumps(answer(json.loads(data), ground)).encode())
+    # Who is killed before it has read an answer resets the connection: that is its end, too.
+    with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+        while data := requests.recv(MESSAGE_BYTES_MAX):
+            requests.send(json.dumps(answer(json.loads(data), ground)).encode())
 
 
 def empty_mount_namespace(home: int) -> int:
