@@ -130,7 +130,7 @@ async def test_more_than_a_few_are_made_only_when_it_is_quiet(
     sandboxes = garden._host.sandboxes
     await until(lambda: len(sandboxes._ready) == SCARCE)
     await start(garden, spec("a", "/bin/sleep", "600"))
-    assert sandboxes.idle == set(sandboxes._ready)
+    assert len(sandboxes.idle) <= SCARCE
     await until(lambda: len(sandboxes._ready) == SCARCE)  # The one that was taken.
     monkeypatch.setattr(pool, "QUIET_S", 0.0)
     await garden.destroy(call(), "a")
