@@ -15,7 +15,7 @@ from pathlib import Path
 from cells.garden import processes
 
 HOLDER = "memfd:sandbox"
-PATIENCE_S = 5.0
+PATIENCE_S = 20.0
 LOOK_S = 0.02
 
 

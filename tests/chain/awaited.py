@@ -10,7 +10,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-LIMIT_S = 15.0
+LIMIT_S = 45.0
 POLL_S = 0.01
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import define, field
 
-PATIENCE_S = 10.0
+PATIENCE_S = 45.0
 
 
 @define
@@ -23,7 +23,7 @@ class Happenings:
         self._news.set()
 
     async def first(self, wanted: Callable[[Any], bool], since: int = 0) -> Any:
-        """The first item from position `since` that is `wanted`, now or later. Fails after 10 s."""
+        """The first item from position `since` that is `wanted`, now or later. Fails after 45 s."""
         async with asyncio.timeout(PATIENCE_S):
             while True:
                 self._news.clear()

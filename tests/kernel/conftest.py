@@ -42,7 +42,7 @@ from tests.kernel.slot import (
 )
 from tests.slowness import patient
 
-SETTLED_S = patient(3.0)
+SETTLED_S = patient(15.0)
 SETTLING_LOOK_S = 0.05
 
 

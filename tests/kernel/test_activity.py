@@ -16,7 +16,8 @@ from cells.garden.garden import Garden
 from diego_py.errors import DiegoError, ProcessExited
 from diego_py.service.clock import SystemClock
 from tests.fakes.cell import executor_of
-from tests.kernel.containers import call, every_runtime, shell, start
+from tests.kernel.containers import call, every_runtime, shell, start, until_printed
+from tests.kernel.images import until
 from tests.slowness import patient
 
 pytestmark = pytest.mark.kernel
@@ -44,9 +45,9 @@ def executor(garden: Garden) -> Executor:
 
 async def test_a_sleeper_waits_and_a_worker_is_busy(garden: Garden) -> None:
     await start(garden, shell("sleeper", "sleep 1000"))
-    await start(garden, shell("worker", "(while :; do :; done) & sleep 1000"))
-    await asyncio.sleep(0.2)
-    assert garden.activity("sleeper") == "waiting"
+    await start(garden, shell("worker", "(echo works; while :; do :; done) & sleep 1000"))
+    await until_printed(garden, "worker", "works")
+    await until(lambda: garden.activity("sleeper") == "waiting")
     assert {garden.activity("worker") for _ in range(LOOKS)} == {"busy"}
     assert garden.activity("nobody") == "ended"
 

@@ -168,7 +168,7 @@ def _end(pid: int) -> None:
     """Kill, and return when it is gone."""
     pidfd = os.pidfd_open(pid)
     kernel.send_signal(pidfd, signal.SIGKILL)
-    select.select([pidfd], [], [], 10)
+    select.select([pidfd], [], [])
     os.close(pidfd)
 
 

@@ -41,9 +41,7 @@ def holder(garden: Garden, handle: str) -> Process:
 async def idle(garden: Garden) -> list[Process]:
     """All sandboxes that are kept ready, once they are."""
     sandboxes = garden._host.sandboxes
-    await asyncio.gather(*sandboxes._making.values())
-    await asyncio.sleep(0)
-    assert len(sandboxes._ready) == sandboxes.size
+    await until(lambda: len(sandboxes._ready) == sandboxes.size)
     return list(sandboxes._holders.values())
 
 
@@ -132,8 +130,9 @@ async def test_more_than_a_few_are_made_only_when_it_is_quiet(
     await start(garden, spec("a", "/bin/sleep", "600"))
     assert len(sandboxes.idle) <= SCARCE
     await until(lambda: len(sandboxes._ready) == SCARCE)  # The one that was taken.
-    monkeypatch.setattr(pool, "QUIET_S", 0.0)
     await garden.destroy(call(), "a")
+    monkeypatch.setattr(pool, "QUIET_S", 0.0)  # From here on somebody looks.
+    sandboxes._refill_later()
     most = 0
     while len(sandboxes._ready) < sandboxes.size:
         most = max(most, len(sandboxes._making))

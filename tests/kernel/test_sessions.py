@@ -18,6 +18,7 @@ from cells.garden.session import SESSIONS_MAX, Session
 from cells.garden.spec import ProcessSpec, Window
 from diego_py.errors import ContainerNotFound, DiegoError, GardenFailed, IllegalTransition, InvalidSpec, RuntimeFailed
 from tests.kernel.containers import SOON_S, call, shell, spec, start, until_printed
+from tests.kernel.images import until
 from tests.slowness import patient
 
 pytestmark = pytest.mark.kernel
@@ -234,8 +235,7 @@ async def test_what_cannot_be_started(
         await asleep.open(call(), "a", process)
     assert failed.value.root.code == code
     assert asleep._box("a").sessions == set()
-    await asyncio.sleep(0)
-    assert set(os.listdir("/proc/self/fd")) == before
+    await until(lambda: set(os.listdir("/proc/self/fd")) == before)
 
 
 async def test_not_in_a_container_that_is_not_there_or_has_ended(garden: Garden) -> None:

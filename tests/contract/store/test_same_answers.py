@@ -31,6 +31,7 @@ from tests.contract.store.tampering import MemoryTampering, PostgresTampering
 from tests.contract.store.test_report import ended
 from tests.simulation.memory_store.engine import MemoryDatabase
 from tests.simulation.memory_store.store import MemoryStore
+from tests.slowness import patient
 from tests.unit.bbs.convergence.snapshots import plan
 
 T = TypeVar("T")
@@ -39,6 +40,8 @@ GUIDS = st.sampled_from(["app", "web"])
 CELLS = st.sampled_from(["cell-1", "cell-2"])
 KEYS = st.sampled_from(["key-1", "key-2"])
 ROW = st.integers(0, 5)
+TIMEOUT_S = patient(600.0)
+"""It is bounded by its work, some seconds on a quiet machine; one that fails is made small before it is told."""
 TABLES = ("abandoned_attempts", "actual_lrps", "desired_lrps", "cells", "failures", "idempotency_keys", "domains")
 
 
@@ -343,6 +346,7 @@ def comparable(value: Any) -> Any:
 
 
 @pytest.mark.store
+@pytest.mark.timeout(TIMEOUT_S)
 def test_both_stores_give_the_same_answers(database_dsn: str) -> None:
     machine = type("TwoStores", (TwoStores,), {"dsn": database_dsn})
     run_state_machine_as_test(

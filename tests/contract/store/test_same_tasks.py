@@ -22,7 +22,7 @@ from diego_py.models.task import Task, TaskState
 from diego_py.service.clock import SystemClock
 from tests.contract.store.conftest import guids, report
 from tests.contract.store.tampering import PostgresTampering
-from tests.contract.store.test_same_answers import comparable
+from tests.contract.store.test_same_answers import TIMEOUT_S, comparable
 from tests.contract.store.test_tasks import CELLS, MOVES, Scene, end, failed, reported, request
 from tests.simulation.memory_store.engine import MemoryDatabase
 from tests.simulation.memory_store.store import MemoryStore
@@ -168,6 +168,7 @@ class TwoStores(RuleBasedStateMachine):
 
 
 @pytest.mark.store
+@pytest.mark.timeout(TIMEOUT_S)
 def test_both_stores_treat_tasks_alike(database_dsn: str) -> None:
     machine = type("TwoStores", (TwoStores,), {"dsn": database_dsn})
     run_state_machine_as_test(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from bbs.labels import Labels, labels_of
 from bbs.store import labels as stored
@@ -43,6 +43,7 @@ def test_tags_of_one_instance() -> None:
 
 
 @given(strategies.desired_lrp_definitions())
+@settings(max_examples=30)
 def test_labels_are_read_as_they_were_stored(definition: Any) -> None:
     labels = labels_of(definition)
     read = stored.decoded(stored.encoded(labels))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diego_py import wire
@@ -38,6 +38,7 @@ def test_unknown_missing_mistyped_and_out_of_bounds_fields_are_told_together() -
 
 
 @given(strategies.desired_lrp_definitions(), st.integers(-5, -1))
+@settings(max_examples=30)
 def test_one_error_of_each_kind_is_told_beside_what_is_well(definition: DesiredLRPDefinition, low: int) -> None:
     body: Any = wire.to_builtins_revealed(definition)
     assert bad_fields(DesiredLRPDefinition, body) == ()

@@ -28,6 +28,8 @@ CLAIM = Claims(
     ),
 )
 BUDGET_MS = 1_000
+LATE_S = 10.0
+"""How much later an answer may be on a busy machine: without a budget it never comes."""
 
 
 @asynccontextmanager
@@ -86,4 +88,4 @@ async def test_when_every_bbs_is_frozen_the_claim_is_lost_within_its_budget() ->
             await claim(client)
     assert isinstance(lost.value.root, BudgetSpent)
     assert len(lost.value.root.attempts) == 1
-    assert clock.monotonic() - began_s < BUDGET_MS / 1000 + 0.5
+    assert clock.monotonic() - began_s < BUDGET_MS / 1000 + LATE_S
