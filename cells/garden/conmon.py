@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from attrs import define, field
@@ -21,6 +22,7 @@ from cells.garden.monitor import gone
 from cells.garden.processes import Process, descendants, identify, kill
 from diego_py.errors import RuntimeSilent
 
+LOG_MODE = 0o600
 SYNC_MESSAGE_BYTES_MAX = 64 * 1024
 GIVE_UP_S = 10.0
 """How long a runtime may take to see that it has no configuration."""
@@ -110,7 +112,8 @@ def begin(argv: Sequence[str], directory: Directory, early: bool) -> Conmon:
     try:
         if early:
             pipe = configuration.pipe(directory.bundle)
-        with (directory.path / "conmon.log").open("wb") as stderr:
+        os.close(_log(directory.runtime_log))  # The runtime goes on with a file that is there.
+        with open(_log(directory.path / "conmon.log"), "wb") as stderr:
             parent = children.begin(
                 argv,
                 stdin=subprocess.DEVNULL,
@@ -134,6 +137,11 @@ def begin(argv: Sequence[str], directory: Directory, early: bool) -> Conmon:
     if early:
         begun._begin()
     return begun
+
+
+def _log(path: Path) -> int:
+    """An empty file, open for writing. Garden reads it, and nobody else: what failed may name what is the user's."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, LOG_MODE)
 
 
 def lasting(directory: Directory) -> Process:
