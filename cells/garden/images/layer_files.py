@@ -67,16 +67,16 @@ class LayerFiles:
         return self.root / "blobs" / chain_id
 
     def prepare(self) -> list[StoredLayer]:
-        """Make the layout, remove what is not whole, and return what is."""
+        """Make the layout, remove what is no whole layer, writing down that it was there, and return what is one."""
         self.layers.mkdir(parents=True, exist_ok=True)
         self.root.chmod(0o700)
         shutil.rmtree(self.root / "blobs", ignore_errors=True)
         (self.root / "blobs").mkdir()
         found = []
-        for entry in sorted(os.listdir(self.layers)):
-            layer = self._load(entry)
+        for name in sorted(os.listdir(self.layers)):
+            layer = self._load(name) if stat.S_ISDIR((self.layers / name).lstat().st_mode) else None
             if layer is None:
-                shutil.rmtree(self.layers / entry)
+                self._write_down(_removed(self.layers / name))
             else:
                 found.append(layer)
         return found
@@ -198,6 +198,21 @@ class LayerFiles:
             with contextlib.suppress(FileNotFoundError):
                 if path.name.split(".")[0] not in busy and path.stat().st_mtime < time.time() - kept_s:
                     path.unlink()
+
+
+def _removed(stray: Path) -> Removal:
+    """Remove something that is no layer, whatever it is; what cannot be removed stays, and is in nobody's way."""
+    status = stray.lstat()
+    try:
+        if stat.S_ISDIR(status.st_mode):
+            size, what = _measure(stray)[1], "a directory without a whole layer"
+            shutil.rmtree(stray)
+        else:
+            size, what = status.st_size, "no directory"
+            stray.unlink()
+    except OSError as refused:
+        return Removal(stray.name, 0, f"{what}, found at start; it is still there: {refused.strerror}")
+    return Removal(stray.name, size, f"{what}, found at start")
 
 
 @contextlib.contextmanager
