@@ -77,35 +77,47 @@ def tail_text(path: Path) -> tuple[str, ...]:
     return tuple(line.text.encode()[:TAIL_LINE_BYTES].decode(errors="replace") for line in tail(path, TAIL_LINES))
 
 
-def _read_tail(path: Path, lines: int | None) -> tuple[list[LogLine], int, Parser]:
+def _read_tail(path: Path, lines: int) -> tuple[list[LogLine], int, Parser]:
     """The lines, where the file ended, and the parser with what was not finished there."""
     parser = Parser()
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
-            if lines is not None:
-                file.seek(max(0, size - TAIL_BYTES))
+            file.seek(max(0, size - TAIL_BYTES))
             found = list(parser.feed(file.read()))
             return _last(found, lines), file.tell(), parser
     except FileNotFoundError:
         return [], 0, parser
 
 
-def _last(found: list[LogLine], lines: int | None) -> list[LogLine]:
-    return found if lines is None else found[max(0, len(found) - lines) :]
+def _last(found: list[LogLine], lines: int) -> list[LogLine]:
+    return found[max(0, len(found) - lines) :]
 
 
-async def follow(path: Path, lines: int | None, ended: asyncio.Future[Any] | None) -> AsyncGenerator[LogLine, None]:
+def follow(path: Path, lines: int | None, ended: asyncio.Future[Any] | None) -> AsyncGenerator[LogLine, None]:
     """The last lines (None: all), then each new one as it is written, until `ended` and the log is read.
 
     `ended` None: only what is there. Raises PoolExhausted when no more logs can be followed at a time.
     """
-    found, offset, parser = _read_tail(path, lines)
-    reader = _Reader(path, offset, parser)
-    for line in found if ended is not None else _last([*found, *parser.unfinished()], lines):
-        yield line
+    return _there(path, lines) if ended is None else _followed(path, lines, ended)
+
+
+async def _there(path: Path, lines: int | None) -> AsyncGenerator[LogLine, None]:
+    for piece in [tail(path, lines)] if lines is not None else _Reader(path).pieces(last=True):
+        for line in piece:
+            yield line
+        await asyncio.sleep(0)
+
+
+async def _followed(path: Path, lines: int | None, ended: asyncio.Future[Any]) -> AsyncGenerator[LogLine, None]:
+    reader = _Reader(path)
+    if lines is not None:
+        found, offset, parser = _read_tail(path, lines)
+        reader = _Reader(path, offset, parser)
+        for line in found:
+            yield line
     over = False
-    while ended is not None:
+    while True:
         watch = _watch(path)
         if watch is None:
             return
@@ -113,8 +125,10 @@ async def follow(path: Path, lines: int | None, ended: asyncio.Future[Any] | Non
             inode = _inode(path)
             while inode is not None and _inode(path) == inode:
                 over = over or ended.done()
-                for line in reader.more(last=over):
-                    yield line
+                for piece in reader.pieces(last=over):
+                    for line in piece:
+                        yield line
+                    await asyncio.sleep(0)
                 if over:
                     return
                 await watch.changed(ended)
@@ -135,17 +149,25 @@ class _Reader:
     offset: int = 0
     parser: Parser = field(factory=Parser)
 
-    def more(self, last: bool) -> Iterator[LogLine]:
-        """What was written since; `last`: nothing will be any more."""
-        with self.path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size < self.offset:  # Begun afresh by who writes for launched processes.
+    def pieces(self, last: bool) -> Iterator[list[LogLine]]:
+        """What was written since, up to now; `last`: nothing will be any more.
+
+        In pieces: a log has megabytes, and others want their turn in between.
+        """
+        try:
+            file = self.path.open("rb")
+        except FileNotFoundError:
+            return
+        with file:
+            size = os.fstat(file.fileno()).st_size
+            if size < self.offset:  # Begun afresh by who writes for launched processes.
                 self.offset, self.parser = 0, Parser()
             file.seek(self.offset)
-            while chunk := file.read(CHUNK_BYTES):
+            while chunk := file.read(min(CHUNK_BYTES, size - self.offset)):
                 self.offset += len(chunk)
-                yield from self.parser.feed(chunk)
+                yield list(self.parser.feed(chunk))
         if last:
-            yield from self.parser.unfinished()
+            yield self.parser.unfinished()
 
 
 def _watch(path: Path) -> _Watch | None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cells.garden import kernel
-from cells.garden.logs import Parser, follow, tail, tail_text
+from cells.garden.logs import CHUNK_BYTES, Parser, follow, tail, tail_text
 from cells.garden.spec import LogLine
 from diego_py.errors import PoolExhausted
 
@@ -48,6 +48,39 @@ async def test_last_words_without_an_end_of_line(tmp_path: Path) -> None:
         log.write(f"{AT} stdout P disk\n")
     ended.set_result(None)
     assert [(line.stream, line.text) async for line in following] == [("stdout", "fatal: disk"), expected[2]]
+
+
+@pytest.mark.parametrize("follows", [False, True])
+async def test_others_have_their_turn_while_a_long_log_is_read(tmp_path: Path, follows: bool) -> None:
+    """Also when who reads it waits for nothing."""
+    path = tmp_path / "log"
+    path.write_text(f"{AT} stdout F {'x' * 100}\n" * 10_000)
+    ended = asyncio.get_running_loop().create_future()
+    ended.set_result(None)
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    waiting = asyncio.gather(others())
+    assert len([line async for line in follow(path, None, ended if follows else None)]) == 10_000
+    waiting.cancel()
+    assert turns >= path.stat().st_size // CHUNK_BYTES
+
+
+async def test_what_is_written_meanwhile_does_not_keep_who_wants_what_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text(f"{AT} stdout F {'x' * 100}\n" * 1_000)
+    read = 0
+    with path.open("a") as log:
+        async for _ in follow(path, None, None):
+            read += 1
+            log.write(f"{AT} stdout F more\n" * 10)
+            log.flush()
+    assert read == 1_000
 
 
 async def test_a_log_that_goes_while_it_is_followed(tmp_path: Path) -> None:
