@@ -10,10 +10,11 @@ import argparse
 import resource
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 import asyncpg
 
-from bbs.convergence.plan import Plan, plan
+from bbs.convergence.plan import Plan, Snapshot, in_pieces
 from bbs.convergence.reading import Reading, read
 from bbs.store.database import Database
 from bbs.store.transaction import Transaction
@@ -86,7 +87,7 @@ async def _passes(told: Told, name: str, place: Site, seconds: float) -> None:
 
             async def once(work: Callable[[Transaction], Awaitable[Reading]] = work) -> Plan:
                 call = Call.begin(clock, BUDGET_MS)
-                return plan((await database.snapshot(call, "read_what_deviates", work)).snapshot)
+                return _planned((await database.snapshot(call, "read_what_deviates", work)).snapshot)
 
             await once()  # connects, and has Postgres prepare
             for _ in range(PASSES):
@@ -102,6 +103,17 @@ async def _passes(told: Told, name: str, place: Site, seconds: float) -> None:
     finally:
         await database.stop()
     for path in ("/livez", "/v1/desired_lrps/fill-000001"):
-        milliseconds = await asked_for(seconds, PROBE_PAUSE_S, lambda path=path: place.request("GET", path))
+        milliseconds = await asked_for(seconds, PROBE_PAUSE_S, partial(place.request, "GET", path))
         percentiles(told, f"{name}: GET {path.rpartition('/')[0] or path}", milliseconds)
     told.add(f"{name}: memory of the BBS, MiB", place.rss_mib("bbs"))
+
+
+def _planned(snapshot: Snapshot) -> Plan:
+    """All pieces of the plan, without a pause between them."""
+    pieces = in_pieces(snapshot)
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as planned:
+            plan: Plan = planned.value
+            return plan

@@ -38,4 +38,4 @@ class Prepared:
         containers = len(cell.handles())
         kept = self.cluster.cell_settings.get("sandboxes_ready", fields(CellConfig).sandboxes_ready.default)
         wanted = min(kept, CONTAINERS_MAX - containers)
-        return len(cell.processes(SANDBOXES)) >= ZYGOTE + containers + wanted
+        return bool(len(cell.processes(SANDBOXES)) >= ZYGOTE + containers + wanted)

@@ -110,7 +110,8 @@ def cores(told: Told, before: Mapping[str, float], after: Mapping[str, float], s
 
 async def asked_for(seconds: float, pause_s: float, work: Callable[[], Awaitable[object]]) -> list[float]:
     """Ask again and again for so long, one after another; milliseconds of each."""
-    taken, until_s = [], time.perf_counter() + seconds
+    taken: list[float] = []
+    until_s = time.perf_counter() + seconds
     for _ in itertools.count():
         if time.perf_counter() >= until_s:
             return taken

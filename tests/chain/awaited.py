@@ -14,7 +14,7 @@ LIMIT_S = 45.0
 POLL_S = 0.01
 
 
-async def until(what: str, look: Callable[[], Awaitable[T]], limit_s: float = LIMIT_S) -> T:
+async def until(what: str, look: Callable[[], Awaitable[T | None]], limit_s: float = LIMIT_S) -> T:
     """What `look` finds as soon as that is something (not None, not False, not empty)."""
     seen: T | None = None
     try:

@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Mapping
 from pathlib import Path
+from signal import Signals
 
 from attrs import define, field
 
@@ -71,12 +72,12 @@ class Member:
     def thaw(self) -> None:
         self.signal(signal.SIGCONT)
 
-    def signal(self, number: signal.Signals) -> None:
+    def signal(self, number: Signals) -> None:
         assert self.process is not None, f"{self.name} does not run"
         self.harms.begin()
         self.process.send_signal(number)
 
-    async def _end(self, number: signal.Signals) -> int:
+    async def _end(self, number: Signals) -> int:
         self.harms.begin()
         process, self.process = self.process, None
         assert process is not None, f"{self.name} does not run"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -168,7 +168,12 @@ class BestFit:
         """It looks at room only."""
 
 
-PLACERS = {"diego-py": Ours, "in a rush": InARush, "Diego's rules": Diego, "best fit": BestFit}
+PLACERS: dict[str, Callable[[State], Placer]] = {
+    "diego-py": Ours,
+    "in a rush": InARush,
+    "Diego's rules": Diego,
+    "best fit": BestFit,
+}
 
 
 def _need(demand: Demand) -> np.ndarray:

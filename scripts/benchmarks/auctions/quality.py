@@ -10,7 +10,7 @@ import numpy as np
 from attrs import asdict, frozen
 
 from scripts.benchmarks.auctions.bars import bars
-from scripts.benchmarks.auctions.placers import PLACERS, Placer, State
+from scripts.benchmarks.auctions.placers import PLACERS, State
 from scripts.benchmarks.auctions.workloads import WORKLOADS, Workload
 from scripts.benchmarks.figures import Spread, table
 
@@ -65,7 +65,7 @@ def compare() -> tuple[str, dict[str, Any]]:
 
 
 def _run(workload: Workload, name: str, seed: int) -> Result:
-    placer: Placer = PLACERS[name](State(workload.cells()))
+    placer = PLACERS[name](State(workload.cells()))
     state, early = placer.state, None
     for step in workload.steps(random.Random(seed)):
         if isinstance(step, str):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Set
 
 from tests.chain.awaited import until
 from tests.chaos import leftovers
@@ -41,7 +42,7 @@ async def cell_state_wiped(scene: Scene) -> None:
     await scene.delete("wiped")
 
 
-async def _nothing_of_nobody(scene: Scene, before: set[str]) -> None:
+async def _nothing_of_nobody(scene: Scene, before: Set[str]) -> None:
     """Return when of what was there before only that is left whose container goes on. Fails with the rest."""
     left: set[str] = set()
     cell, layout = scene.fleet.cells["cell-1"], scene.fleet.layouts["cell-1"]
