@@ -13,12 +13,13 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_netw
 import aiohttp
 from attrs import define, field, frozen
 
+from diego_py.metadata_services import PUBLIC_NETWORKS
+
 DENIED = (
+    *PUBLIC_NETWORKS,
     "0.0.0.0/8",
     "127.0.0.0/8",
-    "168.63.129.16/32",
     "169.254.0.0/16",
-    "192.0.0.0/24",
     "224.0.0.0/4",
     "240.0.0.0/4",
     "::/128",
@@ -27,7 +28,7 @@ DENIED = (
     "ff00::/8",
     "fd00:ec2::/32",
 )
-"""This host, its links, the metadata services of clouds (there, or of the public range by number only), and nobody."""
+"""This host, its links, the metadata services of clouds (there, private, or of the public range), and nobody."""
 CONNECT_TIMEOUT_S = 3.0
 
 

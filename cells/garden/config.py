@@ -11,16 +11,16 @@ from attrs import Attribute, field, frozen
 from cells.garden.quota.probe import ANY, DRIVERS
 from cells.outbound import reach
 from diego_py.image_reference import StoredImage, host_of, parse
+from diego_py.metadata_services import PUBLIC_NETWORKS
 
 PRIVATE_NETWORKS = (
+    *PUBLIC_NETWORKS,
     "0.0.0.0/8",
     "10.0.0.0/8",
     "100.64.0.0/10",
     "127.0.0.0/8",
     "169.254.0.0/16",
-    "168.63.129.16/32",
     "172.16.0.0/12",
-    "192.0.0.0/24",
     "192.168.0.0/16",
     "224.0.0.0/3",
     "::/128",
@@ -33,7 +33,7 @@ PRIVATE_NETWORKS = (
     "ff00::/8",
 )
 """Private, carrier, loopback, link-local, multicast and reserved networks. With them where clouds have their metadata
-services: 169.254.169.254, and two addresses that are of the public range by their number only."""
+services: link-local, and of the public range."""
 
 OPEN, CLOSED = "open", "closed"
 STORE_MB_MIN = 256

@@ -16,6 +16,7 @@ from attrs import frozen
 from yarl import URL
 
 from diego_py.image_reference import host_of
+from diego_py.metadata_services import PUBLIC_NETWORKS
 
 Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
@@ -25,8 +26,7 @@ AddrInfo: TypeAlias = tuple[Any, ...]
 ANY: Final = "*"
 GLOBAL_6: Final = ip_network("2000::/3")
 NAT64: Final = ip_network("64:ff9b::/96")
-SPECIAL: Final = (ip_network("168.63.129.16/32"), ip_network("192.0.0.0/24"))
-"""Of the public range by their number only: the metadata services of two clouds."""
+SPECIAL: Final = tuple(map(ip_network, PUBLIC_NETWORKS))
 DISCARD_PORT: Final = 9
 """Nothing is sent there."""
 _PORT: Final = re.compile(r"[1-9][0-9]{0,4}|\*")
