@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from attrs import define, field
@@ -171,14 +173,28 @@ async def begin(host: Host, box: Box, process: ProcessSpec, env: Env | None = No
 
 
 async def _begin(host: Host, box: Box, process: ProcessSpec, env: Env | None) -> Session:
-    base = await execution.describe(host, box, process, env)
+    with _translated():
+        base = await execution.describe(host, box, process, env)
+        try:
+            if process.terminal is None:
+                return await _with_pipes(host, box, base)
+            return await _with_terminal(host, box, base, process.terminal)
+        except BaseException:
+            execution.forget(base)
+            raise
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """What the kernel refuses us. Raises PoolExhausted when no descriptor is left, else RuntimeFailed."""
     try:
-        if process.terminal is None:
-            return await _with_pipes(host, box, base)
-        return await _with_terminal(host, box, base, process.terminal)
-    except BaseException:
-        execution.forget(base)
-        raise
+        yield
+    except OSError as refused:
+        what = errno.errorcode.get(refused.errno or 0, "?")
+        if refused.errno in (errno.EMFILE, errno.ENFILE):
+            evidence = {"pool": "descriptors", "errno": what}
+            raise PoolExhausted("start an extra process", evidence=evidence) from refused
+        raise RuntimeFailed("start an extra process", evidence={"errno": what}) from refused
 
 
 async def _with_pipes(host: Host, box: Box, base: Path) -> Session:
@@ -202,15 +218,31 @@ async def _with_terminal(host: Host, box: Box, base: Path, window: Window) -> Se
         nothing = asyncio.subprocess.DEVNULL
         process = await _start(host, box, base, (nothing,) * 3, "--console-socket", console.name)
         try:
-            master = console.receive()
-        except RuntimeFailed:
-            host.extras.ended(process.pid)
-            await host.extras.clear()
+            master, given, taken = _master(console, window)
+        except (OSError, RuntimeFailed):
+            await _give_up(host, process)
             raise
-    terminal.resize(master, window)  # Again: a runtime before 1.1.7 does not look at `consoleSize`.
-    stdin = await streams.writer(os.dup(master))
-    stdout, out = await streams.reader(os.dup(master))
+    stdin = await streams.writer(given)
+    stdout, out = await streams.reader(taken)
     return Session(process, stdout, None, host, box, base, stdin, [out], master)
+
+
+def _master(console: terminal.ConsoleSocket, window: Window) -> tuple[int, int, int]:
+    """The end of a terminal that is ours: for its size, for its input, for its output."""
+    master = console.receive()
+    try:
+        terminal.resize(master, window)  # Again: a runtime before 1.1.7 does not look at `consoleSize`.
+        given, taken = streams.copies(master, 2)
+    except OSError:
+        os.close(master)
+        raise
+    return master, given, taken
+
+
+async def _give_up(host: Host, process: Process) -> None:
+    """Nobody takes this one: it ends."""
+    host.extras.ended(process.pid)
+    await host.extras.clear()
 
 
 async def _start(host: Host, box: Box, base: Path, given: tuple[int, ...], *options: str) -> Process:

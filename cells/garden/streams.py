@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+from collections.abc import Callable
 
 BUFFER_BYTES = 64 * 1024
 """The most that is held for a slow reader is twice this, and what the kernel's pipe holds."""
@@ -36,9 +37,26 @@ async def writer(fd: int) -> asyncio.StreamWriter:
 
 
 def pipes() -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """Standard input, output and error of a child: our ends and its ends, in this order."""
-    (stdin, to_stdin), (from_stdout, stdout), (from_stderr, stderr) = (os.pipe2(os.O_CLOEXEC) for _ in range(3))
+    """Standard input, output and error of a child: our ends and its ends, in this order. Raises OSError."""
+    fds = _all_or_none(3, lambda: os.pipe2(os.O_CLOEXEC))
+    stdin, to_stdin, from_stdout, stdout, from_stderr, stderr = fds
     return (to_stdin, from_stdout, from_stderr), (stdin, stdout, stderr)
+
+
+def copies(fd: int, count: int) -> tuple[int, ...]:
+    """So many more descriptors of the same. Raises OSError, then there is none."""
+    return _all_or_none(count, lambda: (os.dup(fd),))
+
+
+def _all_or_none(times: int, make: Callable[[], tuple[int, ...]]) -> tuple[int, ...]:
+    made: tuple[int, ...] = ()
+    try:
+        for _ in range(times):
+            made += make()
+    except OSError:
+        close(made)
+        raise
+    return made
 
 
 def close(fds: tuple[int, ...]) -> None:

@@ -34,7 +34,11 @@ class ConsoleSocket:
 
     def __attrs_post_init__(self) -> None:
         self._directory = os.open(self.path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        except OSError:
+            os.close(self._directory)
+            raise
         try:
             self.path.unlink(missing_ok=True)
             self._socket.bind(self.name)

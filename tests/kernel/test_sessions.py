@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
+import socket
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,15 @@ from cells.garden.extras import Extras
 from cells.garden.garden import Garden
 from cells.garden.session import SESSIONS_MAX, Session
 from cells.garden.spec import ProcessSpec, Window
-from diego_py.errors import ContainerNotFound, DiegoError, GardenFailed, IllegalTransition, InvalidSpec, RuntimeFailed
+from diego_py.errors import (
+    ContainerNotFound,
+    DiegoError,
+    GardenFailed,
+    IllegalTransition,
+    InvalidSpec,
+    PoolExhausted,
+    RuntimeFailed,
+)
 from tests.kernel.containers import SOON_S, call, shell, spec, start, until_printed
 from tests.kernel.images import until
 from tests.slowness import patient
@@ -34,6 +45,15 @@ async def running(garden: Garden, handle: str = "a") -> list[str]:
     """The command lines of all processes in the container."""
     told = await garden.exec(call(), handle, ProcessSpec("/bin/ps", ("-o", "args")), SOON_S)
     return told.output.splitlines()
+
+
+def descriptors() -> set[tuple[str, str]]:
+    """Numbers of those that this process has open, and what each is of."""
+    found = set()
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # That of the list itself, or of another thread.
+            found.add((number, os.readlink(f"/proc/self/fd/{number}")))
+    return found
 
 
 async def ending(session: Session) -> tuple[int | None, bytes, bytes]:
@@ -229,13 +249,54 @@ async def test_no_terminal_no_size(asleep: Garden) -> None:
 async def test_what_cannot_be_started(
     asleep: Garden, terminal: Window | None, changes: dict[str, str], code: str
 ) -> None:
-    before = set(os.listdir("/proc/self/fd"))
+    before = descriptors()
     process = ProcessSpec(changes.get("path", "/bin/true"), user=changes.get("user", "root"), terminal=terminal)
     with pytest.raises(DiegoError) as failed:
         await asleep.open(call(), "a", process)
     assert failed.value.root.code == code
     assert asleep._box("a").sessions == set()
-    await until(lambda: set(os.listdir("/proc/self/fd")) == before)
+    await until(lambda: descriptors() <= before)
+
+
+REFUSED = [
+    (None, os, "pipe2", 1),
+    (None, os, "pipe2", 3),
+    (Window(), os, "dup", 1),
+    (Window(), os, "dup", 2),
+    (Window(), socket, "socket", 1),
+]
+"""With or without a terminal; which call is refused, and the how manieth of it."""
+
+
+@pytest.mark.parametrize(("terminal", "module", "name", "number"), REFUSED)
+async def test_no_descriptor_is_left_half_way(
+    asleep: Garden, monkeypatch: pytest.MonkeyPatch, terminal: Window | None, module: Any, name: str, number: int
+) -> None:
+    """What was made of it by then is closed, and the next one is as any other."""
+    before = descriptors()
+    with monkeypatch.context() as patched:
+        patched.setattr(module, name, refusing(getattr(module, name), number))
+        with pytest.raises(DiegoError) as failed:
+            await asleep.open(call(), "a", ProcessSpec("/bin/sleep", ("602",), terminal=terminal))
+    assert isinstance(failed.value.root, PoolExhausted)
+    assert failed.value.root.evidence == {"pool": "descriptors", "errno": "EMFILE"}
+    await until(lambda: descriptors() <= before)
+    assert asleep._box("a").sessions == set()
+    assert asleep._host.extras._pids == set()
+    assert "sleep 602" not in " ".join(await running(asleep))
+    assert await ending(await asleep.open(call(), "a", script("exit 3"))) == (3, b"", b"")
+
+
+def refusing(real: Callable[..., Any], number: int) -> Callable[..., Any]:
+    """As the kernel does it with a process that has as many descriptors as it may have."""
+    calls = count(1)
+
+    def refuse(*arguments: Any, **named: Any) -> Any:
+        if next(calls) == number:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return real(*arguments, **named)
+
+    return refuse
 
 
 async def test_not_in_a_container_that_is_not_there_or_has_ended(garden: Garden) -> None:
