@@ -84,12 +84,14 @@ class SeenRows:
         self, call: Call, op: str, items: Sequence[Item], change: Callable[[Seen, Item], Change | None]
     ) -> Mapping[str, Seen]:
         """What those became that were as they were seen, by instance_guid. What was seen is seen no more."""
-        asked = Counter(item.instance_guid for item in items)
+        asked = Counter(_key(item) for item in items)
         seen: dict[str, Seen] = {}
         changes: dict[str, Change] = {}
         for item in items:
             one = self._seen(item)
-            if one is None or asked[item.instance_guid] > 1:  # several who ask for the same take turns
+            # Several who ask for the same index take turns. They may be attempts of a row that went and of the one that
+            # came after it: what was saved is told by its index, and would be true of both.
+            if one is None or asked[_key(item)] > 1:
                 continue
             del self._rows[item.instance_guid]
             if (made := change(one, item)) is not None:
@@ -106,7 +108,7 @@ class SeenRows:
 
     def _seen(self, item: Claim | Start) -> Seen | None:
         seen = self._rows.get(item.instance_guid)
-        return seen if seen is not None and _key(seen.row) == (item.process_guid, item.index) else None
+        return seen if seen is not None and _key(seen.row) == _key(item) else None
 
 
 def _change(seen: Seen, after: object, claim: Terms | None) -> Change | None:
@@ -116,5 +118,5 @@ def _change(seen: Seen, after: object, claim: Terms | None) -> Change | None:
     return Change(after, claim)
 
 
-def _key(row: ActualLRP) -> Key:
-    return row.process_guid, row.index
+def _key(of: ActualLRP | Claim | Start) -> Key:
+    return of.process_guid, of.index

@@ -94,7 +94,10 @@ class UnchangedRows(Protocol):
     """Rows of instances that are as their writer saw them last. Which may become which is decided elsewhere."""
 
     async def save(self, changes: Sequence[Change]) -> dict[Key, datetime]:
-        """Write those that are still as they were, as of now. Gives since when each of them is what it became."""
+        """Write those that are still as they were, as of now; one change of an index, at most.
+
+        Gives since when each of them is what it became.
+        """
 
 
 class ToldInstances(Protocol):

@@ -188,3 +188,21 @@ async def test_a_start_after_a_report_told_it_is_as_the_report_says(scene: Scene
     started = await scene.start(claimed)
     assert (started.state, started.routable) == (ActualLRPState.RUNNING, False)
     assert [started] == await stored(scene)
+
+
+@pytest.mark.parametrize("late_first", [True, False])
+async def test_an_attempt_of_what_went_gets_nothing_of_what_came_again_under_its_name(
+    scene: Scene, late_first: bool
+) -> None:
+    """Both claims come in the same moment, and both rows were seen."""
+    _, (gone,) = await made(scene)
+    await undesired(scene)
+    _, (row,) = await made(scene)
+    await scene.cell("cell-2", "boot-2")
+    claims = [claim_of(gone, "cell-2", "boot-2"), claim_of(row)]
+    told = await asked(scene, *(claims if late_first else claims[::-1]))
+    late, timely = told if late_first else told[::-1]
+    assert isinstance(late, ClaimRefused)
+    assert isinstance(timely, Claimed)
+    assert await stored(scene) == [timely.row]
+    assert (timely.row.instance_guid, timely.row.cell_id) == (row.instance_guid, "cell-1")
