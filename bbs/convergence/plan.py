@@ -30,7 +30,8 @@ class Snapshot:
     """One consistent reading of the database. An incomplete one is an error, never a smaller plan.
 
     What is not here is as desired: an ordinary row that no one asked to stop, desired, on a live cell that does not
-    drain, and alone at its index. So every row of an index is here, or none.
+    drain, and alone at its index; or one that was offered so lately that whoever offered it is at it. So every row of an
+    index is here, or none.
     """
 
     now: datetime
@@ -51,6 +52,8 @@ class Snapshot:
     back one after the other, and each has a whole TTL for that."""
     whole: frozenset[ProcessGuid] | None = None
     """The LRPs of which every row is here: an index without one has none. None: of all."""
+    offered_since: datetime | None = None
+    """Since when the first of those waits that are left to whoever offered them; None: there are none."""
     presence_ends_at: datetime | None = None
     """When the first of the live cells' presences runs out, unless it is renewed."""
     placing: Mapping[Key, CellId] = field(factory=dict)
@@ -157,7 +160,9 @@ class _Planner:
 
     def plan(self) -> Plan:
         vanished = self.snapshot.known_cells - self.snapshot.live_cells
-        ends_at = self.snapshot.presence_ends_at
+        ends_at, offered_since = self.snapshot.presence_ends_at, self.snapshot.offered_since
+        if offered_since is not None:
+            self.waits.append(_stale(offered_since))
         return Plan(
             **{name: tuple(steps) for name, steps in self.buckets.items()},
             create=tuple(self._missing()),
@@ -192,10 +197,10 @@ class _Planner:
             self._look_offered(row)
 
     def _look_offered(self, row: ActualLRP) -> None:
-        """No cell has it, and nothing failed: is somebody at it?"""
-        if not self._has_passed(_stale(row)):
-            self._put("held", row, "the BBS that was asked for it places it", _stale(row))
-        elif (cell_id := self._begun_on(row)) is not None:
+        """No cell has it, and nothing failed: is nobody at it? As long as it is young, whoever offered it is."""
+        if not self._has_passed(_stale(row.since)):
+            return
+        if (cell_id := self._begun_on(row)) is not None:
             self._put("held", row, f"this BBS is having it started on {cell_id}")
         else:
             self._put("place", row, f"unclaimed for over {STALE_UNCLAIMED_S:.0f} s")
@@ -252,7 +257,7 @@ class _Planner:
         if ordinary is not None and _serves(ordinary, self.snapshot):
             if not live:
                 self._put("drop", row, f"its replacement runs on {ordinary.cell_id}")
-            elif row.presence is Presence.SUSPECT or self._has_passed(_stale(ordinary)):
+            elif row.presence is Presence.SUSPECT or self._has_passed(_stale(ordinary.since)):
                 self._put("settle", row, f"its replacement runs on {ordinary.cell_id}")
         elif not live and row.presence is Presence.EVACUATING and not self.valve:
             self._put("drop", row, f"cell {row.cell_id} has no presence")
@@ -264,7 +269,7 @@ class _Planner:
             self._put("recall", row, f"cell {row.cell_id} is back")
         elif row.cell_id in self.snapshot.draining_cells:
             self._put("held", row, f"cell {row.cell_id} drains; it serves until its replacement runs")
-        elif ordinary is None or self._has_passed(_stale(ordinary)):
+        elif ordinary is None or self._has_passed(_stale(ordinary.since)):
             self._put("recall", row, "its replacement did not come to run")
 
     def _to_recall(self, row: ActualLRP) -> ActualLRP | None:
@@ -324,8 +329,13 @@ def _serves(row: ActualLRP, snapshot: Snapshot) -> bool:
     return row.state is ActualLRPState.RUNNING and row.routable and row.cell_id in snapshot.live_cells
 
 
-def _stale(row: ActualLRP) -> datetime:
-    return row.since + timedelta(seconds=STALE_UNCLAIMED_S)
+def _stale(since: datetime) -> datetime:
+    return since + timedelta(seconds=STALE_UNCLAIMED_S)
+
+
+def stale_at(now: datetime) -> datetime:
+    """What has been as it is since then, or for longer, is stale."""
+    return now - timedelta(seconds=STALE_UNCLAIMED_S)
 
 
 def mass_loss(known: frozenset[CellId], live: frozenset[CellId], late: frozenset[CellId], recently: bool) -> str:

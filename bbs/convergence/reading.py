@@ -6,10 +6,11 @@ What is as desired is not read, however much it is; Postgres finds the rest.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from attrs import frozen
 
-from bbs.convergence.plan import ROWS_AT_ONCE, Snapshot
+from bbs.convergence.plan import ROWS_AT_ONCE, Snapshot, stale_at
 from bbs.convergence.task_plan import TaskSnapshot
 from bbs.store.cells import CellMark
 from bbs.store.transaction import Transaction
@@ -36,7 +37,8 @@ async def read(tx: Transaction, *, counted: bool, may_lose_cells: bool, mass_los
     tasks = tuple(await tx.tasks.list_statuses())
     whole = await tx.deviations.uneven() if counted else []
     whole += await tx.deviations.emptied()
-    actuals = await _deviating(tx, whole)
+    stale = stale_at(now)
+    actuals = await _deviating(tx, whole, stale)
     guids = {row.process_guid for row in actuals}.union(map(ProcessGuid, whole))
     snapshot = Snapshot(
         now=now,
@@ -48,6 +50,7 @@ async def read(tx: Transaction, *, counted: bool, may_lose_cells: bool, mass_los
         draining_cells=frozenset(mark.cell_id for mark in marks if mark.draining),
         late_cells=late,
         whole=frozenset(map(ProcessGuid, whole)),
+        offered_since=await tx.deviations.offered_since(stale),
         presence_ends_at=min((mark.expires_at for mark in marks if mark.live), default=None),
         may_lose_cells=may_lose_cells,
         mass_lost=mass_lost,
@@ -56,9 +59,9 @@ async def read(tx: Transaction, *, counted: bool, may_lose_cells: bool, mass_los
     return Reading(snapshot, of_tasks, marks)
 
 
-async def _deviating(tx: Transaction, whole: Sequence[str]) -> list[ActualLRP]:
+async def _deviating(tx: Transaction, whole: Sequence[str], stale: datetime) -> list[ActualLRP]:
     """All rows of every index at which something may be to do, and of these LRPs all. A piece at a time."""
-    keys = await tx.deviations.keys(whole)
+    keys = await tx.deviations.keys(whole, stale)
     rows: list[ActualLRP] = []
     for first in range(0, len(keys), ROWS_AT_ONCE):
         rows += await tx.actual_lrps.list_of_keys(keys[first : first + ROWS_AT_ONCE])

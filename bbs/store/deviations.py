@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 import asyncpg
 from attrs import frozen
@@ -38,7 +39,8 @@ class PostgresDeviations:
 
     KEYS = """
         SELECT process_guid, index FROM actual_lrps WHERE process_guid = ANY($1::text[])
-        UNION SELECT process_guid, index FROM actual_lrps WHERE state IN ('UNCLAIMED', 'CRASHED')
+        UNION SELECT process_guid, index FROM actual_lrps
+            WHERE cell_id IS NULL AND (state = 'CRASHED' OR next_attempt_at IS NOT NULL OR since <= $2)
         UNION SELECT process_guid, index FROM actual_lrps WHERE stop_asked_at IS NOT NULL
         UNION SELECT process_guid, index FROM actual_lrps WHERE presence <> 'ORDINARY'
         UNION SELECT process_guid, index FROM actual_lrps WHERE cell_id IN (
@@ -48,5 +50,14 @@ class PostgresDeviations:
         ORDER BY process_guid, index
     """
 
-    async def keys(self, process_guids: Sequence[str]) -> list[Key]:
-        return [(row[0], row[1]) for row in await self.connection.fetch(self.KEYS, process_guids)]
+    async def keys(self, process_guids: Sequence[str], stale: datetime) -> list[Key]:
+        return [(row[0], row[1]) for row in await self.connection.fetch(self.KEYS, process_guids, stale)]
+
+    OFFERED_SINCE = """
+        SELECT min(since) FROM actual_lrps
+        WHERE cell_id IS NULL AND state = 'UNCLAIMED' AND next_attempt_at IS NULL AND since > $1
+    """
+
+    async def offered_since(self, stale: datetime) -> datetime | None:
+        first: datetime | None = await self.connection.fetchval(self.OFFERED_SINCE, stale)
+        return first

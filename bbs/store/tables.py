@@ -133,10 +133,14 @@ class Deviations(Protocol):
     async def emptied(self) -> list[str]:
         """The LRPs with a row on a draining cell that never have two instances of an index."""
 
-    async def keys(self, process_guids: Sequence[str]) -> list[Key]:
+    async def keys(self, process_guids: Sequence[str], stale: datetime) -> list[Key]:
         """Every key, in order, of which something may be to do: of these LRPs all; of others those with a row that no
         cell has, that is to be stopped, that is beside another one, or whose cell drains or has no presence as of the
-        beginning of the transaction."""
+        beginning of the transaction. But a row that was offered after `stale`, and of which nothing failed, is left to
+        whoever offered it."""
+
+    async def offered_since(self, stale: datetime) -> datetime | None:
+        """Since when the first of these waits that are left to whoever offered them."""
 
 
 class AbandonedTable(Protocol):

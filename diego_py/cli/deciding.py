@@ -8,7 +8,7 @@ from datetime import datetime
 from diego_py.cli import instances
 from diego_py.cli.lines import BAD, DIM, Line
 from diego_py.clients.bbs_answers import Decision, Decisions
-from diego_py.models.actual_lrp import ActualLRP
+from diego_py.models.actual_lrp import ActualLRP, ActualLRPState
 
 SILENT_S = 60.0
 """Rounds come every few seconds; when none came for so long, nobody repairs anything."""
@@ -17,9 +17,11 @@ SILENT_S = 60.0
 def about(decisions: Decisions, instance: ActualLRP, now: datetime) -> Iterator[Line]:
     """What was decided about one row of an instance; nothing when it is as it should be."""
     key = (instance.process_guid, instance.index, str(instance.presence))
-    for item in decisions.items:
-        if (item.process_guid, item.index, item.presence) == key:
-            yield line(item, now)
+    found = [item for item in decisions.items if (item.process_guid, item.index, item.presence) == key]
+    if not found and instance.state is ActualLRPState.UNCLAIMED and instance.next_attempt_at is None:
+        yield Line("     convergence: nothing yet: whoever asked for it has it placed")
+    for item in found:
+        yield line(item, now)
 
 
 def lines(decisions: Decisions, now: datetime) -> list[Line]:

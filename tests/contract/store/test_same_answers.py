@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, ClassVar, TypeVar
 
 import attrs
@@ -259,7 +259,11 @@ class TwoStores(RuleBasedStateMachine):
         async def deviations(s: Scene) -> object:
             async def read(tx: Any) -> object:
                 marks = [mark._replace(late=False) for mark in await tx.cells.list_marks()]
-                return marks, sorted(await tx.deviations.uneven()), await tx.deviations.keys([])
+                now = await tx.now()
+                all_young, all_stale = now - timedelta(days=1), now + timedelta(days=1)
+                keys = [await tx.deviations.keys([], stale) for stale in (all_young, all_stale)]
+                offered = [await tx.deviations.offered_since(stale) is not None for stale in (all_young, all_stale)]
+                return marks, sorted(await tx.deviations.uneven()), keys, offered
 
             await s.store.snapshot(s.call, "plan", nothing_is_overlooked)
             return await s.store.snapshot(s.call, "read", read)

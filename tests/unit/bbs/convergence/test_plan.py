@@ -136,7 +136,7 @@ WAITING = [
         row(UNCLAIMED, attempts=2, next_attempt_at=NOW + timedelta(seconds=5)),
         {"held": ["attempt 2 failed; next attempt at 2026-01-02T03:04:10+00:00"]},
     ),
-    (row(UNCLAIMED, seconds_ago=STALE_UNCLAIMED_S - 1), {"held": ["the BBS that was asked for it places it"]}),
+    (row(UNCLAIMED, seconds_ago=STALE_UNCLAIMED_S - 1), {}),
     (row(UNCLAIMED, seconds_ago=STALE_UNCLAIMED_S), {"place": ["unclaimed for over 30 s"]}),
     (row(RUNNING), {}),
     (row(RUNNING, stop_asked_at=NOW), {"held": ["somebody asked for its end at 2026-01-02T03:04:05+00:00"]}),
@@ -152,6 +152,14 @@ WAITING = [
 @pytest.mark.parametrize(("actual", "expected"), WAITING, ids=lambda value: "")
 def test_a_row_waits_for_its_time(actual: ActualLRP, expected: dict[str, list[str]]) -> None:
     assert buckets(plan(snapshot([actual], [desired()]))) == expected
+
+
+def test_a_round_comes_when_what_was_left_out_falls_due() -> None:
+    later = NOW + timedelta(seconds=STALE_UNCLAIMED_S - 1)
+    since = NOW - timedelta(seconds=1)
+    assert plan(snapshot(offered_since=since)).wake_at == later
+    assert plan(snapshot(offered_since=since, presence_ends_at=NOW)).wake_at == NOW
+    assert plan(snapshot([row(UNCLAIMED, seconds_ago=1)], [desired()])).wake_at == later
 
 
 OFFERED_LONG_AGO = row(UNCLAIMED, seconds_ago=STALE_UNCLAIMED_S)
