@@ -30,8 +30,8 @@ class Snapshot:
     """One consistent reading of the database. An incomplete one is an error, never a smaller plan.
 
     What is not here is as desired: an ordinary row that no one asked to stop, desired, on a live cell that does not
-    drain, and alone at its index; or one that was offered so lately that whoever offered it is at it. So every row of an
-    index is here, or none.
+    drain, and alone at its index; or one that was offered so lately that whoever offered it is at it. So every row of
+    an index is here, or none.
     """
 
     now: datetime
