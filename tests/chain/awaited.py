@@ -12,6 +12,8 @@ T = TypeVar("T")
 
 LIMIT_S = 45.0
 POLL_S = 0.01
+VISIT_S = 4.0
+"""A visitor waits so long for an answer: who serves has answered by then, on a busy machine too."""
 
 
 async def until(what: str, look: Callable[[], Awaitable[T | None]], limit_s: float = LIMIT_S) -> T:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.chain.answers import well_formed
+from tests.chain.awaited import VISIT_S
 from tests.chain.definitions import HTTP, SERVE, lrp
 from tests.chain.expected import is_stored
 from tests.chain.installation import Installation
@@ -45,16 +46,19 @@ async def test_emptied_and_nobody_notices(two_cells: Installation) -> None:
     missed: list[str] = []
     stop = asyncio.Event()
 
+    async def is_served(row: dict[str, Any]) -> bool:
+        url = f"http://{row['net_info']['instance_address']}:8080"
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(VISIT_S):
+                return (await two_cells.request("GET", "/", url=url)).status == 200
+        return False
+
     async def visit() -> None:
         while not stop.is_set():
-            served = set()
-            for row in await rows(two_cells):
-                if row["state"] == "RUNNING" and row["routable"]:
-                    url = f"http://{row['net_info']['instance_address']}:8080"
-                    with contextlib.suppress(OSError, TimeoutError):
-                        async with asyncio.timeout(1):
-                            if (await two_cells.request("GET", "/", url=url)).status == 200:
-                                served.add(row["index"])
+            found = [row for row in await rows(two_cells) if row["state"] == "RUNNING" and row["routable"]]
+            # At once: what is read of one is true for a moment.
+            answers = await asyncio.gather(*map(is_served, found))
+            served = {row["index"] for row, good in zip(found, answers, strict=True) if good}
             if served != {0, 1, 2}:
                 missed.append(f"only {sorted(served)} answered")
 

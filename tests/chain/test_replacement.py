@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from tests.chain.answers import well_formed
-from tests.chain.awaited import until, until_true
+from tests.chain.awaited import VISIT_S, until, until_true
 from tests.chain.definitions import HTTP, lrp
 from tests.chain.expected import is_stored, nothing_in_books
 from tests.chain.installation import Installation
@@ -199,7 +199,7 @@ async def test_nobody_notices(two_cells: Installation) -> None:
     async def status_of(row: dict[str, Any]) -> int:
         url = f"http://{row['net_info']['instance_address']}:8080"
         try:
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(VISIT_S):
                 return (await two_cells.request("GET", "/", url=url)).status
         except (OSError, TimeoutError):
             return 0

@@ -18,6 +18,8 @@ from tests.chain.proxy import Proxy, to_port
 pytestmark = [pytest.mark.chain, pytest.mark.kernel]
 
 NEVER = lrp(ports=[8080], check_definition=checked_by(tcp={"port": 8080}))
+LATE_MS = 5_000
+"""How much later an answer may come on a busy machine. Without a budget it would not come at all."""
 SLOW = lrp(script=f"sleep 0.6; {SERVE}", ports=[8080], check_definition=HTTP, start_timeout_ms=10_000)
 
 
@@ -92,21 +94,21 @@ async def test_a_cell_that_does_not_answer(installation: Installation) -> None:
         to_port(lambda: installation.nodes["cell-1"].cell.listener.port), hold_what=b"POST /v1/instances"
     ) as wire:
         await installation.start_cell(1, url=wire.url)
-        answer = await installation.desire(lrp(), X_Budget_Ms="500")
+        answer = await installation.desire(lrp(), X_Budget_Ms="2000")
         expected = Expected(code="budget_spent", status=504, outcome="unknown", hops=("bbs", "auction", "rep"))
         document = await failed(installation, answer, expected)
         assert document["chain"][-1]["id"] == "cell-1"
-        assert document["elapsed_ms"] < 700
+        assert document["elapsed_ms"] < 2_000 + LATE_MS
 
 
 async def test_the_caller_prefers_to_wait_less(one_cell: Installation) -> None:
     """The answer is that nobody knows yet and where to look; then it becomes true."""
-    slow = lrp(script=f"sleep 1.3; {SERVE}", ports=[8080], check_definition=HTTP)
+    slow = lrp(script=f"sleep 2.5; {SERVE}", ports=[8080], check_definition=HTTP)
     answer = await one_cell.desire(slow, Prefer="wait=1")
     document = well_formed(answer)
     assert (answer.status, document["code"], document["outcome"]) == (504, "budget_spent", "unknown")
     assert "/v1/desired_lrps/web" in document["detail"]
-    assert 1_000 <= document["elapsed_ms"] < 1_300
+    assert 1_000 <= document["elapsed_ms"] < 2_500
     row = await running(one_cell)
     assert row["cell_id"] == "cell-1"
     assert (await one_cell.failures()) == []

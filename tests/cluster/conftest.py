@@ -18,7 +18,9 @@ from tests import orphans
 from tests.cluster.site import Site
 from tests.kernel.containers import make_busybox
 
-QUICK_BBS = {"presence_ttl_s": 3.0, "leader_ttl_s": 3.0, "convergence_interval_s": 0.2}
+QUICK_BBS = {"presence_ttl_s": 30.0, "leader_ttl_s": 3.0, "convergence_interval_s": 0.2}
+"""A presence outlasts a restart of its cell, and whatever a busy machine does to it."""
+LOSES_CELLS = {**QUICK_BBS, "presence_ttl_s": 3.0}
 QUICK_CELL = {"report_interval_s": 0.5, "graceful_stop_s": 2.0, "stop_grace_s": 2.0, "sandboxes_ready": 4}
 
 NewSite: TypeAlias = Callable[..., Awaitable[Site]]

@@ -15,6 +15,8 @@ from diego_py.embedded.cluster import Cluster
 from tests.chain.answers import Answer
 from tests.chain.awaited import until
 
+ANSWER_S = 0.5
+
 
 @define
 class Site:
@@ -117,18 +119,20 @@ class Visitor:
     async def visit(self) -> None:
         """Until `stop`."""
         last_s = time.monotonic()
-        timeout = aiohttp.ClientTimeout(total=0.5)
         while not self._stopped.is_set():
-            try:
-                async with self.session.get(self.url, timeout=timeout) as response:
-                    good = response.status == 200 and await response.read() == b"hello\n"
-            except (aiohttp.ClientError, TimeoutError):
-                good = False
+            good = await self.is_answered()
             now_s = time.monotonic()
             self.gap_s = max(self.gap_s, now_s - last_s)
             if good:
                 self.answers, last_s = self.answers + 1, now_s
             await asyncio.sleep(0.02)
+
+    async def is_answered(self) -> bool:
+        try:
+            async with self.session.get(self.url, timeout=aiohttp.ClientTimeout(total=ANSWER_S)) as response:
+                return response.status == 200 and await response.read() == b"hello\n"
+        except (aiohttp.ClientError, TimeoutError):
+            return False
 
     def stop(self) -> None:
         self._stopped.set()

@@ -10,7 +10,7 @@ import pytest
 from tests.chain.answers import Answer
 from tests.chain.awaited import until
 from tests.chain.definitions import HTTP, SERVE, lrp
-from tests.cluster.conftest import QUICK_BBS, NewSite
+from tests.cluster.conftest import NewSite
 from tests.cluster.site import Site
 
 pytestmark = pytest.mark.cluster
@@ -66,7 +66,7 @@ async def killed_during_creates(site: Site) -> dict[int, Answer | None]:
 
 
 async def test_killed_during_creates(new_site: NewSite) -> None:
-    site = await new_site(bbs=QUICK_BBS)
+    site = await new_site()
     answers = await killed_during_creates(site)
     acknowledged = [number for number, answer in answers.items() if answer is not None]
     unanswered = [number for number, answer in answers.items() if answer is None]
@@ -121,7 +121,7 @@ async def test_nobody_asks_again(site: Site) -> None:
 
 async def test_containers_do_not_notice(new_site: NewSite) -> None:
     """Without any BBS everything runs on; back again it knows all of it, and can stop it."""
-    site = await new_site(bbs={**QUICK_BBS, "presence_ttl_s": 30.0})
+    site = await new_site()
     before = await site.desired(lrp(instances=4, memory_mb=16))
     await site.cluster.kill_bbs()
     there = await site.containers("cell-1") | await site.containers("cell-2")

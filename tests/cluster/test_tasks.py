@@ -12,7 +12,7 @@ from tests import orphans
 from tests.chain.answers import Answer
 from tests.chain.awaited import until
 from tests.chain.definitions import task
-from tests.cluster.conftest import QUICK_BBS, NewSite
+from tests.cluster.conftest import NewSite
 from tests.cluster.site import Site
 
 pytestmark = pytest.mark.cluster
@@ -36,8 +36,8 @@ def ran(site: Site) -> int:
 
 @pytest.fixture
 async def site(new_site: NewSite) -> Site:
-    """A presence outlasts a restart of its cell: a task whose cell is gone for longer is lost."""
-    return await new_site(bbs={**QUICK_BBS, "presence_ttl_s": 30.0})
+    """Its presences outlast a restart of a cell: a task whose cell is gone for longer is lost."""
+    return await new_site()
 
 
 async def test_the_end_is_told_by_the_next_boot_of_the_cell(site: Site) -> None:

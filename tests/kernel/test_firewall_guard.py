@@ -41,7 +41,7 @@ class Heard:
         self.events: asyncio.Queue[NetworkEvent] = asyncio.Queue()
 
     async def next(self) -> NetworkEvent:
-        async with asyncio.timeout(patient(10)):
+        async with asyncio.timeout(patient(30)):
             return await self.events.get()
 
 
@@ -184,7 +184,7 @@ asyncio.run(main())
 
 def test_flushed_ruleset_comes_back_with_all_containers() -> None:
     """On a network of its own: nobody else's rules are flushed."""
-    argv = ["unshare", "-n", sys.executable, "-c", FLUSH, json.dumps(sys.path), str(patient(10))]
+    argv = ["unshare", "-n", sys.executable, "-c", FLUSH, json.dumps(sys.path), str(patient(30))]
     finished = subprocess.run(argv, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.count("somebody changed the table") == 2

@@ -30,6 +30,8 @@ from diego_py.service.clock import SystemClock
 from tests.contract.store.conftest import outcomes
 
 pytestmark = pytest.mark.store
+PATIENCE_S = 12.0
+"""For some limits of less than a second, one after the other, on a busy machine. A frozen server is so for ever."""
 
 
 def a_call(budget_ms: float = 10_000) -> Call:
@@ -281,7 +283,7 @@ async def test_it_starts_beside_one_that_does_not_end_its_migration(
 async def test_a_frozen_postgres_costs_no_more_than_our_patience(open_directory: Path) -> None:
     """F37: every process of the server stopped by SIGSTOP."""
     async with EmbeddedPostgres(open_directory, durable=False) as server:
-        settings = DatabaseSettings(connections_max=2, transaction_timeout_s=0.5, connect_timeout_s=0.3)
+        settings = DatabaseSettings(connections_max=2, transaction_timeout_s=0.8, connect_timeout_s=0.8)
         database = Database(server.dsn, SystemClock(), settings)
         await database.start()
         assert await database.read(a_call(), "one", one) == 1
@@ -294,7 +296,7 @@ async def test_a_frozen_postgres_costs_no_more_than_our_patience(open_directory:
             with pytest.raises(BudgetSpent):
                 await database.run(a_call(200), "one", one)
             await database.stop()
-            assert asyncio.get_running_loop().time() - began < 4
+            assert asyncio.get_running_loop().time() - began < PATIENCE_S
         finally:
             for pid in frozen:
                 with contextlib.suppress(ProcessLookupError):  # One that was just ending when it was listed.

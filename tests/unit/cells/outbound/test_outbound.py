@@ -23,7 +23,9 @@ class Told(Exception):
     trouble: Trouble
 
 
-async def trouble(url: str, named: bool = True, proxy: str = "", ca_file: str = "") -> Trouble:
+async def trouble(
+    url: str, named: bool = True, proxy: str = "", ca_file: str = "", silence_s: float = 10.0
+) -> Trouble:
     """Of a GET with its body."""
 
     async def get() -> None:
@@ -31,7 +33,7 @@ async def trouble(url: str, named: bool = True, proxy: str = "", ca_file: str = 
             with outbound.border(URL(url)):
                 await answer.read()
 
-    ways = Ways(named=lambda _: named, proxy=proxy, ca_file=ca_file, connect_s=5.0, silence_s=0.2)
+    ways = Ways(named=lambda _: named, proxy=proxy, ca_file=ca_file, connect_s=10.0, silence_s=silence_s)
     with pytest.raises(Told) as caught:
         await get()
     return caught.value.trouble
@@ -50,7 +52,7 @@ async def trouble(url: str, named: bool = True, proxy: str = "", ca_file: str = 
 async def test_what_is_answered(words: bytes, waits: bool, kind: Kind) -> None:
     done = asyncio.Event()
     async with saying(words, done if waits else None) as host:
-        assert (await trouble(f"http://{host}/")).kind is kind
+        assert (await trouble(f"http://{host}/", silence_s=0.2 if waits else 10.0)).kind is kind
         done.set()
 
 

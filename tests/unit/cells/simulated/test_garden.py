@@ -49,7 +49,7 @@ async def test_who_follows_reads_each_line_once() -> None:
                 garden.write("h-1", "three")
                 garden.end("h-1", 0)
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await follow()
     assert read == ["one", "two", "three"]
 
