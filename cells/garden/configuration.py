@@ -39,6 +39,11 @@ class Pipe:
             fcntl.fcntl(self._pipe, fcntl.F_SETPIPE_SZ, len(text))
         os.write(self._pipe, text)
 
+    def refuse(self) -> None:
+        """There is none: whoever reads the pipe gives up, and so does whoever comes later. Takes no room on a disk."""
+        (self._directory / NAME).unlink(missing_ok=True)
+        os.write(self._pipe, NOTHING)
+
     def close(self) -> None:
         """At the end of what was given, if nobody else has it open. Not before the runtime has read it."""
         os.close(self._pipe)

@@ -16,7 +16,7 @@ from typing import Any
 
 from attrs import define, field
 
-from cells.garden import children, configuration, stuck
+from cells.garden import children, configuration, streams, stuck
 from cells.garden.depot import Directory
 from cells.garden.monitor import gone
 from cells.garden.processes import Process, descendants, identify, kill
@@ -53,6 +53,9 @@ class Conmon:
             self._begin()
         else:
             self._pipe.give(config)
+        return await self._answered(limit_s)
+
+    async def _answered(self, limit_s: float) -> dict[str, Any]:
         self.waits = False
         try:
             return await self._said(limit_s)
@@ -71,8 +74,9 @@ class Conmon:
     async def give_up(self) -> None:
         """End it, if it still waits. Idempotent. Must not be cancelled."""
         if self.waits and self._pipe is not None:
+            self._pipe.refuse()
             with contextlib.suppress(RuntimeSilent):  # Then it was killed.
-                await self.go(configuration.NOTHING, GIVE_UP_S)
+                await self._answered(GIVE_UP_S)
             await gone(lasting(self._directory))
         elif self.waits:
             self.waits = False
@@ -105,8 +109,7 @@ class Conmon:
 
 def begin(argv: Sequence[str], directory: Directory, early: bool) -> Conmon:
     """Have one that waits; with `early` its runtime is begun too, and waits. Raises RuntimeMissing, OSError."""
-    receive, send = os.pipe2(os.O_CLOEXEC)
-    wait, go = os.pipe2(os.O_CLOEXEC)
+    receive, send, wait, go = streams.all_or_none(2, lambda: os.pipe2(os.O_CLOEXEC))
     pipes = {"_OCI_SYNCPIPE": str(send), "_OCI_STARTPIPE": str(wait)}
     pipe = None
     try:

@@ -38,17 +38,18 @@ async def writer(fd: int) -> asyncio.StreamWriter:
 
 def pipes() -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     """Standard input, output and error of a child: our ends and its ends, in this order. Raises OSError."""
-    fds = _all_or_none(3, lambda: os.pipe2(os.O_CLOEXEC))
+    fds = all_or_none(3, lambda: os.pipe2(os.O_CLOEXEC))
     stdin, to_stdin, from_stdout, stdout, from_stderr, stderr = fds
     return (to_stdin, from_stdout, from_stderr), (stdin, stdout, stderr)
 
 
 def copies(fd: int, count: int) -> tuple[int, ...]:
     """So many more descriptors of the same. Raises OSError, then there is none."""
-    return _all_or_none(count, lambda: (os.dup(fd),))
+    return all_or_none(count, lambda: (os.dup(fd),))
 
 
-def _all_or_none(times: int, make: Callable[[], tuple[int, ...]]) -> tuple[int, ...]:
+def all_or_none(times: int, make: Callable[[], tuple[int, ...]]) -> tuple[int, ...]:
+    """The descriptors that are made, so many times. Raises OSError, then there is none."""
     made: tuple[int, ...] = ()
     try:
         for _ in range(times):

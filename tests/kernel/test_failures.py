@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import re
 import subprocess
 from collections.abc import Callable
@@ -11,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from cells.garden import kernel
+from cells.garden import configuration, kernel
 from cells.garden.garden import Garden
 from cells.garden.network import links, nft_elements
 from cells.garden.spec import ContainerSpec, Limits
@@ -94,6 +96,19 @@ async def test_a_broken_program_ends_at_once(garden: Garden) -> None:
     await start(garden, spec("a", "/bin/not-a-program"))
     ended = await garden.wait("a")
     assert ended.status not in (0, None)
+
+
+async def test_a_depot_that_is_full(garden: Garden, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A runtime that was begun early, and waits for its configuration, ends without one."""
+
+    def full(directory: Path, text: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(configuration, "write", full)
+        await fails(garden, spec("a", "/bin/true"))
+    await start(garden, shell("a", "exit 0"))
+    assert (await garden.wait("a")).status == 0
 
 
 async def test_mount_failing(garden: Garden, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,20 @@ def test_whoever_opens_it_does_not_wait_for_anybody_to_write(tmp_path: Path) -> 
     pipe.close()
 
 
+@pytest.mark.parametrize("given", [False, True])
+def test_whoever_waits_and_whoever_comes_later_is_refused(tmp_path: Path, given: bool) -> None:
+    """Also when it was there as a file already."""
+    pipe = configuration.pipe(tmp_path)
+    waiting = os.open(tmp_path / configuration.NAME, os.O_RDONLY)
+    if given:
+        configuration.write(tmp_path, b"{}")
+    pipe.refuse()
+    assert os.read(waiting, 100) == configuration.NOTHING
+    assert os.listdir(tmp_path) == []
+    os.close(waiting)
+    pipe.close()
+
+
 def test_without_an_owner_it_ends(tmp_path: Path) -> None:
     """A runtime that waits when its cell is killed reads nothing, and gives up by itself."""
     pipe = configuration.pipe(tmp_path)
