@@ -205,8 +205,10 @@ def _frames(error: DiegoError, within: Frame | None = None) -> list[Frame]:
     for link in error.links():
         frame = link.frame
         if frame is None:
-            hop, id_ = (within.hop, within.id) if within else ("process", "-")
-            frame = Frame(hop=hop, id=id_, op=link.message, code=link.code, detail=link.message, status=link.status)
+            # Of the hop that it was raised in, and nobody knows when: not before that began.
+            hop, id_, started_at = (within.hop, within.id, within.started_at) if within else ("process", "-", None)
+            told = link.message
+            frame = Frame(hop, id_, op=told, code=link.code, detail=told, status=link.status, started_at=started_at)
         within = frame
         frames.append(evolve(frame, set_aside=None))
         for attempt in link.attempts:

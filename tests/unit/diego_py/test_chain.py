@@ -451,3 +451,12 @@ def test_members_that_say_nothing_are_left_out() -> None:
     assert not {"instance", "evidence", "placement", "errors", "instances", "subject"} & document.keys()
     assert not {"attempt", "set_aside", "steps", "status", "started_at"} & document["chain"][0].keys()
     assert isinstance(problem(linked(RepFailed("x")), call()), Problem)
+
+
+def test_a_link_that_no_hop_framed_is_told_as_of_the_hop_it_is_in() -> None:
+    """As the end of the budget before another hop was asked: with all that is told of every frame of a hop."""
+    with pytest.raises(PlacementFailed) as failed, call().hop("auction", "bbs-1", "place web/0", PlacementFailed):
+        raise PlacementFailed("place web/0") from BudgetSpent("no time left to ask rep cell-1")
+    outer, inner = problem(failed.value, call()).chain
+    assert (inner.hop, inner.id, inner.detail) == ("auction", "bbs-1", "no time left to ask rep cell-1")
+    assert inner.started_at == outer.started_at is not None
