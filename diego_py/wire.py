@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from enum import Enum
 from functools import cache
-from typing import Any, Final, NoReturn, TypeVar, assert_never, cast
+from typing import Any, Final, TypeVar, assert_never, cast
 
 import attrs
 import msgspec
@@ -40,6 +40,7 @@ from diego_py.models.shapes import (
     Table,
     fields_of,
     is_one_of,
+    keys_of,
     shape_of,
 )
 from diego_py.models.validation import FIELD_ERRORS_MAX, JSON_DEPTH_MAX, depth_exceeds
@@ -249,14 +250,15 @@ def _read_noun(noun: type[Any], value: Any, at: str, errors: list[FieldError]) -
         return _report(errors, at, WRONG_TYPE, "must be an object")
     before = len(errors)
     arguments: dict[str, Any] = {}
-    fields = fields_of(noun)
-    for field in fields:
-        below = f"{at}/{field.key}"
-        if field.key in value:
-            arguments[field.argument] = read(field.shape, value[field.key], below, errors)
-        elif field.required:
-            _report(errors, below, REQUIRED, "is required")
-    for key in value.keys() - {field.key for field in fields}:
+    for field in fields_of(noun):
+        if field.key not in value:
+            if field.required:
+                _report(errors, f"{at}/{field.key}", REQUIRED, "is required")
+        elif type(field.shape) is Plain and type(value[field.key]) is field.shape.type:  # nearly all of them
+            arguments[field.argument] = value[field.key]
+        else:
+            arguments[field.argument] = read(field.shape, value[field.key], f"{at}/{field.key}", errors)
+    for key in value.keys() - keys_of(noun):
         _report(errors, at + pointer_to(key), UNKNOWN_FIELD, f"{noun.__name__} has no such field")
     return _BAD if len(errors) > before or len(errors) >= FIELD_ERRORS_MAX else noun(**arguments)
 
@@ -287,17 +289,17 @@ def _read_moment(value: Any, at: str, errors: list[FieldError]) -> Any:
 
 def _plain(value: Any, *, reveal: bool) -> Any:
     kind = type(value)
-    if kind in _AS_IS:  # nearly all values, and nouns are nearly all others
+    if kind in _AS_IS:  # nearly all values, and tuples and nouns are nearly all others
         return value
+    if kind is tuple:
+        return [_plain(item, reveal=reveal) for item in value]
     noun = _written(kind)
     if noun is not None:
         return noun(value, reveal)
     match value:
-        case bool() | float() | int():
-            return value
         case Enum():
             return value.value
-        case str():
+        case bool() | float() | int() | str():
             return value
         case Secret():
             return value.reveal() if reveal else REDACTED
@@ -307,7 +309,7 @@ def _plain(value: Any, *, reveal: bool) -> Any:
             return {key: _plain(item, reveal=reveal) for key, item in value.items()}
         case datetime():
             return _moment_text(value)
-    return _refuse_value(value)
+    raise TypeError(f"a {kind.__name__} cannot become JSON")
 
 
 def _writer(cls: Any) -> Callable[[Any, bool], dict[str, Any]] | None:
@@ -319,17 +321,16 @@ def _writer(cls: Any) -> Callable[[Any, bool], dict[str, Any]] | None:
         return lambda noun, reveal: {
             key: _plain(value, reveal=reveal) for key, name in names if (value := getattr(noun, name)) is not None
         }
-    return lambda noun, reveal: {key: _plain(getattr(noun, name), reveal=reveal) for key, name in names}
+    return lambda noun, reveal: {
+        key: value if type(value := getattr(noun, name)) in _AS_IS else _plain(value, reveal=reveal)
+        for key, name in names
+    }
 
 
 def _moment_text(moment: datetime) -> str:
     if moment.tzinfo is None:
         raise TypeError("a datetime without an offset cannot become JSON")
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-def _refuse_value(value: object) -> NoReturn:
-    raise TypeError(f"a {type(value).__name__} cannot become JSON")
 
 
 # Schemas

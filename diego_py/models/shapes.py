@@ -115,6 +115,9 @@ def _fields_of(noun: Any) -> tuple[Field, ...]:
 fields_of: Callable[[Any], tuple[Field, ...]] = cache(_fields_of)
 """The fields of an attrs class in their order. Raises TypeError for a field type outside the closed set."""
 
+keys_of: Callable[[Any], frozenset[str]] = cache(lambda noun: frozenset(field.key for field in fields_of(noun)))
+"""Their names in JSON."""
+
 
 def is_one_of(noun: type[Any]) -> bool:
     """Whether exactly one field of `noun` is set and the others are left out of JSON."""

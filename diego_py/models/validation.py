@@ -28,7 +28,6 @@ from diego_py.models.shapes import (
     Moment,
     Noun,
     Plain,
-    Scalar,
     Sequence,
     Shape,
     Table,
@@ -43,6 +42,8 @@ JSON_DEPTH_MAX: Final = 64
 """Nesting of JSON, in objects and lists; encoders and stores recurse."""
 FIELD_ERRORS_MAX: Final = 200
 """Errors reported for one body; a body of rubbish must not become an answer of megabytes."""
+_EMPTY: Final = ()
+"""There is one only. Most fields of most nouns are this or None, and neither can be wrong."""
 
 
 def validate(noun: Any) -> list[FieldError]:
@@ -75,7 +76,9 @@ def _check_noun(noun: Any, at: str) -> Iterator[FieldError]:
             names = ", ".join(field.key for field in fields)
             yield FieldError(at, EXACTLY_ONE, f"must have exactly one of {names}")
     for field in fields:
-        yield from check(field.shape, getattr(noun, field.name), f"{at}/{field.key}")
+        value = getattr(noun, field.name)
+        if value is not None and value is not _EMPTY:
+            yield from check(field.shape, value, f"{at}/{field.key}")
     rules = getattr(noun, "rules", None)
     if rules is not None:
         for error in rules():
@@ -85,6 +88,8 @@ def _check_noun(noun: Any, at: str) -> Iterator[FieldError]:
 def check(shape: Shape, value: Any, at: str) -> Iterator[FieldError]:
     """Every error of a value of this shape, found at the pointer `at`; for walkers of shapes."""
     match shape:
+        case Plain():
+            return _check_plain(shape, value, at)
         case Maybe():
             return iter(()) if value is None else check(shape.inner, value, at)
         case Noun():
@@ -97,10 +102,8 @@ def check(shape: Shape, value: Any, at: str) -> Iterator[FieldError]:
             return _check_scalar(shape, value, at)
 
 
-def _check_scalar(shape: Scalar, value: Any, at: str) -> Iterator[FieldError]:
+def _check_scalar(shape: Hidden | Anything | Moment | Choice, value: Any, at: str) -> Iterator[FieldError]:
     match shape:
-        case Plain():
-            yield from _check_plain(shape, value, at)
         case Hidden():
             yield from _check_secret(shape, value, at)
         case Anything():
