@@ -17,13 +17,23 @@ from diego_py.embedded.cluster import Cluster
 from tests import orphans
 from tests.cluster.site import Site
 from tests.kernel.containers import make_busybox
+from tests.slowness import patient
 
 QUICK_BBS = {"presence_ttl_s": 30.0, "leader_ttl_s": 3.0, "convergence_interval_s": 0.2}
 """A presence outlasts a restart of its cell, and whatever a busy machine does to it."""
 LOSES_CELLS = {**QUICK_BBS, "presence_ttl_s": 3.0}
 QUICK_CELL = {"report_interval_s": 0.5, "graceful_stop_s": 2.0, "stop_grace_s": 2.0, "sandboxes_ready": 4}
 
+TIMEOUT_S = 300.0
+"""A whole installation takes a minute to begin with, when the machine is busy."""
+
 NewSite: TypeAlias = Callable[..., Awaitable[Site]]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("cluster") is not None:
+            item.add_marker(pytest.mark.timeout(patient(TIMEOUT_S)))
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from attrs import define, field
 
 from diego_py.embedded.cluster import Cluster
 from tests.chain.answers import Answer
-from tests.chain.awaited import until
+from tests.chain.awaited import LIMIT_S, until
 
 ANSWER_S = 0.5
 
@@ -55,7 +55,7 @@ class Site:
         return items
 
     async def rows_when(
-        self, what: str, holds: Callable[[list[dict[str, Any]]], object], limit_s: float = 15.0
+        self, what: str, holds: Callable[[list[dict[str, Any]]], object], limit_s: float = LIMIT_S
     ) -> list[dict[str, Any]]:
         """All rows as soon as they are as wanted."""
 

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.cluster
 CREATES = 16
 BUDGET_MS = 5_000
 """A key counts as in flight for so long and ten seconds more: then whoever asks again takes over."""
-TAKEN_OVER_WITHIN_S = 30.0
+TAKEN_OVER_WITHIN_S = 90.0
 
 
 def definition(number: int) -> dict[str, object]:
@@ -114,7 +114,7 @@ async def test_nobody_asks_again(site: Site) -> None:
     rows = await site.rows_when(
         "all that is stored runs",
         lambda rows: len(rows) == len(names) and all(row["state"] == "RUNNING" for row in rows),
-        limit_s=45.0,
+        limit_s=120.0,
     )
     assert {row["process_guid"] for row in rows} == names
 

@@ -27,7 +27,7 @@ GAP_S = 1.0
 SLOWER = 3
 """So many times as long as a server that nothing happens to leaves somebody waiting at worst, meanwhile, on this very
 machine, one may leave him waiting whose cell is away."""
-MOVED_WITHIN_S = 45.0
+MOVED_WITHIN_S = 120.0
 
 
 def addresses(row: dict[str, Any]) -> list[str]:

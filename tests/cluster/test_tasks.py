@@ -77,7 +77,7 @@ async def test_whoever_waited_at_a_killed_bbs_asks_again(site: Site) -> None:
         await site.cluster.kill_bbs()
     assert first.result() is None
     await site.cluster.start_bbs()
-    again = await until("an answer that stays", asked, 30.0)
+    again = await until("an answer that stays", asked, 90.0)
     assert (again.status, again.json["result"]) == (201, "42"), again.body
     assert ran(site) == 1
     assert site.defects() == []

@@ -125,7 +125,7 @@ async def _repaired(site: Site, instance_guid: str, url: str) -> None:
         (row,) = (await site.request("GET", "/v1/actual_lrps", url=url)).json["items"]
         return row["state"] == "RUNNING" and row["instance_guid"] != instance_guid
 
-    await until("another instance runs", look, 30.0)
+    await until("another instance runs", look, 90.0)
 
 
 def _log(site: Site, name: str) -> str:
