@@ -22,6 +22,7 @@ from bbs.store.attempts import Claim, Claimed, Start
 from bbs.store.desires import Desired, Updated, etag
 from bbs.store.failures import Document, document_of
 from bbs.store.fence import run_fenced
+from bbs.store.gone import Gone, abandon
 from bbs.store.idempotency import IdempotencyKey, StoredAnswer
 from bbs.store.replay import Replay
 from bbs.store.report import ReportOutcome, Rules, Told, take_up
@@ -72,12 +73,14 @@ class Lifecycle:
     _seen: SeenRows = field(init=False)
     _claims: Together[Claim, Claimed] = field(init=False)
     _starts: Together[Start, ActualLRP] = field(init=False)
+    _abandons: Together[Gone, bool] = field(init=False)
     _reports: Together[Told, ReportOutcome] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._seen = SeenRows(self.store)
         self._claims = Together(self.store, "claim_instance", attempts.claim, self._seen.claim)
         self._starts = Together(self.store, "start_instance", attempts.start, self._seen.start)
+        self._abandons = Together(self.store, "abandon_instance", abandon)
         limits = {"lanes": 1, "together_max": REPORTS_MAX, "waiting_max": REPORTS_WAITING_MAX}
         self._reports = Together(self.store, "cell_report", self._take_up, None, reserved=True, **limits)
 
@@ -305,12 +308,7 @@ class Lifecycle:
         """Delete the row of an instance whose cell cannot be asked, and remember that it may have it. False if there is
         no such row."""
 
-        async def work(tx: Transaction) -> bool:
-            deleted = await tx.actual_lrps.delete(row.process_guid, row.index, row.instance_guid, row.presence)
-            await rows.abandon(tx, row)
-            return deleted
-
-        return await run_fenced(self.store, call, "abandon_instance", work, epoch)
+        return await self._abandons.ask(call, Gone(row, epoch))
 
     async def report(self, call: Call, report: CellReport) -> ReportOutcome:
         """Renew a cell's presence and bring its rows in line with what it has. Touches no row of another cell."""

@@ -7,32 +7,26 @@ to run, it is recalled. As in the lifecycle, each method is one transaction and 
 
 from __future__ import annotations
 
-from attrs import define, frozen
+from collections.abc import Sequence
+
+from attrs import define, field
 
 from bbs.lifecycle import Lifecycle, Restarted
 from bbs.store import desires, moves, rows
+from bbs.store.asides import Aside, Pair, refused, step_aside
 from bbs.store.desires import Replaced
-from bbs.store.failures import Document, document_of
+from bbs.store.failures import document_of
 from bbs.store.fence import run_fenced
 from bbs.store.idempotency import IdempotencyKey
+from bbs.store.together import Together
 from bbs.store.transaction import Store, Transaction
 from diego_py.call import Call
 from diego_py.chain import Problem
-from diego_py.errors import IllegalTransition
-from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, PresenceEvent, presence_after
+from diego_py.errors import DiegoError
+from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, PresenceEvent
 from diego_py.models.desired_lrp import DesiredLRPDefinition
 
 IDLE = (ActualLRPState.UNCLAIMED, ActualLRPState.CRASHED)
-
-
-@frozen
-class Pair:
-    """One index with two rows."""
-
-    old: ActualLRP
-    """RUNNING, beside the ordinary row."""
-    new: ActualLRP
-    """UNCLAIMED, with the instance_guid that it is offered under."""
 
 
 @define
@@ -41,6 +35,10 @@ class Succession:
 
     store: Store
     lifecycle: Lifecycle
+    _suspects: Together[Aside, Pair] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._suspects = Together(self.store, "suspect_instance", self._step_aside)
 
     async def replace(
         self,
@@ -66,8 +64,11 @@ class Succession:
         async def work(tx: Transaction) -> Pair:
             desired = await tx.desired_lrps.get(row.process_guid, for_update=True)
             if desired is None or desired.definition.instances <= row.index or desired.revision != revision:
-                raise _refused(row, "the LRP changed meanwhile")
-            return await self._step_aside(tx, row, PresenceEvent.DISPLACE, revision, None)
+                raise refused(row, "the LRP changed meanwhile")
+            (made,) = await self._step_aside(tx, [Aside(row, PresenceEvent.DISPLACE, revision)])
+            if isinstance(made, DiegoError):
+                raise made
+            return made
 
         return await run_fenced(self.store, call, "displace_instance", work, epoch)
 
@@ -80,7 +81,7 @@ class Succession:
         async def work(tx: Transaction) -> Restarted:
             locked = await rows.lock(tx, row.process_guid, row.index)
             if locked.row.modification_tag != row.modification_tag:
-                raise _refused(row, f"it is {locked.row.state} by now")
+                raise refused(row, f"it is {locked.row.state} by now")
             return await self.lifecycle.start_anew(tx, locked, revision)
 
         return await run_fenced(self.store, call, "recreate_instance", work, epoch)
@@ -93,16 +94,8 @@ class Succession:
         Gives the row that is to be placed, offered for this revision under a name that nobody else knows yet. Raises
         IllegalTransition if the row changed since it was read.
         """
-        document = document_of(problem)
-
-        async def work(tx: Transaction) -> ActualLRP:
-            pair = await self._step_aside(tx, row, PresenceEvent.SUSPECT, revision, document)
-            locked = await rows.lock(tx, row.process_guid, row.index)
-            after = moves.due(pair.new, document.detail, locked.now)
-            await tx.actual_lrps.save(after, document.id)
-            return after
-
-        return await run_fenced(self.store, call, "suspect_instance", work, epoch)
+        aside = Aside(row, PresenceEvent.SUSPECT, revision, document_of(problem), epoch)
+        return (await self._suspects.ask(call, aside)).new
 
     async def recall(
         self,
@@ -136,7 +129,9 @@ class Succession:
                 await tx.actual_lrps.delete(old.process_guid, old.index, ordinary.row.instance_guid)
                 if not gone:
                     await rows.abandon(tx, ordinary.row)
-            return await _moved(tx, beside.row, PresenceEvent.RECALL, document)
+            after = moves.beside(beside.row, PresenceEvent.RECALL, None if document is None else document.members)
+            await tx.actual_lrps.move_many([(beside.row, after.presence, None if document is None else document.id)])
+            return after
 
         return await run_fenced(self.store, call, "recall_instance", work, epoch)
 
@@ -144,28 +139,5 @@ class Succession:
         """Remove a row beside the ordinary one, whose cell is gone. False if there is no such row any more."""
         return await self.lifecycle.abandon(call, old, epoch)
 
-    async def _step_aside(
-        self, tx: Transaction, row: ActualLRP, event: PresenceEvent, revision: int, document: Document | None
-    ) -> Pair:
-        locked = await rows.lock(tx, row.process_guid, row.index)
-        if locked.row.modification_tag != row.modification_tag or locked.row.state is not ActualLRPState.RUNNING:
-            raise _refused(row, f"it is {locked.row.state} by now")
-        if await tx.actual_lrps.lock(row.process_guid, row.index, presence_after(row.presence, event)) is not None:
-            raise _refused(row, "an earlier one is still beside it")
-        if document is not None:
-            await tx.failures.insert(document, "run", row)
-        old = await _moved(tx, locked.row, event, document)
-        guids = [self.lifecycle.new_guid()], [self.lifecycle.new_guid()]
-        (new,) = await tx.actual_lrps.insert_unclaimed(row.process_guid, row.domain, [row.index], *guids, revision)
-        return Pair(old, new)
-
-
-async def _moved(tx: Transaction, row: ActualLRP, event: PresenceEvent, document: Document | None) -> ActualLRP:
-    after = moves.beside(row, event, None if document is None else document.members)
-    await tx.actual_lrps.move(row, after.presence, None if document is None else document.id)
-    return after
-
-
-def _refused(row: ActualLRP, why: str) -> IllegalTransition:
-    evidence = {"from": str(row.state), "presence": str(row.presence), "instance_guid": row.instance_guid}
-    return IllegalTransition(f"replace instance {row.process_guid}/{row.index}: {why}", evidence=evidence)
+    async def _step_aside(self, tx: Transaction, asides: Sequence[Aside]) -> Sequence[Pair | DiegoError]:
+        return await step_aside(tx, asides, self.lifecycle.new_guid)

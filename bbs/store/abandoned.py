@@ -28,9 +28,9 @@ class PostgresAbandoned:
         ON CONFLICT (instance_guid) DO NOTHING
     """
 
-    async def insert(self, row: ActualLRP) -> None:
-        key = (row.instance_guid, row.process_guid, row.index)
-        await self.connection.execute(self.INSERT, *key, row.domain, row.cell_id, row.revision)
+    async def insert_many(self, rows: Sequence[ActualLRP]) -> None:
+        ordered = sorted(rows, key=lambda row: row.instance_guid or "")
+        await self.connection.executemany(self.INSERT, list(map(_columns, ordered)))
 
     LIST_OF = """
         SELECT abandoned_attempts.* FROM abandoned_attempts JOIN cells USING (cell_id)
@@ -61,6 +61,10 @@ class PostgresAbandoned:
 
     async def prune(self) -> None:
         await self.connection.execute(self.PRUNE)
+
+
+def _columns(row: ActualLRP) -> tuple[object, ...]:
+    return (row.instance_guid, row.process_guid, row.index, row.domain, row.cell_id, row.revision)
 
 
 def _row(row: asyncpg.Record) -> ActualLRP:

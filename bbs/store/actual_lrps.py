@@ -20,6 +20,8 @@ Cursor = tuple[str, int, str]
 
 Key = tuple[str, int]
 """process_guid and index: of an ordinary row."""
+RowKey = tuple[str, int, str]
+"""process_guid, index and presence: of any row."""
 
 
 @frozen
@@ -172,10 +174,20 @@ class PostgresActualLRPs:
         WHERE process_guid = $1 AND index = $2 AND presence = $3
     """
 
-    async def move(self, row: ActualLRP, presence: str, failure_id: str | None) -> None:
-        await self.connection.execute(
-            self.MOVE, row.process_guid, row.index, row.presence.value, presence, failure_id
-        )
+    async def move_many(self, changes: Sequence[tuple[ActualLRP, Presence, str | None]]) -> None:
+        keys = [(row.process_guid, row.index, row.presence.value, to.value, id) for row, to, id in changes]
+        await self.connection.executemany(self.MOVE, keys)
+
+    INSERT = """
+        INSERT INTO actual_lrps (process_guid, index, presence, state, instance_guid, cell_id, net_info, since,
+                                 crash_count, crash_reason, placement_error, failure_id, attempts, next_attempt_at,
+                                 routable, availability_zone, tag_index, revision, domain, tag_epoch)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
+    """
+
+    async def insert_many(self, rows: Sequence[tuple[ActualLRP, str | None]]) -> None:
+        columns = [(*_columns(row, id), row.domain, row.modification_tag.epoch) for row, id in rows]
+        await self.connection.executemany(self.INSERT, columns)
 
     ASK_STOP = """
         UPDATE actual_lrps
@@ -209,6 +221,22 @@ class PostgresActualLRPs:
         self, process_guid: str, index: int, instance_guid: str | None, presence: str = "ORDINARY"
     ) -> bool:
         return bool(await self.connection.fetchval(self.DELETE, process_guid, index, instance_guid, presence))
+
+    DELETE_MANY = """
+        DELETE FROM actual_lrps WHERE (process_guid, index, presence) IN (
+            SELECT process_guid, index, presence FROM actual_lrps
+            JOIN unnest($1::text[], $2::integer[], $3::text[], $4::text[]) AS gone (process_guid, index, presence, guid)
+                USING (process_guid, index, presence)
+            WHERE gone.guid IS NULL OR instance_guid = gone.guid
+            ORDER BY process_guid, index, presence FOR UPDATE OF actual_lrps
+        )
+        RETURNING process_guid, index, presence
+    """
+
+    async def delete_many(self, rows: Sequence[ActualLRP]) -> set[RowKey]:
+        keys = [(row.process_guid, row.index, row.presence.value, row.instance_guid) for row in rows]
+        found = await self.connection.fetch(self.DELETE_MANY, *map(list, zip(*keys, strict=True)))
+        return {(row[0], row[1], row[2]) for row in found}
 
     REMOVE = """
         WITH deleted AS (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -128,6 +128,9 @@ class PostgresFailures:
 
     async def insert(self, document: Document, phase: str, row: ActualLRP | Task | None) -> None:
         await self.connection.execute(self.INSERT, *columns_of(document, phase, row))
+
+    async def insert_many(self, found: Sequence[tuple[Document, str, ActualLRP | Task | None]]) -> None:
+        await self.connection.executemany(self.INSERT, [columns_of(*one) for one in found])
 
     GET = "SELECT * FROM failures WHERE id = $1"
 

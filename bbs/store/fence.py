@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from bbs.store.transaction import Store, Transaction
@@ -25,8 +25,20 @@ async def run_fenced(
     return await store.run(call, op, fenced)
 
 
+async def refusals(tx: Transaction, epochs: Sequence[int | None]) -> list[NotLeader | None]:
+    """The same for changes that are made together, some of them by no leader (None): what each is refused with."""
+    if all(epoch is None for epoch in epochs):
+        return [None] * len(epochs)
+    present = await tx.leader.hold_epoch()
+    return [None if epoch in (None, present) else _not_leader(epoch, present) for epoch in epochs]
+
+
 async def fence(tx: Transaction, epoch: int) -> None:
     """Let this transaction go on only if `epoch` leads, and let no takeover happen before it ends. Raises NotLeader."""
     present = await tx.leader.hold_epoch()
     if present != epoch:
-        raise NotLeader(f"act as leader of epoch {epoch}: the epoch is {present}")
+        raise _not_leader(epoch, present)
+
+
+def _not_leader(epoch: int | None, present: int) -> NotLeader:
+    return NotLeader(f"act as leader of epoch {epoch}: the epoch is {present}")

@@ -13,6 +13,7 @@ from diego_py.errors import IllegalTransition
 from diego_py.models import actual_lrp
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPEvent, ActualLRPState, NetInfo, PresenceEvent
 from diego_py.models.identifiers import CellId, InstanceGuid
+from diego_py.models.workload import ModificationTag
 
 REASON_CHARACTERS_MAX: Final = 16 * 1024
 
@@ -119,6 +120,20 @@ def restarted(row: ActualLRP, instance_guid: str, revision: int, now: datetime) 
         "next_attempt_at": None,
     }
     return _moved(row, ActualLRPEvent.RESTART, now, **anew)
+
+
+def unclaimed(before: ActualLRP, instance_guid: str, tag_epoch: str, revision: int, now: datetime) -> ActualLRP:
+    """A new row of the same index, offered under this name."""
+    return ActualLRP(
+        process_guid=before.process_guid,
+        index=before.index,
+        domain=before.domain,
+        state=ActualLRPState.UNCLAIMED,
+        instance_guid=InstanceGuid(instance_guid),
+        since=now,
+        revision=revision,
+        modification_tag=ModificationTag(epoch=tag_epoch, index=0),
+    )
 
 
 def due(row: ActualLRP, reason: str, now: datetime) -> ActualLRP:

@@ -51,10 +51,10 @@ async def save_failed(
     return evolve(after, failure=document.members)
 
 
-async def abandon(tx: Transaction, row: ActualLRP) -> None:
-    """Remember what a cell has claimed, and may have yet when the row names it no more."""
-    if row.cell_id is not None and row.instance_guid is not None:
-        await tx.abandoned.insert(row)
+async def abandon(tx: Transaction, *rows: ActualLRP) -> None:
+    """Remember what cells have claimed, and may have yet when these rows name it no more."""
+    if claimed := [row for row in rows if row.cell_id is not None and row.instance_guid is not None]:
+        await tx.abandoned.insert_many(claimed)
 
 
 def _kept_failure(locked: Locked, after: ActualLRP) -> str | None:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from bbs.labels import Labels
 from bbs.store import desired_lrps, failures, tasks
-from bbs.store.actual_lrps import Key, Locked, RemovedRow
+from bbs.store.actual_lrps import Key, Locked, RemovedRow, RowKey
 from bbs.store.cells import Boot, CellMark, CellRecord
 from bbs.store.decisions import LastRound
 from bbs.store.desired_lrps import Reach, StoredLRP
@@ -19,7 +19,7 @@ from bbs.store.tasks import LockedTask
 from bbs.store.told_instances import Mark, ToldInstance, Wanted
 from bbs.store.unchanged import Change
 from bbs.task_status import Claim, TaskStatus
-from diego_py.models.actual_lrp import ActualLRP
+from diego_py.models.actual_lrp import ActualLRP, Presence
 from diego_py.models.desired_lrp import DesiredLRP, DesiredLRPDefinition, SchedulingInfo
 from diego_py.models.identifiers import CellId, InstanceGuid
 from diego_py.models.task import Task, TaskRequest
@@ -76,13 +76,22 @@ class ActualLRPTable(Protocol):
     async def close(self, row: ActualLRP) -> None:
         """Mark the row of this very instance as to be stopped and as not routable, which no report changes back."""
 
-    async def move(self, row: ActualLRP, presence: str, failure_id: str | None) -> None:
-        """Make a row that this transaction has locked one of another presence; there must be none of that one."""
+    async def move_many(self, changes: Sequence[tuple[ActualLRP, Presence, str | None]]) -> None:
+        """Make rows that this transaction has locked ones of another presence; there must be none of those.
+
+        Each with the id of its failure from now on.
+        """
+
+    async def insert_many(self, rows: Sequence[tuple[ActualLRP, str | None]]) -> None:
+        """Add whole rows, each with the id of its failure; there must be none of their keys."""
 
     async def delete(
         self, process_guid: str, index: int, instance_guid: str | None, presence: str = "ORDINARY"
     ) -> bool:
         """Remove a row if it is of this instance; None: of whichever. False if there is none such."""
+
+    async def delete_many(self, rows: Sequence[ActualLRP]) -> set[RowKey]:
+        """Remove those that are still of these instances. Gives the keys of the removed."""
 
     async def remove(
         self, process_guid: str, index: int, instance_guid: str | None, presence: str = "ORDINARY"
@@ -146,8 +155,8 @@ class Deviations(Protocol):
 class AbandonedTable(Protocol):
     """Instances that a cell claimed and that no row names any more, until it is known that they are gone."""
 
-    async def insert(self, row: ActualLRP) -> None:
-        """Remember the claimed instance of a row; one that is there already stays."""
+    async def insert_many(self, rows: Sequence[ActualLRP]) -> None:
+        """Remember the claimed instances of rows; those that are there already stay."""
 
     async def list_of(self, process_guid: str, first: int = 0) -> list[ActualLRP]:
         """Those of an LRP from index `first` on, on cells whose presence lasts, as CLAIMED rows."""
@@ -269,6 +278,9 @@ class FailureTable(Protocol):
 
     async def insert(self, document: Document, phase: str, row: ActualLRP | Task | None) -> None:
         """Store a document about an instance, a task, or neither; one that is there already stays."""
+
+    async def insert_many(self, found: Sequence[tuple[Document, str, ActualLRP | Task | None]]) -> None:
+        """The same for many: document, phase and row of each."""
 
     async def get(self, id: str) -> FailureRecord | None:
         """One, with its columns."""

@@ -23,8 +23,12 @@ class MemoryAbandoned:
 
     core: MemoryTransactionCore
 
-    async def insert(self, row: ActualLRP) -> None:
-        await self.core.statement(row.instance_guid)
+    async def insert_many(self, rows: Sequence[ActualLRP]) -> None:
+        await self.core.statement(*(row.instance_guid for row in rows))
+        for row in sorted(rows, key=lambda row: row.instance_guid or ""):
+            await self._insert(row)
+
+    async def _insert(self, row: ActualLRP) -> None:
         assert row.instance_guid is not None
         await self.core.take(TABLE, row.instance_guid)
         if self.core.get(TABLE, row.instance_guid) is None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 from attrs import evolve, frozen
 
-from bbs.store.actual_lrps import Key, Locked, RemovedRow
+from bbs.store.actual_lrps import Key, Locked, RemovedRow, RowKey
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState, Presence
 from diego_py.models.identifiers import Domain, InstanceGuid, ProcessGuid
 from diego_py.models.workload import ModificationTag
@@ -159,20 +159,26 @@ class MemoryActualLRPs:
         tag = evolve(lrp.modification_tag, index=lrp.modification_tag.index + 1)
         return evolve(lrp, stop_asked_at=self.core.now() if asked else None, modification_tag=tag)
 
-    async def move(self, row: ActualLRP, presence: str, failure_id: str | None) -> None:
-        await self.core.statement(presence)
-        key = (row.process_guid, row.index, row.presence.value)
-        stored = await self.core.lock(TABLE, key)
-        if stored is None:
-            return
-        await self._delete(key, lambda row: True)
-        there = (row.process_guid, row.index, str(presence))
-        await self.core.take(TABLE, there)
-        if self.core.get(TABLE, there) is not None:
+    async def move_many(self, changes: Sequence[tuple[ActualLRP, Presence, str | None]]) -> None:
+        await self.core.statement()
+        for row, presence, failure_id in changes:
+            stored = await self.core.lock(TABLE, key_of(row))
+            if stored is None:
+                continue
+            await self._delete(key_of(row), lambda row: True)
+            lrp: ActualLRP = stored.lrp
+            await self._insert(evolve(lrp, presence=presence, modification_tag=lrp.modification_tag.next()), failure_id)
+
+    async def insert_many(self, rows: Sequence[tuple[ActualLRP, str | None]]) -> None:
+        await self.core.statement(*(text for row, _ in rows for text in (row.process_guid, row.placement_error)))
+        for row, failure_id in rows:
+            await self._insert(row, failure_id)
+
+    async def _insert(self, row: ActualLRP, failure_id: str | None) -> None:
+        await self.core.take(TABLE, key_of(row))
+        if self.core.get(TABLE, key_of(row)) is not None:
             raise ConstraintViolated("UniqueViolation: actual_lrps_pkey")
-        lrp: ActualLRP = stored.lrp
-        moved = evolve(lrp, presence=Presence(presence), modification_tag=lrp.modification_tag.next())
-        self._write(there, Row(moved, failure_id))
+        self._write(key_of(row), Row(evolve(row, failure=None), failure_id))
 
     async def delete(
         self, process_guid: str, index: int, instance_guid: str | None, presence: str = "ORDINARY"
@@ -182,6 +188,15 @@ class MemoryActualLRPs:
             (process_guid, index, str(presence)),
             lambda row: instance_guid is None or row.lrp.instance_guid == instance_guid,
         )
+
+    async def delete_many(self, rows: Sequence[ActualLRP]) -> set[RowKey]:
+        await self.core.statement(*(row.process_guid for row in rows))
+        deleted = set()
+        for wanted in sorted(rows, key=key_of):
+            guid = wanted.instance_guid
+            if await self._delete(key_of(wanted), lambda row, guid=guid: guid in (None, row.lrp.instance_guid)):
+                deleted.add(key_of(wanted))
+        return deleted
 
     async def remove(
         self, process_guid: str, index: int, instance_guid: str | None, presence: str = "ORDINARY"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -95,8 +95,16 @@ class MemoryFailures:
     core: MemoryTransactionCore
 
     async def insert(self, document: Document, phase: str, row: ActualLRP | Task | None) -> None:
-        *columns, body = columns_of(document, phase, row)
-        await self.core.statement(*(column for column in columns if isinstance(column, str)))
+        await self.insert_many([(document, phase, row)])
+
+    async def insert_many(self, found: Sequence[tuple[Document, str, ActualLRP | Task | None]]) -> None:
+        rows = [columns_of(*one) for one in found]
+        await self.core.statement(*(text for row in rows for text in row[:-1] if isinstance(text, str)))
+        for (document, _, _), row in zip(found, rows, strict=True):
+            await self._insert(document, row)
+
+    async def _insert(self, document: Document, row: tuple[Any, ...]) -> None:
+        *columns, body = row
         await self.core.take("failures", document.id)
         if self.core.get("failures", document.id) is not None:
             return
