@@ -10,6 +10,7 @@ from bbs.store import desires
 from bbs.store.attempts import Claim
 from bbs.store.fence import fence
 from bbs.store.transaction import Transaction
+from bbs.succession import Succession
 from diego_py.errors import AlreadyExists, ClaimRefused, DiegoError, IllegalTransition, NotLeader, StillBeingDeleted
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState
 from diego_py.models.desired_lrp import DesiredLRPUpdate
@@ -173,6 +174,8 @@ async def test_an_old_leader_that_wakes_up_changes_nothing(scene: Scene) -> None
         scene.lifecycle.add_missing(scene.call, "app", old),
         scene.lifecycle.offer(scene.call, running, old),
         scene.lifecycle.retry(scene.call, running, old),
+        scene.lifecycle.abandon(scene.call, running, old),
+        Succession(scene.store, scene.lifecycle).suspect(scene.call, running, old, problem(scene.call, "f"), 1),
     ]
     results = await outcomes(works)  # type: ignore[arg-type]
     assert all(isinstance(result, NotLeader) for result in results)
