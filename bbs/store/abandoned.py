@@ -42,13 +42,15 @@ class PostgresAbandoned:
         return [_row(row) for row in await self.connection.fetch(self.LIST_OF, process_guid, first)]
 
     SETTLE = """
-        DELETE FROM abandoned_attempts WHERE instance_guid IN (
+        DELETE FROM abandoned_attempts WHERE instance_guid = ANY(ARRAY(
             SELECT instance_guid FROM abandoned_attempts
-            WHERE cell_id = ANY($1::text[]) AND instance_guid <> ALL($2::text[])
+            WHERE cell_id = ANY($1::text[]) AND instance_guid NOT IN (SELECT unnest($2::text[]))
               AND since <= clock_timestamp() - $3::interval
             ORDER BY instance_guid FOR UPDATE
-        )
+        ))
     """
+    # A plan made while the table was empty is kept. An array is made once, whatever the plan; what IN looks into would be
+    # found, and locked, again for each row. And a subquery is hashed, where an array is looked through.
 
     async def settle(self, cell_ids: Sequence[str], reported: Sequence[str], older_than_s: float) -> None:
         await self.connection.execute(self.SETTLE, cell_ids, reported, timedelta(seconds=older_than_s))

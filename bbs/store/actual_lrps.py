@@ -190,13 +190,15 @@ class PostgresActualLRPs:
         await self.connection.executemany(self.INSERT, columns)
 
     ASK_STOP = """
-        UPDATE actual_lrps
-        SET stop_asked_at = CASE WHEN index >= $2 THEN clock_timestamp() END, tag_index = tag_index + 1
-        WHERE (process_guid, index, presence) IN (
-            SELECT process_guid, index, presence FROM actual_lrps
+        WITH changing AS MATERIALIZED (
+            SELECT index, presence FROM actual_lrps
             WHERE process_guid = $1 AND (stop_asked_at IS NULL) = (index >= $2)
             ORDER BY index, presence FOR UPDATE
         )
+        UPDATE actual_lrps
+        SET stop_asked_at = CASE WHEN actual_lrps.index >= $2 THEN clock_timestamp() END, tag_index = tag_index + 1
+        FROM changing
+        WHERE process_guid = $1 AND (actual_lrps.index, actual_lrps.presence) = (changing.index, changing.presence)
     """
 
     async def ask_stop(self, process_guid: str, first: int) -> None:
@@ -223,14 +225,17 @@ class PostgresActualLRPs:
         return bool(await self.connection.fetchval(self.DELETE, process_guid, index, instance_guid, presence))
 
     DELETE_MANY = """
-        DELETE FROM actual_lrps WHERE (process_guid, index, presence) IN (
+        WITH gone AS MATERIALIZED (
             SELECT process_guid, index, presence FROM actual_lrps
-            JOIN unnest($1::text[], $2::integer[], $3::text[], $4::text[]) AS gone (process_guid, index, presence, guid)
-                USING (process_guid, index, presence)
-            WHERE gone.guid IS NULL OR instance_guid = gone.guid
+            JOIN unnest($1::text[], $2::integer[], $3::text[], $4::text[])
+                AS wanted (process_guid, index, presence, guid) USING (process_guid, index, presence)
+            WHERE wanted.guid IS NULL OR instance_guid = wanted.guid
             ORDER BY process_guid, index, presence FOR UPDATE OF actual_lrps
         )
-        RETURNING process_guid, index, presence
+        DELETE FROM actual_lrps USING gone
+        WHERE (actual_lrps.process_guid, actual_lrps.index, actual_lrps.presence)
+              = (gone.process_guid, gone.index, gone.presence)
+        RETURNING gone.*
     """
 
     async def delete_many(self, rows: Sequence[ActualLRP]) -> set[RowKey]:

@@ -25,11 +25,13 @@ class PostgresLabels:
         await self.connection.execute(self.TELL, instance_guid, encoded(labels))
 
     CHANGED = """
-        UPDATE actual_lrps SET tag_index = tag_index + 1
-        WHERE (process_guid, index, presence) IN (
-            SELECT process_guid, index, presence FROM actual_lrps WHERE process_guid = $1 AND state = 'RUNNING'
+        WITH changing AS MATERIALIZED (
+            SELECT index, presence FROM actual_lrps WHERE process_guid = $1 AND state = 'RUNNING'
             ORDER BY index, presence FOR UPDATE
         )
+        UPDATE actual_lrps SET tag_index = tag_index + 1
+        FROM changing
+        WHERE process_guid = $1 AND (actual_lrps.index, actual_lrps.presence) = (changing.index, changing.presence)
     """
 
     async def changed(self, process_guid: str) -> None:
