@@ -49,8 +49,8 @@ class PostgresAbandoned:
             ORDER BY instance_guid FOR UPDATE
         ))
     """
-    # A plan made while the table was empty is kept. An array is made once, whatever the plan; what IN looks into would be
-    # found, and locked, again for each row. And a subquery is hashed, where an array is looked through.
+    # A plan made while the table was empty is kept. By any plan an array is made once; what IN looks into is found, and
+    # locked, again for each row by some. And a subquery is hashed, where an array is looked through.
 
     async def settle(self, cell_ids: Sequence[str], reported: Sequence[str], older_than_s: float) -> None:
         await self.connection.execute(self.SETTLE, cell_ids, reported, timedelta(seconds=older_than_s))
