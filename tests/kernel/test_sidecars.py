@@ -206,7 +206,8 @@ async def test_destroyed_with_what_talks_to_it_and_what_runs_in_it(garden: Garde
         assert not begun
         assert isinstance(_causes(ended)[-1], RuntimeFailed), _causes(ended)
     else:
-        assert ended.status == 128 + 9
+        # crun, killed in the middle of it, does not always say more than that it failed.
+        assert ended.status == 128 + 9 or (not begun and ended.status == 255)
     assert left(garden, "main.side") == []
     assert await works(garden)
 

@@ -49,7 +49,7 @@ def failure_in(end: TaskEnd) -> DiegoError:
 
 async def forgotten(cell: Cell) -> None:
     """Return when every end is acknowledged, also on disk, and nothing of any task is left in the books."""
-    for _ in range(2_000):  # Nothing tells when the last acknowledgement is on disk.
+    for _ in range(10_000):  # Nothing tells when the last acknowledgement is on disk.
         if gone(cell) and not cell.task_work.books.task_ends.disk.names():
             return
         await asyncio.sleep(0.005)
