@@ -79,7 +79,7 @@ async def connection(database_dsn: str) -> AsyncIterator[asyncpg.Connection]:
         pytest.param(PostgresActualLRPs.LOCK_MANY, (GUIDS, INDICES), id="lock_many"),
         pytest.param(PostgresActualLRPs.LIST_OF_KEYS, (GUIDS, INDICES), id="list_of_keys"),
         pytest.param(PostgresActualLRPs.LIST_CONCERNING, (CELLS, NAMES), id="list_concerning"),
-        pytest.param(PostgresDeviations.KEYS, (["app"],), id="keys"),
+        pytest.param(PostgresDeviations.KEYS, (["app"], datetime.now(UTC)), id="keys"),
         pytest.param(PostgresLabels.CHANGED, ("app",), id="changed"),
         pytest.param("SELECT * FROM undesire_lrp($1)", ("app",), id="undesire"),
     ],
