@@ -4,11 +4,11 @@ DROP INDEX actual_lrps_to_place;
 CREATE INDEX actual_lrps_to_place ON actual_lrps (next_attempt_at) WHERE cell_id IS NULL;
 ALTER TABLE actual_lrps SET (fillfactor = 70);
 
--- What 0012 says of it holds. It was one statement, which Postgres planned anew at each call, and that took longer than the
--- rest of it: a plan to be kept is made for more rows than there are mostly, so one for these values looked cheaper; and one
--- that is made and kept while the tables are small reads them whole when they have grown. A row at a time is looked up by
--- its key, whatever else there is: that plan is good for all, and kept.
-CREATE OR REPLACE FUNCTION save_unchanged(
+-- The same as save_unchanged of 0012, for few rows. That is one statement, which Postgres plans anew at each call: a plan to
+-- be kept is made for more rows than there are mostly, so one for these values looks cheaper; and one that is kept from when
+-- the tables were small reads them whole when they have grown. For many rows that does not matter; for few, planning took
+-- longer than the rest. Here each row is looked up by its key: that plan is good for all, and kept.
+CREATE FUNCTION save_few_unchanged(
     guids text[], indices integer[], presences text[], states text[], instance_guids text[], cell_ids text[],
     net_infos bytea[], crash_counts integer[], crash_reasons text[], placement_errors text[],
     attempt_counts integer[], next_attempts timestamptz[], routables boolean[], zones text[], tag_epochs text[],

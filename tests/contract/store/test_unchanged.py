@@ -10,7 +10,7 @@ import pytest
 from attrs import evolve
 
 from bbs.lifecycle import Lifecycle
-from bbs.store import moves
+from bbs.store import moves, unchanged
 from bbs.store.attempts import Claim, Claimed
 from bbs.store.unchanged import Change, Terms
 from diego_py.errors import ClaimRefused, DiegoError
@@ -22,6 +22,12 @@ from diego_py.models.workload import ModificationTag
 from tests.contract.store.conftest import NET_INFO, Scene, definition, report, reported
 
 OTHER = SecurityGroupRule(protocol=EgressProtocol.ALL, destinations=("10.9.9.9",))
+
+
+@pytest.fixture(autouse=True, params=[0, unchanged.FEW], ids=["many", "few"])
+def _few(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few rows and many are changed by another function each; both are to do the same."""
+    monkeypatch.setattr(unchanged, "FEW", request.param)
 
 
 def claim_of(row: ActualLRP, cell: str = "cell-1", boot: str | None = "boot-1") -> Claim:
