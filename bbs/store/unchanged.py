@@ -41,7 +41,7 @@ class Change:
 
 @frozen
 class PostgresUnchanged:
-    """What its method means is said in `tables.UnchangedRows`. The functions, two for the same, are in the migrations."""
+    """What its method means is said in `tables.UnchangedRows`. Its two functions are in the migrations."""
 
     connection: asyncpg.Connection
 
