@@ -29,9 +29,8 @@ class PostgresDeviations:
         return [row[0] for row in await self.connection.fetch(self.UNEVEN)]
 
     EMPTIED = """
-        SELECT DISTINCT process_guid
-        FROM cells JOIN actual_lrps USING (cell_id) JOIN desired_lrps USING (process_guid)
-        WHERE draining AND update_strategy = 'RECREATE'
+        SELECT DISTINCT process_guid FROM actual_lrps JOIN desired_lrps USING (process_guid)
+        WHERE cell_id = ANY(ARRAY(SELECT cell_id FROM cells WHERE draining)) AND update_strategy = 'RECREATE'
     """
 
     async def emptied(self) -> list[str]:

@@ -14,10 +14,12 @@ from attrs import evolve
 
 from bbs.store.abandoned import PostgresAbandoned
 from bbs.store.actual_lrps import PostgresActualLRPs
+from bbs.store.cells import PostgresCells
 from bbs.store.connections import DatabaseSettings
 from bbs.store.database import Database
 from bbs.store.deviations import PostgresDeviations
 from bbs.store.labels import PostgresLabels
+from bbs.store.tasks import PostgresTasks
 from bbs.store.unchanged import Change, PostgresUnchanged
 from diego_py.models.actual_lrp import ActualLRP, ActualLRPState
 from diego_py.models.identifiers import Domain, ProcessGuid
@@ -41,6 +43,20 @@ FILL = """
 FILL_ABANDONED = """
     INSERT INTO abandoned_attempts (instance_guid, process_guid, index, domain, cell_id, revision, since)
     SELECT 'old-' || number, 'app', number, 'tests', 'cell-' || number % 8, 0, now() - interval '1 hour'
+    FROM generate_series(0, 399) AS number
+"""
+FILL_CELLS = """
+    INSERT INTO cells (cell_id, boot_id, url, zone, address, presence, available_memory_mb, available_disk_mb,
+                       available_containers, sequence, told, seen_at, expires_at, home_id, draining, digest)
+    SELECT 'cell-' || number, 'boot', 'http://127.0.0.1:1800', 'z1', '127.0.0.1', '{}', 1, 1, 1, 0, 0, now(),
+           now() + interval '1 hour', 'home', false, 'digest'
+    FROM generate_series(0, 7) AS number
+"""
+FILL_TASKS = """
+    INSERT INTO tasks (task_guid, domain, state, definition, has_callback, instance_guid, result, failed,
+                       rejection_count, attempts, created_at, updated_at, cell_id, boot_id, claim_id, claim_sequence)
+    SELECT 'task-' || number, 'tests', 'RUNNING', '{}', false, 'of-task-' || number, '', false, 0, 0, now(), now(),
+           'cell-' || number % 8, 'boot', 'claim-' || number, 1
     FROM generate_series(0, 399) AS number
 """
 ROW = ActualLRP(
@@ -82,6 +98,16 @@ async def connection(database_dsn: str) -> AsyncIterator[asyncpg.Connection]:
         pytest.param(PostgresDeviations.KEYS, (["app"], datetime.now(UTC)), id="keys"),
         pytest.param(PostgresLabels.CHANGED, ("app",), id="changed"),
         pytest.param("SELECT * FROM undesire_lrp($1)", ("app",), id="undesire"),
+        pytest.param(PostgresDeviations.UNEVEN, (), id="uneven"),
+        pytest.param(PostgresDeviations.EMPTIED, (), id="emptied"),
+        pytest.param(PostgresDeviations.OFFERED_SINCE, (datetime.now(UTC),), id="offered_since"),
+        pytest.param(
+            PostgresCells.RENEW, (CELLS, ["boot"] * 8, [1] * 8, ["digest"] * 8, timedelta(seconds=5)), id="renew"
+        ),
+        pytest.param(PostgresCells.SETTLE, (CELLS, [0] * 8), id="settle_cells"),
+        pytest.param(PostgresCells.LIVE_OF, (CELLS, ["boot"] * 8), id="live_of"),
+        pytest.param(PostgresTasks.LIST_STATUSES, (), id="list_statuses"),
+        pytest.param(PostgresTasks.CELLS_WITH_ANY, (CELLS,), id="cells_with_any"),
     ],
 )
 async def test_no_row_is_looked_for_among_all_others(
@@ -89,8 +115,8 @@ async def test_no_row_is_looked_for_among_all_others(
 ) -> None:
     prepared = await connection.prepare(sql)
     await prepared.fetch(*arguments)
-    await connection.execute(FILL)
-    await connection.execute(FILL_ABANDONED)
+    for fill in (FILL, FILL_ABANDONED, FILL_CELLS, FILL_TASKS):
+        await connection.execute(fill)
     async with connection.transaction():
         before = await connection.fetchval(READ)
         await prepared.fetch(*arguments)
