@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bbs.app import build
 from bbs.config import BbsConfig
-from diego_py.service import collector
+from diego_py.service import collector, descriptors
 from diego_py.service.clock import SystemClock
 from diego_py.service.config import ConfigError, load
 from diego_py.service.log import logger
@@ -18,6 +18,7 @@ from diego_py.service.run import Process
 
 async def run(config: BbsConfig) -> int:
     """Build the process, run it, and return its exit status."""
+    descriptors.raise_limit()
     log = logger("bbs", config.id)
     process = Process(log)
     bbs = build(config, SystemClock(), log, process)

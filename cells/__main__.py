@@ -12,7 +12,7 @@ from cells.config import CellConfig
 from cells.garden.children import become_subreaper
 from cells.garden.garden import Garden
 from diego_py.errors import DiegoError
-from diego_py.service import collector
+from diego_py.service import collector, descriptors
 from diego_py.service.clock import SystemClock
 from diego_py.service.config import ConfigError, load
 from diego_py.service.log import logger
@@ -41,6 +41,7 @@ def main() -> int:
 
 async def run(config: CellConfig) -> int:
     """Start all parts, serve, stop all parts."""
+    descriptors.raise_limit()
     _watch_children_by_pidfd()
     clock = SystemClock()
     log = logger("cell", config.cell_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 from collections.abc import Callable
@@ -37,10 +38,10 @@ class Stat:
 
 
 def stat(pid: int) -> Stat | None:
-    """None when there is no such process."""
+    """None when there is no such process. Raises OSError when that cannot be seen: no descriptor is left."""
     try:
         text = kernel_files.read(f"/proc/{pid}/stat")
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
     # The name is in parentheses and may hold spaces and parentheses of its own.
     fields = text[text.rindex(")") + 2 :].split()
@@ -70,15 +71,23 @@ def open_pidfd(process: Process, dead_too: bool = False) -> int | None:
     """A descriptor of exactly this process, or None when it is dead (a zombie is) or its pid is another's now.
 
     With `dead_too` also of a zombie: its first thread may have ended before the others, then nobody can reap it yet.
+    Raises OSError when that cannot be seen: no descriptor is left.
     """
     if process.pid <= 0:
         return None
     try:
         fd = os.pidfd_open(process.pid)
-    except OSError:
+    except OSError as refused:
+        # EINVAL: it is a thread's by now. Whatever else is wrong says nothing about the process.
+        if refused.errno not in (errno.ESRCH, errno.EINVAL):
+            raise
         return None
     # Looked at after the descriptor was opened: from here on the pid cannot change its meaning unnoticed.
-    found = stat(process.pid)
+    try:
+        found = stat(process.pid)
+    except OSError:
+        os.close(fd)
+        raise
     if found is None or found.started != process.started or (found.state in "ZX" and not dead_too):
         os.close(fd)
         return None

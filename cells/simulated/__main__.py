@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cells.simulated.app import build
 from cells.simulated.config import SimulationConfig
+from diego_py.service import descriptors
 from diego_py.service.clock import SystemClock
 from diego_py.service.config import ConfigError, load
 from diego_py.service.log import WARNING, logger
@@ -21,6 +22,7 @@ YOUNG_MAX = 50_000
 
 async def run(config: SimulationConfig) -> int:
     """Start all cells, serve, stop."""
+    descriptors.raise_limit()
     log = logger("simulated_cells", config.prefix, level=WARNING)
     process = Process(log)
     cells = build(config, SystemClock(), log, process)
