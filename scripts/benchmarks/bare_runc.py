@@ -5,6 +5,7 @@ A bundle has its own overlay of the same image, mounted before the clock runs.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -218,7 +219,8 @@ class BareRunc:
             rootfs.unmount(_directory(path))
         memory.give_back(self.home / "runc")
         for tree in self.cgroups.trees:
-            os.rmdir(tree.mount + self.cgroups.parent)
+            with contextlib.suppress(FileNotFoundError):  # crun makes none where it has nothing to say.
+                os.rmdir(tree.mount + self.cgroups.parent)
         if self._ids is not None:
             self._ids.communicate()
 
