@@ -247,7 +247,7 @@ class PostgresActualLRPs:
         WITH deleted AS (
             DELETE FROM actual_lrps
             WHERE process_guid = $1 AND index = $2 AND presence = $4 AND ($3::text IS NULL OR instance_guid = $3)
-            RETURNING index
+            RETURNING stop_asked_at
         ), forgotten AS (
             DELETE FROM abandoned_attempts WHERE instance_guid = $3
         )
@@ -258,7 +258,10 @@ class PostgresActualLRPs:
             ) OR EXISTS (
                 SELECT FROM abandoned_attempts JOIN cells USING (cell_id)
                 WHERE process_guid = $1 AND instance_guid IS DISTINCT FROM $3 AND expires_at > clock_timestamp()
-            ) AS others
+            ) AS others,
+            -- That its end was asked for is on the disk. Should a crash of Postgres bring the row back, convergence
+            -- ends it: the disk need not be waited for once more.
+            (SELECT set_config('synchronous_commit', 'off', true) FROM deleted WHERE stop_asked_at IS NOT NULL)
     """
 
     async def remove(
