@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 from attrs import define
 
-from diego_py.cli import rootfs_busybox, rootfs_tree
+from diego_py.cli import rootfs_busybox
 from diego_py.clients.bbs import BbsClient
 from diego_py.embedded.cluster import Cluster, ClusterError
 from diego_py.errors import (
@@ -267,8 +267,7 @@ async def main() -> int:
     )
     so = False
     try:
-        with rootfs_tree.making(cluster.image_root, rootfs_busybox.NAME) as tree:
-            rootfs_busybox.build(tree)
+        rootfs_busybox.add(cluster.image_root)
         async with cluster, BbsClient(cluster.url) as bbs, aiohttp.ClientSession() as http:
             print(f"✓ {seconds(began_s)}  Postgres, a BBS and two cells run", flush=True)
             await Demo(cluster, bbs, http).run()

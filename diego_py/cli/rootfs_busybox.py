@@ -8,6 +8,7 @@ import struct
 import subprocess
 from pathlib import Path
 
+from diego_py.cli import rootfs_tree
 from diego_py.errors import RootfsInvalid
 
 NAME = "busybox"
@@ -24,6 +25,16 @@ FILES = {
     "etc/resolv.conf": "",
     "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
 }
+
+
+def add(image_root: Path) -> Path:
+    """Make it one of those below `image_root`, where it must not be yet. Returns where it is.
+
+    Raises RootfsInvalid when this machine has no static busybox, ConflictError when it exists, GardenFailed.
+    """
+    with rootfs_tree.making(image_root, NAME) as tree:
+        build(tree)
+    return image_root / NAME
 
 
 def build(tree: Path) -> None:

@@ -176,10 +176,8 @@ async def _take_away(cluster: Cluster, keep: bool) -> bool:
 
 def _ensure_busybox(image_root: Path) -> None:
     """A first root file system to try things with, where this machine can make one."""
-    if rootfs_tree.names(image_root):
-        return
-    with rootfs_tree.making(image_root, rootfs_busybox.NAME) as tree:
-        rootfs_busybox.build(tree)
+    if not rootfs_tree.names(image_root):
+        rootfs_busybox.add(image_root)
 
 
 def _greet(cluster: Cluster) -> None:

@@ -67,8 +67,9 @@ class NextContainer:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._thread.join(TIMEOUT_S)
+    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
+        if failure is None:  # else none may ever begin
+            self._thread.join(TIMEOUT_S)
 
     def _wait(self, watches: Sequence[tuple[int, Path]]) -> None:
         until_s = time.perf_counter() + TIMEOUT_S

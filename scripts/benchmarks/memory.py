@@ -14,6 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 from cells.garden.processes import descendants
+from diego_py.cli import rootfs_busybox
 from diego_py.embedded.cluster import Cluster
 from scripts.benchmarks import machine
 from scripts.benchmarks.api import Api, lrp
@@ -48,7 +49,11 @@ def _figure(text: str, name: str) -> int:
 
 
 async def measure(home: Path) -> str:
-    cluster = Cluster(home / "cluster", cells=1, memory_mb=CONTAINERS * 16, cell_settings=SETTINGS)
+    image_root = home / "rootfs"
+    rootfs_busybox.add(image_root)
+    cluster = Cluster(
+        home / "cluster", cells=1, image_root=image_root, memory_mb=CONTAINERS * 16, cell_settings=SETTINGS
+    )
     try:
         async with cluster:
             (cell,) = (child.process.pid for child in cluster.children if child.name.startswith("cell"))

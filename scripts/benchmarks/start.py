@@ -20,6 +20,7 @@ from pathlib import Path
 
 from attrs import define, field
 
+from diego_py.cli import rootfs_busybox
 from diego_py.embedded.cluster import Cluster
 from scripts.benchmarks import machine, report
 from scripts.benchmarks.api import Api, lrp
@@ -158,8 +159,9 @@ class Starts:
 async def measure(rounds: int, scale_rounds: int, home: Path, runtime: str = "runc") -> report.Report:
     """The loop is only needed for what the cluster does at its begin and end; requests are made without one."""
     program = machine.runtime(runtime, home)
-    cluster = Cluster(home / "cluster", cells=2, cell_settings={"runtime_path": program})
-    image = cluster.image_root / "busybox"
+    image_root = home / "rootfs"
+    image = rootfs_busybox.add(image_root)
+    cluster = Cluster(home / "cluster", cells=2, image_root=image_root, cell_settings={"runtime_path": program})
     runc = BareRunc(home / "bare", image)
     (home / "alone").mkdir()
     alone = machine.runtime(runtime, home / "alone", as_cell=False)
