@@ -75,8 +75,9 @@ class BtrfsQuota:
             try:
                 kernel.remove_qgroup(str(root), number)
             except OSError as refused:
-                if refused.errno == errno.EBUSY:
+                if refused.errno == errno.EBUSY:  # And so are those that went after it.
                     self._stale.append(number)
+                    return
                 elif refused.errno not in (errno.ENOENT, errno.ENOTCONN):
                     raise
 
