@@ -39,6 +39,8 @@ class Box:
     directory: Directory
     network: Network
     interface: str
+    threads: Threads
+    """Calls to the kernel about its file systems."""
     main: Box | None = None
     """Of a sidecar: the container whose sandbox it is in. Place, ports, firewall and holder are for that one to end."""
     state: State = "created"
@@ -55,8 +57,6 @@ class Box:
     """Children that move files in or out."""
     copies_begun: Runtimes = field(factory=Runtimes)
     """Those that are about to be among them."""
-    threads: Threads = field(factory=Threads)
-    """Calls to the kernel about its file systems."""
     runtime_silent: bool = False
     """Its runtime did not answer in time when it was made: what is left of that may wait in the kernel."""
 

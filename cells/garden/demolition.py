@@ -1,4 +1,7 @@
-"""Taking a container away, whole or half-built: each part is removed if it is there."""
+"""Taking a container away, whole or half-built: each part is removed if it is there.
+
+What waits here is not to be cancelled: whoever destroys a container waits for the end of it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Any
 
 from cells.garden import processes, session, stuck
 from cells.garden.box import Box
-from cells.garden.children import in_thread, together, uninterrupted
+from cells.garden.children import in_thread, together
 from cells.garden.depot import Directory
 from cells.garden.files import copying
 from cells.garden.host import Host
@@ -45,10 +48,7 @@ async def kill(host: Host, box: Box, call: Call | None = None) -> None:
 
     Raises DestroyFailed, ContainerStuck.
     """
-    await uninterrupted(_kill(host, box, patience_s(call, KILL_TIMEOUT_S)))
-
-
-async def _kill(host: Host, box: Box, limit_s: float) -> None:
+    limit_s = patience_s(call, KILL_TIMEOUT_S)
     copies = {copy.child.pid for copy in box.copies}
     async with _stuck_after(limit_s, host, box, copies):
         copying.kill_all(box)
@@ -62,12 +62,8 @@ async def _kill(host: Host, box: Box, limit_s: float) -> None:
 async def end_sandbox(host: Host, box: Box, call: Call | None = None) -> None:
     """Return when the holder of the container's own sandbox, which was killed, is gone. Raises ContainerStuck."""
     if box.main is None:
-        await uninterrupted(_end_sandbox(host, box, patience_s(call, KILL_TIMEOUT_S)))
-
-
-async def _end_sandbox(host: Host, box: Box, limit_s: float) -> None:
-    async with _stuck_after(limit_s, host, box, set()):
-        await _end_namespaces(host, box)
+        async with _stuck_after(patience_s(call, KILL_TIMEOUT_S), host, box, set()):
+            await _end_namespaces(host, box)
 
 
 async def _end_namespaces(host: Host, box: Box) -> None:
@@ -88,10 +84,6 @@ async def _stuck_after(limit_s: float, host: Host, box: Box, others: set[int]) -
 
 async def end_monitor(box: Box) -> None:
     """Return when the monitor of a dead container is gone, too: by itself, or else killed."""
-    await uninterrupted(_end_monitor(box))
-
-
-async def _end_monitor(box: Box) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(MONITOR_GRACE_S):
             await gone(box.monitor)
@@ -177,7 +169,7 @@ async def close_firewall(host: Host, box: Box) -> None:
     """Let nothing in and nothing out. Processes may still run: only permissions go. Raises DestroyFailed."""
     if box.main is None:
         with _told(box):
-            await uninterrupted(host.firewall.remove(box.elements))
+            await host.firewall.remove(box.elements)
 
 
 async def remove(host: Host, box: Box, call: Call | None) -> None:
@@ -186,7 +178,7 @@ async def remove(host: Host, box: Box, call: Call | None) -> None:
     Raises DestroyFailed from the first part that would not go; what could not be waited for goes on.
     """
     with _told(box):
-        await uninterrupted(_remove(host, box, patience_s(call, REMOVE_TIMEOUT_S)))
+        await _remove(host, box, patience_s(call, REMOVE_TIMEOUT_S))
 
 
 def forget(host: Host, box: Box) -> None:
@@ -205,13 +197,13 @@ def _told(box: Box) -> Iterator[None]:
 
 async def _remove(host: Host, box: Box, limit_s: float) -> None:
     await together(
-        # First, for it takes longest: most of that it waits for the kernel, and the others are done meanwhile.
-        box.threads.run(limit_s, f"remove the root of {box.handle}", host.remove_root, box.directory),
-        _remove_from_runtime(host, box),
+        _remove_parts(host, box, limit_s),
         *([] if box.main is not None else [host.link_watch.gone(box.interface)]),
     )
 
 
-async def _remove_from_runtime(host: Host, box: Box) -> None:
+async def _remove_parts(host: Host, box: Box, limit_s: float) -> None:
     await host.runtime.delete(box.handle, box.directory, force=box.record.init_pid == 0)
-    host.cgroups.remove(box.handle)
+    # In one thread, although half of it needs none: two that work at the same time wait for each other all the time.
+    what = f"remove the root of {box.handle}"
+    await box.threads.run(limit_s, what, host.remove_parts, box.handle, box.directory)

@@ -286,14 +286,15 @@ class Garden:
     async def _destroy(self, call: Call | None, box: Box) -> None:
         async with box.turn(call):
             if self._boxes.get(box.handle) is box:
-                await self._demolish(call, box)
+                await uninterrupted(self._demolish(call, box))
 
     async def _demolish(self, call: Call | None, box: Box) -> None:
         box.record = evolve(box.record, phase="destroying")
         with contextlib.suppress(FileNotFoundError):  # Creation may have failed before there was a directory.
             self._host.depot.save(box.record)
         await together(*(self._destroy(call, each) for each in sidecars.of(self._boxes, box)))
-        await together(demolition.close_firewall(self._host, box), self._clear(call, box))
+        # Its processes are told first: they die while the others are at work.
+        await together(self._clear(call, box), demolition.close_firewall(self._host, box))
         demolition.forget(self._host, box)
         self._host.release(box.record)
         del self._boxes[box.handle]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from contextlib import ExitStack
 from datetime import datetime
 from glob import glob
 from ipaddress import IPv4Network, IPv6Network
@@ -38,6 +39,7 @@ from cells.garden.quota.volumes import Volumes
 from cells.garden.sandboxes.maker import Maker
 from cells.garden.sandboxes.pool import Place, Sandboxes
 from cells.garden.spec import ContainerSpec, Env, Limits, Network, PortForward, TmpfsMount, Usage
+from cells.garden.threads import Threads, Workers
 from cells.garden.users import Identity
 from diego_py.errors import GardenFailed, PoolExhausted
 
@@ -73,6 +75,7 @@ class Host:
     resolver: Resolver = field(factory=Resolver, init=False)
     guard: Guard = field(init=False)
     packet_log: PacketLog = field(init=False)
+    workers: Workers = field(factory=Workers, init=False)
 
     def __attrs_post_init__(self) -> None:
         config = self.config
@@ -139,6 +142,7 @@ class Host:
 
     def let_go(self) -> None:
         """Give back what only containers need, if there are none. Raises OSError."""
+        self.workers.close()
         self.runtime.close()
         self.volumes.close()
         self.depot.close()
@@ -219,6 +223,7 @@ class Host:
             directory=self.depot.directory(record.handle, record.volume),
             network=Network(address, self.config.host_address, record.ports, self._address6(record.address_number)),
             interface=self.link(record.address_number).name,
+            threads=Threads(self.workers),
             main=main,
         )
 
@@ -258,6 +263,19 @@ class Host:
         """Let go on what somebody froze that is the container's alone: frozen processes and writers do not die."""
         self.cgroups.thaw(handle)
         self.volumes.thaw(directory.volume)
+
+    def remove_parts(self, handle: str, directory: Directory) -> None:
+        """Take away what the kernel, and a runtime that need not be asked, have of a container without processes.
+
+        All that can be, also when a part is refused. Blocks. Idempotent.
+
+        Raises OSError, CgroupFailed, MountFailed, VolumeFailed.
+        """
+        with ExitStack() as last_first:
+            # File systems come last: what waits for those that do not answer has nothing else left to do.
+            last_first.callback(self.remove_root, directory)
+            last_first.callback(self.cgroups.remove, handle)
+            last_first.callback(self.runtime.forget, handle)
 
     def remove_root(self, directory: Directory) -> None:
         """Take the container's root away with all that it wrote. Idempotent. Raises MountFailed, VolumeFailed."""

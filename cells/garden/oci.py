@@ -16,7 +16,7 @@ from typing import Any
 
 from attrs import define, field
 
-from cells.garden import children, configuration, conmon, kernel, null_device, runtimes, sealed
+from cells.garden import children, configuration, conmon, kernel, kernel_files, null_device, runtimes, sealed
 from cells.garden.bundle.plan import Config
 from cells.garden.conmon import Conmon
 from cells.garden.depot import Directory, remove_tree
@@ -35,9 +35,9 @@ from diego_py.errors import (
 )
 
 EXEC_FIFO = "exec.fifo"
-RUNC_COPIES = "runc.*"
-"""Files in the runtime's directory of a container at which runc mounts its own binary, read-only."""
 """What a created process waits at; the way of runc and crun, not every runtime's."""
+RUNC_COPY = "runc."
+"""How files in the runtime's directory of a container begin at which runc mounts its own binary, read-only."""
 NO_LOG = "none"
 """conmon still reads what the container writes, so it is never held up."""
 EXIT_POLL_BYTES = 16
@@ -159,19 +159,20 @@ class Runtime:
             raise RuntimeFailed("runtime start: the process ended before it began")
 
     async def delete(self, handle: str, directory: Directory, force: bool = False) -> None:
-        """Forget a container whose processes are gone; with `force` also one that was half created. Idempotent.
+        """Have a container forgotten whose processes are gone, with `force` also one that was half created. Idempotent.
 
-        Never with `force` on a running one: the runtime then polls in steps of 100 ms.
+        What `forget` can do is left to that. Never with `force` on a running one: the runtime then polls in steps of
+        100 ms.
         """
-        if not (self.state / handle).exists():
-            return
-        if self.version.release != "call" and not force:
-            # All that runc and crun would do but for the cgroups, which we remove: no process for one directory, nor a
-            # thread, for it is in memory.
-            _forget(self.state / handle)
-            return
-        await children.in_thread(_unmount_own_copies, self.state / handle)
-        await self._call("delete", directory, [*(["--force"] if force else []), handle])
+        if (force or self.version.release == "call") and (self.state / handle).exists():
+            await children.in_thread(_unmount_own_copies, self.state / handle)
+            await self._call("delete", directory, [*(["--force"] if force else []), handle])
+
+    def forget(self, handle: str) -> None:
+        """All that runc and crun do when they delete, but for the cgroups: no process for one directory. Idempotent."""
+        with contextlib.suppress(FileNotFoundError):
+            _unmount_own_copies(self.state / handle)
+            remove_tree(str(self.state / handle))
 
     async def _call(self, operation: str, directory: Directory, arguments: list[str]) -> None:
         log = directory.path / f"runtime-{operation}.log"
@@ -251,15 +252,10 @@ def runtime_log(path: Path) -> list[dict[str, Any]]:
 def exit_status(directory: Directory, handle: str) -> int | None:
     """What conmon wrote when the container ended; None when it did not."""
     try:
-        text = (directory.exit / handle).read_text()[:EXIT_POLL_BYTES].strip()
+        text = kernel_files.read(f"{directory.exit}/{handle}")[:EXIT_POLL_BYTES].strip()
     except OSError:
         return None
     return int(text) if re.fullmatch(r"[0-9]{1,3}", text) else None
-
-
-def _forget(state: Path) -> None:
-    _unmount_own_copies(state)
-    remove_tree(str(state))
 
 
 def _unmount_own_copies(state: Path) -> None:
@@ -267,9 +263,11 @@ def _unmount_own_copies(state: Path) -> None:
 
     Until then nobody can remove its directory. Raises OSError.
     """
-    for path in state.glob(RUNC_COPIES):
+    for name in os.listdir(state):
+        if not name.startswith(RUNC_COPY):
+            continue
         try:
-            kernel.umount(str(path), kernel.MNT_DETACH)
+            kernel.umount(f"{state}/{name}", kernel.MNT_DETACH)
         except OSError as refused:
             if refused.errno not in (errno.EINVAL, errno.ENOENT):  # Nothing is mounted there, or it went by itself.
                 raise

@@ -145,7 +145,7 @@ async def demolish_all(host: Host, plan: Recovery) -> list[Box]:
     kept: dict[str, Box] = {}
     for handle in plan.demolish:
         limits_s = (STUCK_PATIENCE_S,) * 2 if kept else (demolition.KILL_TIMEOUT_S, demolition.REMOVE_TIMEOUT_S)
-        threads = Threads()
+        threads = Threads(host.workers)
         try:
             if any(box.record.sandbox_of == handle for box in kept.values()):
                 raise DestroyFailed(f"remove {handle} before its sidecars") from ContainerStuck("its sandbox is in use")

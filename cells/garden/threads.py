@@ -1,15 +1,16 @@
 """Blocking calls for one container that may take for ever, each in a thread that is kept in mind until it has ended.
 
 Such a call waits in the kernel for a file system. No thread can be ended from outside, and in the pool that all share
-a few of them would hold up the whole cell; so each has a thread of its own, and a container has one at a time.
+a few of them would hold up the whole cell; so each has a thread of its own, and a container has one at a time. A thread
+whose call has ended takes the next one: to start another costs as much as most of these calls.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import Callable
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from attrs import define, field
@@ -18,6 +19,57 @@ from cells.garden import stuck
 from diego_py.errors import ContainerStuck
 
 T = TypeVar("T")
+
+IDLE = "garden, idle"
+"""The name of a thread that has no call."""
+IDLE_MAX = 8
+
+
+@define(eq=False)
+class Worker:
+    """A thread, and the calls that it is given. A daemon: the end of this process does not wait for its call."""
+
+    _given: SimpleQueue[Callable[[], None] | None] = field(factory=SimpleQueue, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        threading.Thread(target=self._work, name=IDLE, daemon=True).start()
+
+    def give(self, call: Callable[[], None]) -> None:
+        """Have it call this, which raises nothing, after what it was given before."""
+        self._given.put(call)
+
+    def end(self) -> None:
+        """End when that is done."""
+        self._given.put(None)
+
+    def _work(self) -> None:
+        while (call := self._given.get()) is not None:
+            call()
+
+
+@define(eq=False)
+class Workers:
+    """Those that have no call: few, whatever there was to do at once."""
+
+    _idle: list[Worker] = field(factory=list, init=False)
+    _closed: bool = field(default=False, init=False)
+
+    def take(self) -> Worker:
+        """One that has nothing to do."""
+        return self._idle.pop() if self._idle else Worker()
+
+    def give_back(self, worker: Worker) -> None:
+        """Its call has ended."""
+        if len(self._idle) < IDLE_MAX and not self._closed:
+            self._idle.append(worker)
+        else:
+            worker.end()
+
+    def close(self) -> None:
+        """End all that have nothing to do, and the others when their call has ended."""
+        self._closed = True
+        while self._idle:
+            self._idle.pop().end()
 
 
 @define(eq=False)
@@ -33,6 +85,7 @@ class Job:
 class Threads:
     """The calls for one container."""
 
+    workers: Workers
     _job: Job | None = field(default=None, init=False)
 
     @property
@@ -59,9 +112,10 @@ class Threads:
     def _begin(self, what: str, function: Callable[[], T]) -> Job:
         loop = asyncio.get_running_loop()
         job = self._job = Job(what, loop.create_future())
+        worker = self.workers.take()
 
         def ended(result: T | None, failure: Exception | None) -> None:
-            thread.join()
+            self.workers.give_back(worker)
             self._job = None
             if failure is None:
                 job.ended.set_result(result)
@@ -70,18 +124,20 @@ class Threads:
                 job.ended.exception()  # Who asked for it may have been told long ago that it takes too long.
 
         def work() -> None:
-            job.tid = threading.get_native_id()
+            thread = threading.current_thread()
+            thread.name, job.tid = what, threading.get_native_id()
             result, failure = None, None
             try:
                 result = function()
             except Exception as raised:
                 failure = raised
-            with contextlib.suppress(RuntimeError):  # The loop is closed: nobody is left to be told.
+            thread.name = IDLE
+            try:
                 loop.call_soon_threadsafe(ended, result, failure)
+            except RuntimeError:  # The loop is closed: nobody is left to be told.
+                worker.end()
 
-        # A daemon: the end of this process does not wait for one that does not come back.
-        thread = threading.Thread(target=work, name=what, daemon=True)
-        thread.start()
+        worker.give(work)
         return job
 
 

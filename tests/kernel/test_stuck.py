@@ -21,6 +21,7 @@ from cells.garden import kernel as os_kernel
 from cells.garden.garden import Garden
 from cells.garden.quota import kernel
 from cells.garden.spec import BindMount, Limits, ProcessSpec
+from cells.garden.threads import IDLE
 from diego_py.chain import Problem, problem
 from diego_py.errors import BudgetSpent, ContainerStuck, DiegoError, IllegalTransition, Outcome, RuntimeSilent
 from tests.kernel.containers import call, cgroups_of, output, runtime_of_version, shell, start, until_printed
@@ -312,8 +313,8 @@ async def test_volumes_that_are_frozen_hold_one_thread_each(
 
 
 def _threads() -> list[str]:
-    """Names of threads, but for those of the loop's pool: there may be more or fewer of them at any time."""
-    return [thread.name for thread in threading.enumerate() if not thread.name.startswith("asyncio_")]
+    """Names of threads, but for those that wait for something to do: there may be more or fewer of them at any time."""
+    return [name for thread in threading.enumerate() if not (name := thread.name).startswith(("asyncio_", IDLE))]
 
 
 @pytest.mark.parametrize("sidecar", [False, True], ids=["container", "sidecar"])

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from cells.garden.box import Box
-from cells.garden.threads import Threads
+from cells.garden.threads import Threads, Workers
 from cells.garden.undo import Undo, in_time
 from diego_py.call import ANSWER_MARGIN_MS, Call
 from diego_py.errors import BudgetSpent, DestroyFailed, MountFailed, Outcome
@@ -36,7 +36,7 @@ class Demolition:
 
 
 def half_built() -> Any:
-    return SimpleNamespace(complete=False, threads=Threads(), runtime_silent=False)
+    return SimpleNamespace(complete=False, threads=Threads(Workers()), runtime_silent=False)
 
 
 async def run(demolition: Demolition, box: Any, error: BaseException) -> None:
