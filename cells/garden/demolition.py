@@ -177,8 +177,9 @@ async def remove(host: Host, box: Box, call: Call | None) -> None:
 
     Raises DestroyFailed from the first part that would not go; what could not be waited for goes on.
     """
+    links = [host.link_watch.gone(box.interface)] if box.main is None else []
     with _told(box):
-        await _remove(host, box, patience_s(call, REMOVE_TIMEOUT_S))
+        await together(_remove_parts(host, box, patience_s(call, REMOVE_TIMEOUT_S)), *links)
 
 
 def forget(host: Host, box: Box) -> None:
@@ -193,13 +194,6 @@ def _told(box: Box) -> Iterator[None]:
         yield
     except (DiegoError, OSError) as cause:
         raise DestroyFailed(f"remove the parts of {box.handle}") from cause
-
-
-async def _remove(host: Host, box: Box, limit_s: float) -> None:
-    await together(
-        _remove_parts(host, box, limit_s),
-        *([] if box.main is not None else [host.link_watch.gone(box.interface)]),
-    )
 
 
 async def _remove_parts(host: Host, box: Box, limit_s: float) -> None:

@@ -135,6 +135,21 @@ async def test_destroy_together_and_again(garden: Garden) -> None:
     assert garden.containers() == []
 
 
+async def test_a_cancelled_destroy_is_finished(garden: Garden) -> None:
+    """Whoever asked is gone, and a container of which half is left serves nobody."""
+    for turns in range(0, 12, 2):
+        await start(garden, spec("a", "/bin/sleep", "600"))
+        async with asyncio.TaskGroup() as group:
+            destroying = group.create_task(garden.destroy(call(), "a"))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            destroying.cancel()
+        # Not begun, or done.
+        assert [container.state for container in garden.containers()] == (["running"] if turns == 0 else [])
+        await garden.destroy(call(), "a")
+        assert garden.containers() == []
+
+
 async def test_destroy_of_a_frozen_one(garden: Garden) -> None:
     await start(garden, spec("a", "/bin/sleep", "600"))
     words = {"freezer.state": "FROZEN", "cgroup.freeze": "1"}
