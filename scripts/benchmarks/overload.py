@@ -14,6 +14,8 @@ from scripts.benchmarks.site import Site, site
 
 TIMES = 3
 CLIENTS = 16
+AFTERWARDS_S = 10.0
+"""In which all should be as it was before; so the ten seconds after these are measured, too."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -29,7 +31,8 @@ async def _measure(options: argparse.Namespace) -> Told:
         for _ in range(options.rounds):
             most = await _closed(place, names, options.seconds, told, "as many as are borne")
             await _open(place, names, TIMES * most, options.seconds, told)
-            await _closed(place, names, min(10.0, options.seconds), told, "just after")
+            for when in ("just after", f"{AFTERWARDS_S:.0f} s later"):
+                await _closed(place, names, min(AFTERWARDS_S, options.seconds), told, when)
             wrong = (await place.simulation("GET", "/v1/simulation")).expect(200).json()["overcommitted"]
             told.add("cells over-committed", len(wrong))
     return told
