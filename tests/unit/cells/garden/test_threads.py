@@ -43,7 +43,7 @@ async def test_one_that_does_not_come_back_holds_up_its_own_container_alone(work
     with pytest.raises(ContainerStuck) as told:
         await stuck.run(AT_ONCE_S, "wait for a server", answer.wait)
     assert (told.value.evidence or {})["waiting"][0]["what"] == "wait for a server"
-    assert "wait for a server" in _names()
+    await until_true("its thread is at it", lambda: "wait for a server" in _names())
     with pytest.raises(ContainerStuck):
         await stuck.run(AT_ONCE_S, "wait for the one before", divmod, 7, 2)
     assert await other.run(PATIENCE_S, "divide", divmod, 7, 2) == (3, 1)
