@@ -57,29 +57,33 @@ class BtrfsQuota:
         number = kernel.subvolume_id(str(path))
         kernel.destroy_subvolume(path)
         self._stale.append(number)
-        self._remove_groups(path.parent, STALE_AT_ONCE)
+        for _ in range(STALE_AT_ONCE):
+            if not self._remove_group(path.parent):
+                break  # Busy, or none is left; of one that is busy the others mostly are, too.
 
     def sweep(self, top: Path, volumes: Iterable[Path]) -> None:
         """Remove the groups of subvolumes that are no more. Only for a file system that is all ours."""
         alive = {kernel.subvolume_id(str(path)) for path in (top, *volumes)}
         numbers = {int(group.name.removeprefix("0_")) for group in self._groups(top).glob("0_*")}
         self._stale.extend(sorted(numbers - alive))
-        self._remove_groups(top, len(self._stale))
+        for _ in range(len(self._stale)):
+            self._remove_group(top)
 
-    def _remove_groups(self, root: Path, most: int) -> None:
-        for _ in range(most):
-            try:
-                number = self._stale.popleft()
-            except IndexError:
-                return
-            try:
-                kernel.remove_qgroup(str(root), number)
-            except OSError as refused:
-                if refused.errno == errno.EBUSY:  # And so are those that went after it.
-                    self._stale.append(number)
-                    return
-                elif refused.errno not in (errno.ENOENT, errno.ENOTCONN):
-                    raise
+    def _remove_group(self, root: Path) -> bool:
+        """The one that has waited longest; False when it must wait on, or none does."""
+        try:
+            number = self._stale.popleft()
+        except IndexError:
+            return False
+        try:
+            kernel.remove_qgroup(str(root), number)
+        except OSError as refused:
+            if refused.errno == errno.EBUSY:
+                self._stale.append(number)
+                return False
+            if refused.errno not in (errno.ENOENT, errno.ENOTCONN):
+                raise
+        return True
 
     def _groups(self, path: Path) -> Path:
         return QGROUPS / kernel.btrfs_uuid(str(path)) / "qgroups"

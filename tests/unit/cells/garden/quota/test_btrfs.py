@@ -69,6 +69,20 @@ def test_a_removal_asks_for_few_groups_and_for_one_while_all_are_busy(groups: Gr
     assert VOLUMES - groups.gone.total() <= 3 * BUSY_FOR, "groups gather"
 
 
+def test_a_sweep_asks_for_all_whichever_is_busy(
+    groups: Groups, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "0").mkdir()
+    for number in range(1, VOLUMES):
+        (tmp_path / f"0_{number}").mkdir()
+        groups.destroy(Path(str(number)))
+    monkeypatch.setattr(BtrfsQuota, "_groups", lambda self, top: tmp_path)
+    quota = BtrfsQuota()
+    quota._stale.append(VOLUMES - 1)  # The last one that went, and busy, is the first in turn.
+    quota.sweep(tmp_path / "0", [])
+    assert {*range(1, VOLUMES - BUSY_FOR)} <= {*groups.gone}
+
+
 def test_what_the_kernel_refuses_otherwise_is_told(monkeypatch: pytest.MonkeyPatch, groups: Groups) -> None:
     def refuse(root: str, number: int) -> None:
         raise OSError(errno.EPERM, "no", root)
