@@ -31,8 +31,9 @@ async def _measure(options: argparse.Namespace) -> Told:
         for _ in range(options.rounds):
             most = await _closed(place, names, options.seconds, told, "as many as are borne")
             await _open(place, names, TIMES * most, options.seconds, told)
-            for when in ("just after", f"{AFTERWARDS_S:.0f} s later"):
-                await _closed(place, names, min(AFTERWARDS_S, options.seconds), told, when)
+            afterwards_s = min(AFTERWARDS_S, options.seconds)
+            for when in ("just after", f"{afterwards_s:.0f} s later"):
+                await _closed(place, names, afterwards_s, told, when)
             wrong = (await place.simulation("GET", "/v1/simulation")).expect(200).json()["overcommitted"]
             told.add("cells over-committed", len(wrong))
     return told
