@@ -18,6 +18,7 @@ from cells.garden.files import copying
 from cells.garden.host import Host
 from cells.garden.monitor import dead, gone
 from cells.garden.spec import Exit
+from cells.garden.threads import Threads
 from diego_py.call import ANSWER_MARGIN_MS, Call
 from diego_py.errors import ContainerStuck, DestroyFailed, DiegoError
 
@@ -179,7 +180,9 @@ async def remove(host: Host, box: Box, call: Call | None) -> None:
     """
     links = [host.link_watch.gone(box.interface)] if box.main is None else []
     with _told(box):
-        await together(_remove_parts(host, box, patience_s(call, REMOVE_TIMEOUT_S)), *links)
+        limit_s = patience_s(call, REMOVE_TIMEOUT_S)
+        parts = remove_parts(host, box.handle, box.directory, box.threads, limit_s, half_built=box.record.init_pid == 0)
+        await together(parts, *links)
 
 
 def forget(host: Host, box: Box) -> None:
@@ -196,8 +199,13 @@ def _told(box: Box) -> Iterator[None]:
         raise DestroyFailed(f"remove the parts of {box.handle}") from cause
 
 
-async def _remove_parts(host: Host, box: Box, limit_s: float) -> None:
-    await host.runtime.delete(box.handle, box.directory, force=box.record.init_pid == 0)
+async def remove_parts(
+    host: Host, handle: str, directory: Directory, threads: Threads, limit_s: float, *, half_built: bool
+) -> None:
+    """Remove what the runtime and the kernel have of a container without processes, but for its sandbox.
+
+    Raises what the runtime does, OSError, CgroupFailed, MountFailed, VolumeFailed, ContainerStuck.
+    """
+    await host.runtime.delete(handle, directory, force=half_built)
     # In one thread, although half of it needs none: two that work at the same time wait for each other all the time.
-    what = f"remove the root of {box.handle}"
-    await box.threads.run(limit_s, what, host.remove_parts, box.handle, box.directory)
+    await threads.run(limit_s, f"remove the root of {handle}", host.remove_parts, handle, directory)

@@ -273,11 +273,11 @@ class Host:
         """
         with ExitStack() as last_first:
             # File systems come last: what waits for those that do not answer has nothing else left to do.
-            last_first.callback(self.remove_root, directory)
+            last_first.callback(self._remove_root, directory)
             last_first.callback(self.cgroups.remove, handle)
             last_first.callback(self.runtime.forget, handle)
 
-    def remove_root(self, directory: Directory) -> None:
+    def _remove_root(self, directory: Directory) -> None:
         """Take the container's root away with all that it wrote. Idempotent. Raises MountFailed, VolumeFailed."""
         self.volumes.thaw(directory.volume)
         rootfs.unmount(directory)

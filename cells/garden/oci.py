@@ -170,9 +170,10 @@ class Runtime:
 
     def forget(self, handle: str) -> None:
         """All that runc and crun do when they delete, but for the cgroups: no process for one directory. Idempotent."""
-        with contextlib.suppress(FileNotFoundError):
-            _unmount_own_copies(self.state / handle)
-            remove_tree(str(self.state / handle))
+        state = self.state / handle
+        if state.exists():
+            _unmount_own_copies(state)
+            remove_tree(str(state))
 
     async def _call(self, operation: str, directory: Directory, arguments: list[str]) -> None:
         log = directory.path / f"runtime-{operation}.log"

@@ -195,9 +195,7 @@ async def _demolish(
     kill_s, remove_s = limits_s
     await demolition.kill_half_built(host, handle, directory, kill_s)
     directory.path.mkdir(exist_ok=True)
-    await host.runtime.delete(handle, directory, force=True)
-    await threads.run(remove_s, f"remove the root of {handle}", host.remove_root, directory)
-    host.cgroups.remove(handle)
+    await demolition.remove_parts(host, handle, directory, threads, remove_s, half_built=True)
     await in_thread(host.depot.remove, handle)
 
 
